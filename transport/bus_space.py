@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Host memory of an IOP that lives in the same process: a 32-bit bus, without a bus.
+
+Every buffer gets a bus address of its own, aligned to a slot of 64 KiB, so that finding the
+buffer behind an address is one dictionary look-up. Addresses are handed out in a circle: a device
+that writes to a buffer freed a moment ago meets a hole, not somebody else's data.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+from i2o.errors import DmaFault, LocalFrameError
+
+_SLOT_BITS: Final = 16
+_SLOT_SIZE: Final = 1 << _SLOT_BITS
+_FIRST_SLOT: Final = 0x10  # the first MiB stays unused: a small number is no bus address
+_END_SLOT: Final = (1 << 32) >> _SLOT_BITS
+
+
+class BusBuffer:
+    """A buffer with a bus address, in this process's own memory."""
+
+    __slots__ = ("_space", "bus_address", "end", "view")
+
+    def __init__(self, space: BusSpace, view: memoryview, bus_address: int) -> None:
+        self._space: BusSpace | None = space
+        self.view = view
+        self.bus_address = bus_address
+        self.end = bus_address + len(view)
+
+    @property
+    def segments(self) -> tuple[tuple[int, int], ...]:
+        """One contiguous part."""
+        return ((self.bus_address, len(self.view)),)
+
+    def to_device(self, offset: int = 0, length: int | None = None) -> None:
+        """Nothing to do: both sides see the same bytes."""
+
+    def from_device(self, offset: int = 0, length: int | None = None) -> None:
+        """Nothing to do: both sides see the same bytes."""
+
+    def free(self) -> None:
+        """Give the bus addresses back.
+
+        Raises:
+            LocalFrameError: the buffer was freed before.
+        """
+        space, self._space = self._space, None
+        if space is None:
+            raise LocalFrameError(f"host buffer at {self.bus_address:#010x} is freed twice")
+        space._forget(self)
+
+
+class BusSpace:
+    """All buffers of one host that one in-process IOP can reach: `HostMemory` and `DmaSpace`."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, BusBuffer] = {}
+        self._next_slot = _FIRST_SLOT
+        self._lock = threading.Lock()
+
+    def allocate(self, size: int, align: int = 4096) -> BusBuffer:
+        """Return a zeroed buffer; raises MemoryError when no addresses are left."""
+        if size < 1 or align < 1 or align & align - 1:
+            raise LocalFrameError(f"cannot allocate {size} bytes aligned to {align}")
+        return self._place(memoryview(bytearray(size)), align)
+
+    def map(self, buffer: memoryview) -> BusBuffer:
+        """Give the caller's memory a bus address; raises LocalFrameError if it is not bytes."""
+        if not buffer.c_contiguous or not buffer.nbytes:
+            raise LocalFrameError("only contiguous, non-empty memory can be mapped")
+        return self._place(buffer.cast("B"), _SLOT_SIZE)
+
+    def window(self, bus_address: int, length: int) -> memoryview:
+        """Return the bytes behind a range; raises DmaFault outside all buffers."""
+        buffer = self._find(bus_address, length)
+        start = bus_address - buffer.bus_address
+        return buffer.view[start : start + length]
+
+    def read(self, address: int, length: int) -> bytes:
+        """Copy bytes out; raises DmaFault outside all buffers."""
+        return bytes(self.window(address, length))
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Copy bytes in; raises DmaFault outside all buffers or into a read-only one."""
+        length = len(data)
+        buffer = self._find(address, length)
+        start = address - buffer.bus_address
+        try:
+            buffer.view[start : start + length] = data
+        except TypeError:
+            raise DmaFault(address, length, "the host mapped that buffer read-only") from None
+
+    def windows(
+        self, fragments: Iterable[tuple[int, int]], *, writable: bool
+    ) -> list[memoryview] | None:
+        """Return direct views of all fragments; raises DmaFault as `read` and `write` do."""
+        views = []
+        for address, length in fragments:
+            view = self.window(address, length)
+            if writable and view.readonly:
+                raise DmaFault(address, length, "the host mapped that buffer read-only")
+            views.append(view)
+        return views
+
+    @property
+    def buffer_count(self) -> int:
+        """Buffers that are mapped now."""
+        return len({id(buffer) for buffer in self._slots.values()})
+
+    def _find(self, address: int, length: int) -> BusBuffer:
+        buffer = self._slots.get(address >> _SLOT_BITS)
+        if buffer is None or address < buffer.bus_address or length < 0:
+            raise DmaFault(address, length)
+        if address + length > buffer.end:
+            raise DmaFault(address, length, f"the host buffer there ends at {buffer.end:#010x}")
+        return buffer
+
+    def _place(self, view: memoryview, align: int) -> BusBuffer:
+        count = (len(view) + _SLOT_SIZE - 1) >> _SLOT_BITS
+        step = max(1, align >> _SLOT_BITS)
+        with self._lock:
+            slot = self._free_run(count, step)
+            buffer = BusBuffer(self, view, slot << _SLOT_BITS)
+            for index in range(slot, slot + count):
+                self._slots[index] = buffer
+            self._next_slot = slot + count
+        return buffer
+
+    def _free_run(self, count: int, step: int) -> int:
+        """Return the first of `count` free slots at a multiple of `step`, looking once around."""
+        slots = self._slots
+        for start, end in (
+            (self._next_slot, _END_SLOT),
+            (_FIRST_SLOT, min(_END_SLOT, self._next_slot + count)),
+        ):
+            slot = -(-start // step) * step
+            while slot + count <= end:
+                for index in range(slot + count - 1, slot - 1, -1):
+                    if index in slots:
+                        slot = -(-(index + 1) // step) * step
+                        break
+                else:
+                    return slot
+        raise MemoryError(f"no {count * _SLOT_SIZE:#x} bytes of bus addresses are free")
+
+    def _forget(self, buffer: BusBuffer) -> None:
+        first = buffer.bus_address >> _SLOT_BITS
+        with self._lock:
+            for index in range(first, ((buffer.end - 1) >> _SLOT_BITS) + 1):
+                del self._slots[index]

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device half of an IOP's queue pair, and the device's bounded view of host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+
+class DmaSpace(Protocol):
+    """Host memory as the device may touch it: only inside buffers the host has given a bus
+    address. Every access outside them raises DmaFault and changes nothing."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """Copy bytes from host memory."""
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Copy bytes to host memory."""
+
+    def windows(
+        self, fragments: Iterable[tuple[int, int]], *, writable: bool
+    ) -> list[memoryview] | None:
+        """Return direct views of the fragments, for file I/O without a copy.
+
+        Args:
+            fragments: (bus address, length) pairs.
+            writable: the device is going to write.
+
+        Returns:
+            One view per fragment, or None where host memory is not addressable from here (then
+            `read` and `write` are the only way).
+
+        Raises:
+            DmaFault: a fragment is outside every buffer, or read-only and to be written.
+        """
+
+
+class PostedFrame(NamedTuple):
+    """A request as the device fetched it: a private copy of the frame, at most its full size.
+
+    `data` holds at least the 16 header bytes, whatever MessageSize claims.
+    """
+
+    mfa: int
+    data: bytes
+
+
+class DeviceUnit(Protocol):
+    """The FIFOs as the IOP's own processor sees them."""
+
+    dma: DmaSpace
+    frame_size: int
+    """Bytes of an inbound frame."""
+    frame_count: int
+    """Inbound frames that exist."""
+
+    def fetch(self) -> PostedFrame | None:
+        """Pop the next posted request, copied out of the inbound frame."""
+
+    def recycle(self, mfa: int) -> None:
+        """Put an inbound frame on the free list."""
+
+    def preserve(self, mfa: int) -> None:
+        """Leave the frame with the host, which reads it and posts it again (a FAIL reply)."""
+
+    def take_reply_frame(self) -> int:
+        """Pop a free reply frame that the host handed in, or EMPTY."""
+
+    def post_reply(self, mfa: int, data: bytes) -> None:
+        """Write the reply to the host's frame and put it on the outbound post list.
+
+        Raises:
+            DmaFault: the host's frame is not in its memory (the frame is dropped).
+        """
+
+    def drop_replies(self) -> None:
+        """Forget every outbound frame, free and posted (reset, OutboundInit)."""
+
+    def refill(self) -> None:
+        """Make every inbound frame free again (power-on, reset); posted ones are lost."""
+
+    def starve(self, starved: bool) -> None:
+        """While set, the inbound port reads empty although frames are free (a fault)."""
+
+    def idle_inbound(self) -> int:
+        """Return how many inbound frames are free."""

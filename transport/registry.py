@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the backend that a URI names, and imports it only then.
+
+Our own backends are listed here; other distributions add theirs as entry points of the group
+`i2o.ports` (name = scheme, value = a class with `from_uri`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Final, Protocol
+
+from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.errors import TransportUnavailable, UriError
+from i2o.transport.port import Port
+from i2o.transport.uri import Uri
+
+ENTRY_POINT_GROUP: Final = "i2o.ports"
+
+_OWN_PORTS: Final = {"emu": "i2o.iop_emulator.emu_port:EmuPort"}
+
+
+class PortBackend(Protocol):
+    """What a backend class offers to the registry."""
+
+    def from_uri(self, uri: Uri, clock: Clock) -> Port:
+        """Open a port; raises UriError for a bad option, TransportUnavailable if it cannot."""
+
+
+def port_schemes() -> tuple[str, ...]:
+    """Return the URI schemes that can be opened, sorted."""
+    foreign = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return tuple(sorted({*_OWN_PORTS, *foreign}))
+
+
+def open_port(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Port:
+    """Open the host half of an IOP.
+
+    Args:
+        uri: for example `emu:?disk=array.img`.
+        clock: what the backend asks for the time and waits on.
+
+    Raises:
+        UriError: unknown scheme or option.
+        TransportUnavailable: the backend cannot run here; says why and what to do.
+    """
+    parsed = uri if isinstance(uri, Uri) else Uri.parse(uri)
+    return _backend(parsed).from_uri(parsed, clock)
+
+
+def _backend(uri: Uri) -> PortBackend:
+    target = _OWN_PORTS.get(uri.scheme)
+    if target is not None:
+        module, _, name = target.partition(":")
+        own: PortBackend = getattr(import_module(module), name)
+        return own
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=uri.scheme):
+        try:
+            foreign: PortBackend = point.load()
+        except ImportError as error:
+            raise TransportUnavailable(
+                uri.scheme,
+                f"its module does not import: {error}",
+                remedy=f"reinstall the distribution that provides {point.value}",
+            ) from error
+        return foreign
+    raise UriError(
+        f"{uri.text!r}: no backend called {uri.scheme!r}; known are {', '.join(port_schemes())}"
+    )

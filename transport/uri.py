@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""URIs that name an IOP: `scheme:rest?option=value&option=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from i2o.errors import UriError
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """A parsed URI.
+
+    Attributes:
+        text: as given.
+        scheme: the backend's name.
+        address: what stands between the scheme and the options, `//` included.
+        options: (name, value) pairs in order; a name may repeat.
+    """
+
+    text: str
+    scheme: str
+    address: str
+    options: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Uri:
+        """Split a URI.
+
+        Raises:
+            UriError: there is no scheme, or the options are not `name=value` pairs.
+        """
+        scheme, colon, rest = text.partition(":")
+        if not colon or not scheme.isidentifier():
+            raise UriError(f"{text!r} is no IOP URI: expected SCHEME:ADDRESS, for example emu:")
+        address, _, query = rest.partition("?")
+        try:
+            options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        except ValueError:
+            raise UriError(f"{text!r}: options must read name=value&name=value") from None
+        return cls(text, scheme, address, tuple(options))
+
+    def require_known(self, known: Iterable[str]) -> None:
+        """Refuse options that the backend does not have.
+
+        Raises:
+            UriError: names the first unknown option and lists the known ones.
+        """
+        names = sorted(known)
+        for name, _ in self.options:
+            if name not in names:
+                raise UriError(
+                    f"{self.text!r}: unknown option {name!r}; {self.scheme}: knows "
+                    + (", ".join(names) or "none")
+                )
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Return every value of an option, in order."""
+        return tuple(value for key, value in self.options if key == name)
+
+    def one(self, name: str, default: str) -> str:
+        """Return the value of an option that may be given once.
+
+        Raises:
+            UriError: it was given more than once.
+        """
+        values = self.all(name)
+        if len(values) > 1:
+            raise UriError(f"{self.text!r}: option {name!r} is given {len(values)} times")
+        return values[0] if values else default
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        """Return an option as an integer (decimal or 0x…), within bounds.
+
+        Raises:
+            UriError: it is no integer, or outside.
+        """
+        text = self.one(name, str(default))
+        try:
+            value = int(text, 0)
+        except ValueError:
+            raise UriError(f"{self.text!r}: {name}={text!r} is not an integer") from None
+        if not low <= value <= high:
+            raise UriError(f"{self.text!r}: {name}={value} is not between {low} and {high}")
+        return value
