@@ -1,0 +1,503 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A random block storage device as a program uses it: bytes at offsets, or a file.
+
+Transfers of any offset and size are cut into requests that device and frame can take, with several
+in flight. Where the transport can reach the caller's own memory nothing is copied on the way.
+Partial blocks at either end go through one block of our own; writing them reads that block first.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from i2o.errors import I2OError, InvalidArgument, ParameterError, RequestFailed
+from i2o.frames.block_storage import (
+    BSA_BLOCK_READ,
+    BSA_BLOCK_WRITE,
+    BSA_CACHE_FLUSH,
+    BSA_STATUS_CHECK,
+)
+from i2o.frames.block_storage_groups import BSA_DEVICE_INFO, BsaCapability, BsaState
+from i2o.frames.functions import DeviceClass
+from i2o.frames.layout import MessageLayout
+from i2o.frames.params import SGL_OPERATING_LIMITS
+from i2o.frames.sgl import simple_sgl
+from i2o.parameters import get_group
+from i2o.replies import raise_for_status
+from i2o.requester import Pending, Requester
+from i2o.transport.host_memory import HostBuffer, HostMemory
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+Progress = Callable[[int, int], object]
+"""Called with (bytes done, bytes in all) as a transfer goes on."""
+
+MAX_TRANSFER: Final = 256 << 10
+"""Largest request in bytes, unless the device takes less."""
+QUEUE_DEPTH: Final = 8
+"""Requests in flight of one transfer."""
+MAX_BLOCK_SIZE: Final = 1 << 20
+_ELEMENT_SIZE: Final = 8  # a simple element with a 32-bit address
+_BLOCK_CLASS: Final = int(DeviceClass.RANDOM_BLOCK_STORAGE)
+
+
+class BlockDevice:
+    """One random block storage device of an IOP.
+
+    Args:
+        requester: sends the messages.
+        memory: where buffers come from.
+        tid: the device.
+        frame_size: bytes of an inbound frame; bounds the scatter/gather list.
+        on_close: called once when the device is closed (gives the claim back).
+
+    Attributes:
+        size: bytes.
+        block_size: bytes of the smallest unit that can be read or written.
+        read_only: the device or its medium refuses writes.
+        max_transfer: bytes of the largest request.
+        queue_depth: requests in flight at most.
+    """
+
+    def __init__(
+        self,
+        requester: Requester,
+        memory: HostMemory,
+        tid: int,
+        *,
+        frame_size: int,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self._requester, self._memory, self.tid = requester, memory, tid
+        self._on_close = on_close
+        self._closed = False
+        self._unflushed = False
+        info = get_group(requester, memory, tid, BSA_DEVICE_INFO)
+        self.block_size = _number(info, "block_size")
+        self.size = _number(info, "device_capacity")
+        if not 1 <= self.block_size <= MAX_BLOCK_SIZE or self.block_size & self.block_size - 1:
+            raise ParameterError(f"TID {tid:#05x} claims a block size of {self.block_size} bytes")
+        self.read_only = bool(
+            _number(info, "device_state") & BsaState.READ_ONLY
+            or _number(info, "device_capability_support") & BsaCapability.READ_ONLY
+        )
+        self._max_elements = min(
+            (frame_size - BSA_BLOCK_READ.size) // _ELEMENT_SIZE, self._fragment_limit()
+        )
+        self.max_transfer = max(self.block_size, MAX_TRANSFER)
+        self.queue_depth = QUEUE_DEPTH
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def read(self, offset: int, length: int, *, progress: Progress | None = None) -> bytes:
+        """Read bytes.
+
+        Args:
+            offset: first byte.
+            length: how many.
+            progress: called as the transfer goes on.
+
+        Raises:
+            InvalidArgument: the range is not inside the device.
+            RequestFailed: the device reported an error.
+            RequestTimeout: it did not answer.
+        """
+        buffer = bytearray(length) if length >= 0 else bytearray()
+        self._check_range(offset, length)
+        self.readinto(offset, buffer, progress=progress)
+        return bytes(buffer)
+
+    def readinto(
+        self, offset: int, buffer: WriteableBuffer, *, progress: Progress | None = None
+    ) -> int:
+        """Fill a buffer from the device, without a copy where the transport allows.
+
+        Returns:
+            The buffer's length in bytes: always all of it.
+
+        Raises: as `read`.
+        """
+        view = memoryview(buffer).cast("B")
+        total = len(view)
+        self._check_range(offset, total)
+        report = _Reporter(progress, total)
+        first, last = self._whole_blocks(offset, total)
+        if first > 0:
+            view[:first] = self._read_partial(offset, first)
+            report.add(first)
+        if last > first:
+            self._transfer(BSA_BLOCK_READ, offset + first, view[first:last], report)
+        if last < total:
+            view[last:] = self._read_partial(offset + last, total - last)
+            report.add(total - last)
+        return total
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def write(self, offset: int, data: ReadableBuffer, *, progress: Progress | None = None) -> int:
+        """Write bytes. They are on the medium after `flush`.
+
+        Returns:
+            How many: always all.
+
+        Raises:
+            InvalidArgument: the range is not inside the device.
+            RequestFailed: the device reported an error (WRITE_PROTECTED on a read-only one).
+            RequestTimeout: it did not answer.
+        """
+        view = memoryview(data).cast("B")
+        total = len(view)
+        self._check_range(offset, total)
+        report = _Reporter(progress, total)
+        first, last = self._whole_blocks(offset, total)
+        if total:
+            self._unflushed = True
+        if first > 0:
+            self._write_partial(offset, view[:first])
+            report.add(first)
+        if last > first:
+            self._transfer(BSA_BLOCK_WRITE, offset + first, view[first:last], report)
+        if last < total:
+            self._write_partial(offset + last, view[last:])
+            report.add(total - last)
+        return total
+
+    def flush(self) -> None:
+        """Have everything written so far put on the medium (BsaCacheFlush)."""
+        reply = self._requester.call(BSA_CACHE_FLUSH.build(target_address=self.tid))
+        raise_for_status(reply, f"BsaCacheFlush of TID {self.tid:#05x}", _BLOCK_CLASS)
+        self._unflushed = False
+
+    def status_check(self) -> None:
+        """Ask whether the device is ready (BsaStatusCheck); raises RequestFailed if not."""
+        reply = self._requester.call(BSA_STATUS_CHECK.build(target_address=self.tid))
+        raise_for_status(reply, f"BsaStatusCheck of TID {self.tid:#05x}", _BLOCK_CLASS)
+
+    # --- as a file -----------------------------------------------------------------------------
+
+    def as_file(
+        self, *, writable: bool = False, buffer_size: int = MAX_TRANSFER
+    ) -> io.BufferedReader | io.BufferedRandom:
+        """Return the device as a buffered file object; closing it leaves the device open."""
+        raw = BlockFile(self, writable=writable)
+        if writable:
+            return io.BufferedRandom(raw, buffer_size)
+        return io.BufferedReader(raw, buffer_size)
+
+    def close(self) -> None:
+        """Flush what was written and give the device back; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._unflushed:
+                self.flush()
+        finally:
+            if self._on_close is not None:
+                self._on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -------------------------------------------------------------------------------------------
+
+    def _fragment_limit(self) -> int:
+        """Return how many SGL elements the device takes, if it says (group 0xF103)."""
+        try:
+            limits = get_group(self._requester, self._memory, self.tid, SGL_OPERATING_LIMITS)
+        except (ParameterError, RequestFailed):
+            return 0xFFFF
+        return _number(limits, "sgl_frag_count") or 0xFFFF
+
+    def _check_range(self, offset: int, length: int) -> None:
+        if self._closed:
+            raise InvalidArgument(f"block device {self.tid:#05x} is closed")
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise InvalidArgument(
+                f"bytes {offset} to {offset + length} are not inside the device's {self.size}"
+            )
+
+    def _whole_blocks(self, offset: int, total: int) -> tuple[int, int]:
+        """Return where the whole blocks start and end, relative to `offset`."""
+        head = -offset % self.block_size
+        if head >= total:  # all of it is part of one block
+            return total, total
+        return head, head + (total - head) // self.block_size * self.block_size
+
+    def _read_partial(self, offset: int, length: int) -> memoryview:
+        """Read part of one block."""
+        start = offset - offset % self.block_size
+        block = bytearray(self.block_size)
+        self._transfer(BSA_BLOCK_READ, start, memoryview(block), _Reporter(None, 0))
+        return memoryview(block)[offset - start : offset - start + length]
+
+    def _write_partial(self, offset: int, data: memoryview) -> None:
+        """Change part of one block: read it, change it, write it."""
+        start = offset - offset % self.block_size
+        block = bytearray(self.block_size)
+        quiet = _Reporter(None, 0)
+        self._transfer(BSA_BLOCK_READ, start, memoryview(block), quiet)
+        block[offset - start : offset - start + len(data)] = data
+        self._transfer(BSA_BLOCK_WRITE, start, memoryview(block), quiet)
+
+    def _transfer(
+        self, layout: MessageLayout, offset: int, view: memoryview, report: _Reporter
+    ) -> None:
+        """Move whole blocks, several requests in flight."""
+        mapped = self._memory.map(view)
+        if mapped is None:
+            self._transfer_copied(layout, offset, view, report)
+            return
+        flight = _Flight(self._requester, report, self._what(layout, offset))
+        try:
+            for start, size in self._chunks(len(view)):
+                if flight.depth >= self.queue_depth:
+                    flight.land()
+                message = self._message(layout, offset + start, mapped, start, size)
+                flight.launch(self._requester.start(message), size)
+            while flight.depth:
+                flight.land()
+        finally:
+            flight.settle(mapped)
+
+    def _transfer_copied(
+        self, layout: MessageLayout, offset: int, view: memoryview, report: _Reporter
+    ) -> None:
+        """Move whole blocks through buffers of the transport's own."""
+        reading = layout is BSA_BLOCK_READ
+        flight = _Flight(self._requester, report, self._what(layout, offset))
+        places: deque[tuple[HostBuffer, int, int]] = deque()
+
+        def land() -> None:
+            flight.land()
+            buffer, start, size = places.popleft()
+            if reading:
+                buffer.from_device()
+                view[start : start + size] = buffer.view[:size]
+            buffer.free()
+
+        try:
+            for start, size in self._chunks(len(view)):
+                if flight.depth >= self.queue_depth:
+                    land()
+                buffer = self._memory.allocate(size)
+                if not reading:
+                    buffer.view[:size] = view[start : start + size]
+                    buffer.to_device()
+                message = self._message(layout, offset + start, buffer, 0, size)
+                try:
+                    pending = self._requester.start(message)
+                except BaseException:
+                    buffer.free()
+                    raise
+                flight.launch(pending, size)
+                places.append((buffer, start, size))
+            while flight.depth:
+                land()
+        finally:
+            flight.settle(*(buffer for buffer, _, _ in places))
+
+    def _chunks(self, total: int) -> list[tuple[int, int]]:
+        step = self.max_transfer - self.max_transfer % self.block_size
+        return [(start, min(step, total - start)) for start in range(0, total, step)]
+
+    def _message(
+        self, layout: MessageLayout, offset: int, buffer: HostBuffer, start: int, size: int
+    ) -> bytes:
+        out = layout is BSA_BLOCK_WRITE
+        pieces = _slice_segments(buffer.segments, start, size)
+        sgl = simple_sgl(pieces, out=out)
+        if len(sgl) > self._max_elements * _ELEMENT_SIZE:
+            raise InvalidArgument(
+                f"{size} bytes in {len(sgl) // _ELEMENT_SIZE} pieces: the device takes "
+                f"{self._max_elements} a request; lower max_transfer"
+            )
+        head: bytes = layout.build(
+            target_address=self.tid,
+            message_size=(layout.size + len(sgl)) >> 2,
+            time_multiplier=1,
+            transfer_byte_count=size,
+            logical_byte_address=offset,
+        )
+        return head + sgl
+
+    def _what(self, layout: MessageLayout, offset: int) -> str:
+        return f"{layout.name} of TID {self.tid:#05x} from byte {offset}"
+
+
+class BlockFile(io.RawIOBase):
+    """A block device as a raw file: seekable, readable, writable if asked for.
+
+    Args:
+        device: the device; it stays open when the file is closed.
+        writable: allow writing.
+    """
+
+    def __init__(self, device: BlockDevice, *, writable: bool = False) -> None:
+        super().__init__()
+        self._device, self._writable, self._position = device, writable, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def writable(self) -> bool:
+        """Return whether the file was opened for writing."""
+        return self._writable
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position; raises ValueError before the start."""
+        base = {
+            os.SEEK_SET: 0,
+            os.SEEK_CUR: self._position,
+            os.SEEK_END: self._device.size,
+        }.get(whence)
+        if base is None or base + offset < 0:
+            raise ValueError(f"cannot seek to {offset} from {whence}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to the buffer's length; 0 at the end of the device."""
+        view = memoryview(buffer).cast("B")
+        length = max(0, min(len(view), self._device.size - self._position))
+        if length:
+            self._device.readinto(self._position, view[:length])
+            self._position += length
+        return length
+
+    def write(self, data: Any) -> int:
+        """Write up to the end of the device; raises OSError (ENOSPC) there."""
+        if not self._writable:
+            raise io.UnsupportedOperation("the device was opened for reading")
+        view = memoryview(data).cast("B")
+        length = max(0, min(len(view), self._device.size - self._position))
+        if len(view) and not length:
+            raise OSError(28, os.strerror(28))
+        self._device.write(self._position, view[:length])
+        self._position += length
+        return length
+
+    def flush(self) -> None:
+        """Flush the device's cache if the file is writable."""
+        if not self.closed and self._writable:
+            self._device.flush()
+
+
+class _Reporter:
+    """Adds up what is done and tells the caller."""
+
+    __slots__ = ("_done", "_progress", "_total")
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def add(self, count: int) -> None:
+        if self._progress is not None:
+            self._done += count
+            self._progress(self._done, self._total)
+
+
+class _Flight:
+    """The requests of one transfer that are on their way, oldest first."""
+
+    __slots__ = ("_pending", "_report", "_requester", "_what")
+
+    def __init__(self, requester: Requester, report: _Reporter, what: str) -> None:
+        self._requester, self._report, self._what = requester, report, what
+        self._pending: deque[tuple[Pending, int]] = deque()
+
+    @property
+    def depth(self) -> int:
+        """Requests on their way."""
+        return len(self._pending)
+
+    def launch(self, pending: Pending, size: int) -> None:
+        """Add a request that was sent."""
+        self._pending.append((pending, size))
+
+    def land(self) -> None:
+        """Wait for the oldest request; it leaves the flight only when it succeeded."""
+        pending, size = self._pending[0]
+        raise_for_status(self._requester.finish(pending), self._what, _BLOCK_CLASS)
+        self._pending.popleft()
+        self._report.add(size)
+
+    def settle(self, *buffers: HostBuffer) -> None:
+        """Free the buffers once no request of this flight can write to them any more."""
+        for pending, _ in self._pending:
+            try:
+                self._requester.finish(pending)
+            except I2OError:
+                break  # it does not answer: its buffers are freed when it does
+        unanswered = [pending for pending, _ in self._pending if pending.reply is None]
+        if unanswered:
+            late = _FreeTogether(buffers, len(unanswered))
+            for pending in unanswered:
+                pending.abandon(late)
+        else:
+            for buffer in buffers:
+                buffer.free()
+
+
+class _FreeTogether:
+    """Frees buffers when the last of several late requests was answered."""
+
+    __slots__ = ("_buffers", "_users")
+
+    def __init__(self, buffers: tuple[HostBuffer, ...], users: int) -> None:
+        self._buffers, self._users = buffers, users
+
+    def free(self) -> None:
+        self._users -= 1
+        if not self._users:
+            for buffer in self._buffers:
+                buffer.free()
+
+
+def _slice_segments(
+    segments: tuple[tuple[int, int], ...], start: int, size: int
+) -> list[tuple[int, int]]:
+    """Return the bus ranges of part of a buffer."""
+    if len(segments) == 1:
+        return [(segments[0][0] + start, size)]
+    pieces = []
+    for address, length in segments:
+        if start >= length:
+            start -= length
+            continue
+        take = min(length - start, size)
+        pieces.append((address + start, take))
+        start, size = 0, size - take
+        if not size:
+            break
+    return pieces
+
+
+def _number(values: dict[str, int | bytes], name: str) -> int:
+    value = values.get(name)
+    if not isinstance(value, int):
+        raise ParameterError(f"the device does not tell its {name}")
+    return value

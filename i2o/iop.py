@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An IOP that is up, as a program uses it: its tables, parameters, events and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from i2o import parameters
+from i2o.block import BlockDevice
+from i2o.errors import InvalidArgument, ParameterError
+from i2o.frames import catalog, utility
+from i2o.frames.functions import DeviceClass
+from i2o.frames.layout import ParameterGroup
+from i2o.frames.params import GROUP_DESCRIPTORS
+from i2o.frames.utility import ClaimType
+from i2o.message_layer import MessageLayer
+from i2o.parameters import Value
+from i2o.replies import raise_for_status
+from i2o.requester import Requester
+from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
+
+if TYPE_CHECKING:
+    from i2o.transport.host_memory import HostMemory
+
+EXECUTIVE_TID = 0
+
+
+class Iop:
+    """One IOP of a message layer, brought up.
+
+    Args:
+        layer: the message layer.
+        number: the IOP's number on it.
+        owns_layer: close the whole layer with this object.
+        timeout_s: how long a request may take.
+    """
+
+    def __init__(
+        self,
+        layer: MessageLayer,
+        number: int,
+        *,
+        owns_layer: bool = False,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self.layer, self.number = layer, number
+        self._owns_layer = owns_layer
+        self.requester = Requester(layer, number, timeout_s=timeout_s)
+        self._blocks: list[BlockDevice] = []
+        self._closed = False
+
+    @property
+    def status(self) -> IopStatus:
+        """The status block, as last read."""
+        return self.layer.result(self.number).status
+
+    @property
+    def hrt(self) -> tuple[HrtEntry, ...]:
+        """The hardware resource table, as last read."""
+        return self.layer.result(self.number).hrt
+
+    @property
+    def lct(self) -> Lct:
+        """The logical configuration table, as last read."""
+        return self.layer.result(self.number).lct
+
+    @property
+    def devices(self) -> tuple[LctEntry, ...]:
+        """The devices of the table."""
+        return self.lct.devices
+
+    @property
+    def memory(self) -> HostMemory:
+        """Where buffers for this IOP come from."""
+        return self.layer.port(self.number).memory
+
+    def refresh(self) -> None:
+        """Read status, HRT and LCT again."""
+        self.layer.refresh(self.number)
+
+    def device(self, tid: int) -> LctEntry:
+        """Return the table entry of a device.
+
+        Raises:
+            InvalidArgument: no device has that TID; says which exist.
+        """
+        for entry in self.devices:
+            if entry.tid == tid:
+                return entry
+        known = ", ".join(f"{entry.tid:#05x} ({entry.class_name})" for entry in self.devices)
+        raise InvalidArgument(f"no device has TID {tid:#05x}; there are {known or 'none'}")
+
+    def of_class(self, device_class: int) -> tuple[LctEntry, ...]:
+        """Return the devices of one class."""
+        return tuple(entry for entry in self.devices if entry.class_id == device_class)
+
+    # --- parameters ----------------------------------------------------------------------------
+
+    def group(self, tid: int, group: int | str | ParameterGroup) -> ParameterGroup:
+        """Find the layout of a parameter group by number or name, for the class of a device.
+
+        Raises:
+            ParameterError: no layout is known; says which are.
+        """
+        if isinstance(group, ParameterGroup):
+            return group
+        device_class = self.device_class(tid)
+        if isinstance(group, int):
+            found = catalog.group_layout(group, device_class)
+            if found is not None:
+                return found
+        known = self.known_groups(tid)
+        for layout in known:
+            if group in (layout.name, layout.qualified_name):
+                return layout
+        shown = f"{group:#06x}" if isinstance(group, int) else repr(group)
+        names = ", ".join(f"{layout.number:#06x} {layout.name}" for layout in known)
+        raise ParameterError(f"no layout of group {shown} for TID {tid:#05x}; known: {names}")
+
+    def known_groups(self, tid: int) -> tuple[ParameterGroup, ...]:
+        """Return every group whose layout applies to the class of a device."""
+        device_class = self.device_class(tid)
+        return tuple(
+            layout
+            for layout in catalog.parameter_groups()
+            if catalog.group_layout(layout.number, device_class) is layout
+        )
+
+    def device_class(self, tid: int) -> int:
+        """Return the class of a TID; the Executive's for TID 0."""
+        return int(DeviceClass.EXECUTIVE) if tid == EXECUTIVE_TID else self.device(tid).class_id
+
+    def params_get(
+        self, tid: int, group: int | str | ParameterGroup, field: str | int | None = None
+    ) -> dict[str, Value] | list[dict[str, Value]] | Value:
+        """Read parameters.
+
+        Args:
+            tid: the device; 0 is the IOP itself.
+            group: number, name or layout.
+            field: one field of a scalar group, by name or index.
+
+        Returns:
+            A dictionary of all fields, a list of them for a table, or the field's value.
+
+        Raises:
+            ParameterError: no such group or field on the device.
+            RequestFailed, RequestTimeout: the message failed.
+        """
+        layout = self.group(tid, group)
+        if field is not None:
+            return parameters.get_field(self.requester, self.memory, tid, layout, field)
+        if layout.is_table:
+            return parameters.get_table(self.requester, self.memory, tid, layout)
+        return parameters.get_group(self.requester, self.memory, tid, layout)
+
+    def params_set(
+        self,
+        tid: int,
+        group: int | str | ParameterGroup,
+        values: Mapping[str | int, Value],
+    ) -> None:
+        """Write fields of a scalar group.
+
+        Raises:
+            ParameterError: no such group or field, a value that does not fit, or read-only.
+        """
+        layout = self.group(tid, group)
+        parameters.set_fields(self.requester, self.memory, tid, layout, values)
+
+    def params_groups(self, tid: int) -> list[int]:
+        """Return the group numbers that a device says it has (group 0xF000)."""
+        rows = parameters.get_table(self.requester, self.memory, tid, GROUP_DESCRIPTORS)
+        numbers = (row["group_number"] for row in rows)
+        return [number for number in numbers if isinstance(number, int)]
+
+    # --- devices -------------------------------------------------------------------------------
+
+    def claim(self, tid: int, *, claim_flags: int = 0) -> None:
+        """Become the primary user of a device; raises RequestFailed if it has one."""
+        message = utility.UTIL_CLAIM.build(
+            target_address=tid, claim_flags=claim_flags, claim_type=ClaimType.PRIMARY_USER
+        )
+        raise_for_status(self.requester.call(message), f"UtilClaim of TID {tid:#05x}")
+
+    def release(self, tid: int) -> None:
+        """Give a claimed device back."""
+        message = utility.UTIL_CLAIM_RELEASE.build(
+            target_address=tid, claim_type=ClaimType.PRIMARY_USER
+        )
+        raise_for_status(self.requester.call(message), f"UtilClaimRelease of TID {tid:#05x}")
+
+    def block(self, tid: int | None = None, *, claim: bool = True) -> BlockDevice:
+        """Open a block device.
+
+        Args:
+            tid: its TID; the first block device if None.
+            claim: become its primary user, and give it back on close.
+
+        Raises:
+            InvalidArgument: there is no such block device.
+            RequestFailed: it has a primary user already, or does not tell its size.
+        """
+        if tid is None:
+            disks = self.of_class(DeviceClass.RANDOM_BLOCK_STORAGE)
+            if not disks:
+                raise InvalidArgument("the IOP has no block device")
+            tid = disks[0].tid
+        entry = self.device(tid)
+        if entry.class_id != DeviceClass.RANDOM_BLOCK_STORAGE:
+            raise InvalidArgument(
+                f"TID {tid:#05x} is a {entry.class_name}, not a random_block_storage device"
+            )
+        if claim:
+            self.claim(tid)
+        try:
+            device = BlockDevice(
+                self.requester,
+                self.memory,
+                tid,
+                frame_size=self.layer.inbound_frame_size(self.number),
+                on_close=(lambda: self.release(tid)) if claim else None,
+            )
+        except BaseException:
+            if claim:
+                self.release(tid)
+            raise
+        self._blocks.append(device)
+        return device
+
+    def close(self) -> None:
+        """Close its devices, detach the IOP, and close the layer if it was made for this."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for device in self._blocks:
+                device.close()
+        finally:
+            try:
+                if self._owns_layer:
+                    self.layer.close()
+                else:
+                    self.layer.detach(self.number)
+            finally:
+                self.requester.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

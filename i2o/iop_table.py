@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the message layer knows about each IOP: its port, its frames, who waits for what."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from i2o.errors import InvalidArgument
+from i2o.frames.functions import Function
+from i2o.frames.header import EMPTY_MFA, MsgFlags
+from i2o.message_frames import ReplyFrame, RequestFrame
+from i2o.resources import BringUpResult
+from i2o.transport.host_memory import HostBuffer
+from i2o.transport.port import Port
+
+UNANSWERED: Final = frozenset(
+    {
+        int(Function.UTIL_NOP),
+        int(Function.EXEC_STATUS_GET),
+        int(Function.EXEC_IOP_RESET),
+        int(Function.EXEC_OUTBOUND_INIT),
+    }
+)
+"""Functions that the IOP answers through memory, or not at all."""
+
+EVENT_REGISTER: Final = int(Function.UTIL_EVENT_REGISTER)
+"""Answered once per event, not once per request."""
+
+_NO_TRANSACTION_CONTEXT: Final = frozenset(
+    {
+        int(Function.LAN_PACKET_SEND),
+        int(Function.LAN_SDU_SEND),
+        int(Function.LAN_RECEIVE_POST),
+    }
+)
+
+RequestKey = bytes
+"""Words 1 to 3 of a request as they stand in the frame: TIDs, function and both contexts."""
+
+
+def request_key(frame: bytes | bytearray | memoryview) -> RequestKey:
+    """Return what a reply repeats of its request, and what tells requests apart."""
+    if frame[7] in _NO_TRANSACTION_CONTEXT:
+        return bytes(frame[4:12]) + bytes(4)
+    return bytes(frame[4:16])
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened on one IOP since it was attached."""
+
+    requests: int = 0
+    replies: int = 0
+    fails: int = 0
+    nops: int = 0
+    retries: int = 0
+    no_frame: int = 0
+    """Sends and GetReqBufs that gave up because no inbound frame was free."""
+    unknown_cookie: int = 0
+    unexpected: int = 0
+    """Replies that no outstanding request explains; dropped."""
+    malformed: int = 0
+    """Replies outside the frame pool, without the REPLY flag or without a header; dropped."""
+    synthesised: int = 0
+    """Final replies the layer made up because the IOP could no longer send them."""
+    bad_frees: int = 0
+    """Frames freed twice or to the wrong IOP."""
+    callback_errors: int = 0
+    auto_freed: int = 0
+    """Replies freed by the layer because the callback raised before it did."""
+
+
+class HeldRequest(NamedTuple):
+    """A request frame in an OSM's hands."""
+
+    frame: RequestFrame
+    mfa: int
+    """The real inbound frame behind it, or EMPTY_MFA for system memory."""
+
+
+class HeldReply(NamedTuple):
+    """A reply frame in an OSM's hands."""
+
+    frame: ReplyFrame
+    mfa: int
+    """The outbound frame to release, or EMPTY_MFA for a synthesised reply."""
+    preserved_mfa: int
+    """The inbound frame to turn into a NOP, or EMPTY_MFA."""
+
+
+class IopEntry:
+    """One registered IOP.
+
+    Attributes:
+        number: the global IOP number.
+        key: the resource manager's key.
+        port: the transport.
+        frames_from_fifo: GetReqBuf takes a real inbound frame at once.
+        online: brought up and not known to be dead.
+        closing: being detached; nothing new is sent.
+        lock: guards port, outstanding requests and counters.
+    """
+
+    def __init__(self, number: int, key: int, port: Port, *, frames_from_fifo: bool) -> None:
+        self.number, self.key, self.port = number, key, port
+        self.frames_from_fifo = frames_from_fifo
+        self.online = False
+        self.closing = False
+        self.lock = threading.RLock()
+        self.counters = Counters()
+        self.inbound_size = port.inbound_size
+        self.outbound_size = 0
+        self.size_at_next_reboot = port.inbound_size
+        self.held_requests: dict[int, HeldRequest] = {}
+        self.held_replies: dict[int, HeldReply] = {}
+        self.with_iop: set[int] = set()
+        self.reply_pool: HostBuffer | None = None
+        self.reply_frames: frozenset[int] = frozenset()
+        self.outstanding: dict[RequestKey, int] = {}
+        self.event_registrations: set[RequestKey] = set()
+        self.saved_requests: dict[int, bytes] = {}
+        self.result: BringUpResult | None = None
+
+    @property
+    def outstanding_count(self) -> int:
+        """Requests that still owe a final reply."""
+        return sum(self.outstanding.values())
+
+    def alloc(self) -> int | None:
+        """Take a free inbound frame; an empty port is read twice before it is believed."""
+        with self.lock:
+            mfa = self.port.alloc()
+            if mfa == EMPTY_MFA:
+                mfa = self.port.alloc()
+                if mfa == EMPTY_MFA:
+                    return None
+            self.with_iop.discard(mfa)
+            return mfa
+
+    def post_nop(self, mfa: int) -> None:
+        """Send an inbound frame home: as a UtilNOP, which is never answered."""
+        self.port.write(mfa, _NOP)
+        self.with_iop.add(mfa)
+        self.port.post(mfa)
+        self.counters.nops += 1
+
+    def adopt_reply_pool(self, pool: HostBuffer, frame_size: int) -> None:
+        """Take the memory that the IOP's replies are going to be written to."""
+        start, size = pool.bus_address, len(pool.view)
+        self.reply_pool, self.outbound_size = pool, frame_size
+        self.reply_frames = frozenset(range(start, start + size - frame_size + 1, frame_size))
+
+    def forget_frames(self) -> None:
+        """Note that the IOP was reset: it holds no frame, and frames held here are memory only.
+
+        Only once it can no longer write to host memory: the reply frames are freed.
+        """
+        with self.lock:
+            for index, request in tuple(self.held_requests.items()):
+                self.held_requests[index] = request._replace(mfa=EMPTY_MFA)
+            for index, reply in tuple(self.held_replies.items()):
+                kept = (
+                    reply.preserved_mfa if reply.preserved_mfa in self.saved_requests else EMPTY_MFA
+                )
+                self.held_replies[index] = reply._replace(mfa=EMPTY_MFA, preserved_mfa=kept)
+            self.with_iop.clear()
+            self.reply_frames = frozenset()
+            pool, self.reply_pool = self.reply_pool, None
+            if pool is not None:
+                pool.free()
+
+    def expect(self, key: RequestKey) -> None:
+        """Note that a final reply is owed."""
+        function = key[3]
+        if function in UNANSWERED:
+            return
+        if function == EVENT_REGISTER:
+            self.event_registrations.add(key)
+        else:
+            self.outstanding[key] = self.outstanding.get(key, 0) + 1
+
+    def settle(self, key: RequestKey) -> bool:
+        """Note that a final reply came; False when none was owed."""
+        owed = self.outstanding.get(key)
+        if owed is None:
+            return False
+        if owed == 1:
+            del self.outstanding[key]
+        else:
+            self.outstanding[key] = owed - 1
+        return True
+
+    def is_expected(self, key: RequestKey) -> bool:
+        """Whether a reply or event with these words has somebody waiting."""
+        return key in self.outstanding or key in self.event_registrations
+
+    def key_of_failed(self, reply: ReplyFrame, preserved_mfa: int) -> RequestKey | None:
+        """Find the request that a FAIL reply is about.
+
+        The reply's transaction context is not valid: word 3 of the preserved frame is. Without
+        one, the request is known only if no other shares TIDs, function and initiator context.
+        """
+        if preserved_mfa != EMPTY_MFA:
+            header = self.port.read_inbound(preserved_mfa, 16)
+            key = request_key(header)
+            if key in self.outstanding or key in self.event_registrations:
+                return key
+        exact = request_key(reply)
+        if self.is_expected(exact):
+            return exact
+        prefix = exact[:8]
+        alike = [key for key in self.outstanding if key.startswith(prefix)]
+        return alike[0] if len(alike) == 1 else None
+
+    def preserved_frame(self, reply: ReplyFrame) -> int:
+        """Return the preserved MFA of a FAIL reply, or EMPTY_MFA if it names none of ours."""
+        if len(reply) < 32:
+            return EMPTY_MFA
+        mfa = int.from_bytes(reply[28:32], "little")
+        return mfa if mfa in self.with_iop else EMPTY_MFA
+
+    def save_request(self, key: RequestKey) -> int:
+        """Keep the header of a request that got a synthesised FAIL; return its stand-in MFA."""
+        mfa = _FIRST_STAND_IN + 4 * len(self.saved_requests)
+        while mfa in self.saved_requests:
+            mfa += 4
+        self.saved_requests[mfa] = b"\x01\x00\x04\x00" + key
+        return mfa
+
+
+_NOP: Final = b"\x01\x00\x03\x00\x00\x10\x00\x00" + bytes(4)
+_FIRST_STAND_IN: Final = 0xF000_0000  # above any BAR: no real inbound frame has such an offset
+
+REPLY_FLAG: Final = int(MsgFlags.REPLY)
+LAST_FLAG: Final = int(MsgFlags.LAST)
+FAIL_FLAG: Final = int(MsgFlags.FAIL)
+
+
+@dataclass(slots=True)
+class IopTable:
+    """All registered IOPs, by number. Numbers are never used twice."""
+
+    _entries: dict[int, IopEntry] = field(default_factory=dict)
+    _next: int = 0
+
+    def add(self, port: Port, *, frames_from_fifo: bool) -> IopEntry:
+        """Register an IOP and give it the next number."""
+        number = self._next
+        self._next += 1
+        entry = IopEntry(number, _FIRST_KEY + number, port, frames_from_fifo=frames_from_fifo)
+        self._entries = {**self._entries, number: entry}  # readers in other threads see all or none
+        return entry
+
+    def remove(self, number: int) -> None:
+        """Forget an IOP."""
+        self._entries = {key: entry for key, entry in self._entries.items() if key != number}
+
+    def find(self, number: int) -> IopEntry | None:
+        """Return an IOP, or None."""
+        return self._entries.get(number)
+
+    def entry(self, number: int) -> IopEntry:
+        """Return an IOP.
+
+        Raises:
+            InvalidArgument: no IOP has that number.
+        """
+        entry = self._entries.get(number)
+        if entry is None:
+            known = ", ".join(map(str, self._entries)) or "none"
+            raise InvalidArgument(f"there is no IOP {number!r} (registered: {known})")
+        return entry
+
+    def __iter__(self) -> Iterator[IopEntry]:
+        return iter(tuple(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+_FIRST_KEY: Final = 0x100

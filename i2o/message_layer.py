@@ -1,0 +1,731 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The message layer: what stands between OSMs and the transports of all IOPs.
+
+`MessageLayer` has the semantics of SCO's D3i2o calls (HDK Technical Reference, section D3i2o) as
+methods that raise; `i2o.d3i2o` has the documented names and return codes. An OSM registers
+callbacks and gets cookies, takes a request frame, puts a cookie into InitiatorContext, sends the
+frame, and is called back with the reply, which it frees.
+
+The core is driven by its caller: replies are dispatched in `poll`. A `Dispatcher` thread or
+`i2o.aio` can do the driving. Callbacks run without locks held and may call anything but waits.
+
+Every request whose function is answered gets exactly one final callback: the IOP's, or, when the
+IOP was reset, died or was detached, a FAIL reply (path state, service terminated) made up here,
+and that only after the IOP can no longer write to host memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from i2o import bring_up, waits
+from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.cookies import Callback, CookieTable, Registration
+from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
+from i2o.frames.header import (
+    EMPTY_MFA,
+    FAILURE_REPLY,
+    HEADER_SIZE,
+    FailureCode,
+    FailureSeverity,
+)
+from i2o.iop_table import (
+    EVENT_REGISTER,
+    FAIL_FLAG,
+    LAST_FLAG,
+    REPLY_FLAG,
+    Counters,
+    HeldReply,
+    HeldRequest,
+    IopEntry,
+    IopTable,
+    request_key,
+)
+from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
+from i2o.resources import BringUpResult
+from i2o.transport.port import Port
+from i2o.transport.registry import open_port
+from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP, I2OTRANS_SLEEP
+
+logger = logging.getLogger(__name__)
+
+FrameSource = Literal["memory", "fifo"]
+
+I2O_FRAMESIZE_FORCE = 1
+"""Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
+
+_MIN_MESSAGE = 12  # a NOP: header words 0 to 2
+_WAIT_SLICE_S = 0.1  # how long a port is waited on before the predicate is looked at again
+
+
+class MessageLayer:
+    """All registered IOPs and OSMs of a program.
+
+    Args:
+        clock: what waits sleep and spin on.
+        hz: ticks per second of `request_frame`'s wait.
+        debug: raise when a callback, which counts as interrupt context, asks to sleep.
+    """
+
+    def __init__(
+        self, *, clock: Clock = SYSTEM_CLOCK, hz: int = DEFAULT_HZ, debug: bool = False
+    ) -> None:
+        self.clock, self.hz, self.debug = clock, hz, debug
+        self._iops = IopTable()
+        self._cookies = CookieTable()
+        self._dispatching = threading.local()
+        self._progress = threading.Condition()
+        self._pollers = 0
+        self._progress_count = 0
+
+    # --- OSMs ----------------------------------------------------------------------------------
+
+    def register(self, callbacks: Sequence[Callback]) -> Registration:
+        """Register an OSM (OSMMsgRegister).
+
+        Args:
+            callbacks: functions called with (IOP number, reply frame); the same one may stand
+                several times.
+
+        Returns:
+            The base cookie to deregister with, and one cookie per callback.
+
+        Raises:
+            InvalidArgument: no callbacks, or something that cannot be called.
+            OutOfFrames: too many OSMs.
+        """
+        return self._cookies.register(callbacks)
+
+    def deregister(self, base_cookie: int) -> None:
+        """Forget an OSM (OSMMsgDeRegister). Replies that come later are freed and counted.
+
+        Its event registrations end here; the IOP may go on sending events nobody hears.
+
+        Raises:
+            InvalidArgument: no OSM has that base cookie.
+        """
+        gone = self._cookies.deregister(base_cookie)
+        contexts = {cookie.to_bytes(4, "little") for cookie in gone}
+        for entry in self._iops:
+            with entry.lock:
+                entry.event_registrations = {
+                    key for key in entry.event_registrations if key[4:8] not in contexts
+                }
+
+    # --- IOPs ----------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        uri: str | Port,
+        *,
+        bring_up: bool = True,
+        frame_source: FrameSource = "memory",
+        clock: Clock | None = None,
+        limits: bring_up.Limits | None = None,
+    ) -> int:
+        """Register an IOP and, unless told otherwise, bring it to OPERATIONAL.
+
+        Args:
+            uri: what to open, or a port that is open already (the layer then owns it).
+            bring_up: False only registers: `iop_count` counts it, `iop_valid` is false.
+            frame_source: where request frames live until they are sent: system memory, or a real
+                inbound frame taken by `request_frame` already.
+            clock: the transport's clock; the layer's own by default.
+            limits: timeouts and frame counts of the bring-up.
+
+        Returns:
+            The IOP number: global across transports, never used again.
+
+        Raises:
+            UriError, TransportUnavailable: the port cannot be opened.
+            IopDead, RequestTimeout, RequestFailed: the IOP did not come up; it is detached again.
+        """
+        if frame_source not in ("memory", "fifo"):
+            raise InvalidArgument(f"frame_source {frame_source!r}: expected 'memory' or 'fifo'")
+        port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
+        entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
+        if bring_up:
+            try:
+                self.bring_up(entry.number, limits)
+            except BaseException:
+                self.detach(entry.number)
+                raise
+        return entry.number
+
+    def bring_up(self, iop: int, limits: bring_up.Limits | None = None) -> BringUpResult:
+        """Bring a registered IOP to OPERATIONAL, resetting it first; see `i2o.bring_up`.
+
+        Requests outstanding from before get their final callbacks once the reset is done.
+        """
+        entry = self._iops.entry(iop)
+        entry.online = False
+        errors: list[Exception] = []
+        entry.result = bring_up.bring_up(
+            self,
+            entry,
+            limits or bring_up.Limits(),
+            after_reset=lambda: self._finish_outstanding(entry, errors),
+        )
+        entry.online = True
+        _raise_callback_errors(errors)
+        return entry.result
+
+    def refresh(self, iop: int) -> BringUpResult:
+        """Read status block, HRT and LCT again and return them."""
+        entry = self._iops.entry(iop)
+        if entry.result is None:
+            raise IopDead(f"IOP {iop} was not brought up")
+        entry.result = bring_up.read_tables(self, entry, bring_up.Limits())
+        return entry.result
+
+    def detach(self, iop: int) -> None:
+        """Reset an IOP, finish what is outstanding on it, and forget it.
+
+        The reset comes first: once it is done the IOP writes to no host buffer any more. Only
+        then do requests without a reply get their FAIL callbacks, and only then is memory freed.
+
+        Raises:
+            InvalidArgument: no such IOP.
+        """
+        entry = self._iops.entry(iop)
+        entry.online = False
+        entry.closing = True
+        errors: list[Exception] = []
+        try:
+            if entry.reply_pool is not None:
+                self._drain(entry, 1 << 30, errors)
+                self._quiet(entry)
+            self._finish_outstanding(entry, errors)
+        finally:
+            self._iops.remove(iop)
+            entry.forget_frames()
+            entry.port.close()
+        _raise_callback_errors(errors)
+
+    def close(self) -> None:
+        """Detach every IOP."""
+        for entry in self._iops:
+            self.detach(entry.number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def iop_count(self) -> int:
+        """Return how many IOPs are registered, brought up or not (OSMMsgGetNumIops)."""
+        return len(self._iops)
+
+    def iop_numbers(self) -> tuple[int, ...]:
+        """Return the numbers of all registered IOPs."""
+        return tuple(entry.number for entry in self._iops)
+
+    def iop_valid(self, iop: int) -> bool:
+        """Return whether an IOP is known, online and active (OSMMsgIopValid)."""
+        entry = self._iops.find(iop)
+        return entry is not None and entry.online
+
+    def iop_key(self, iop: int) -> int:
+        """Return the resource manager's key of an IOP (OSMMsgIopToKey); raises InvalidArgument."""
+        return self._iops.entry(iop).key
+
+    def iop_by_key(self, key: int) -> int:
+        """Return the IOP with that key (OSMMsgKeyToIop); raises InvalidArgument."""
+        for entry in self._iops:
+            if entry.key == key:
+                return entry.number
+        raise InvalidArgument(f"no IOP has the key {key!r}")
+
+    def port(self, iop: int) -> Port:
+        """Return the transport of an IOP; raises InvalidArgument."""
+        return self._iops.entry(iop).port
+
+    def result(self, iop: int) -> BringUpResult:
+        """Return what the last bring-up or refresh learned; raises IopDead before the first."""
+        result = self._iops.entry(iop).result
+        if result is None:
+            raise IopDead(f"IOP {iop} was not brought up")
+        return result
+
+    def results(self) -> dict[int, BringUpResult]:
+        """Return the bring-up results of all IOPs that have one, by number."""
+        return {entry.number: entry.result for entry in self._iops if entry.result is not None}
+
+    def counters(self, iop: int) -> Counters:
+        """Return the live counters of an IOP; raises InvalidArgument."""
+        return self._iops.entry(iop).counters
+
+    def outstanding(self, iop: int) -> int:
+        """Return how many requests still owe a final reply; raises InvalidArgument."""
+        return self._iops.entry(iop).outstanding_count
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def request_frame(
+        self, iop: int, wait_ticks: int = 0, flags: int = I2OTRANS_NOSLEEP
+    ) -> RequestFrame:
+        """Get a request frame (OSMMsgGetReqBuf).
+
+        Args:
+            iop: IOP number.
+            wait_ticks: ticks (see `hz`) to wait for a real frame; ignored with system memory.
+            flags: I2OTRANS_SLEEP or I2OTRANS_NOSLEEP.
+
+        Returns:
+            A zeroed frame of the inbound frame size. Until it is sent or freed it is the OSM's.
+
+        Raises:
+            InvalidArgument: unknown IOP, reserved flag bits.
+            OutOfFrames: no real frame came free in time.
+        """
+        if flags & ~I2OTRANS_SLEEP or wait_ticks < 0:
+            waits.check_flags(wait_ticks, flags)
+        entry = self._iops.find(iop) or self._iops.entry(iop)
+        mfa = EMPTY_MFA
+        if entry.closing:
+            raise InvalidArgument(f"IOP {iop} is being detached")
+        if entry.frames_from_fifo:
+            mfa = self._take_frame(entry, waits.ticks_to_us(wait_ticks, self.hz), flags)
+        frame = RequestFrame(entry.inbound_size)
+        entry.held_requests[id(frame)] = HeldRequest(frame, mfa)
+        return frame
+
+    def free_request(self, iop: int, frame: RequestFrame) -> None:
+        """Give a request frame back unsent (OSMMsgFreeReqBuf). A real one goes home as a NOP.
+
+        Raises:
+            InvalidArgument: unknown IOP, or the frame is not held on it (freed, sent, foreign).
+        """
+        entry = self._iops.entry(iop)
+        held = entry.held_requests.pop(id(frame), None)
+        if held is None:
+            entry.counters.bad_frees += 1
+            raise InvalidArgument(f"the frame is not held on IOP {iop}: freed, sent or another's")
+        if held.mfa != EMPTY_MFA:
+            with entry.lock:
+                entry.post_nop(held.mfa)
+
+    def send(
+        self, iop: int, frame: RequestFrame, wait_us: int = 0, flags: int = I2OTRANS_NOSLEEP
+    ) -> None:
+        """Send a request (OSMMsgSend). On success the frame is the transport's, freed.
+
+        Args:
+            iop: the IOP the frame was taken for.
+            frame: the request; MessageSize words of it reach the IOP.
+            wait_us: microseconds to wait for a free inbound frame; with any wait at least 100 ms.
+            flags: I2OTRANS_SLEEP or I2OTRANS_NOSLEEP.
+
+        Raises:
+            InvalidArgument: unknown IOP, frame not held on it, reserved flag bits, or a
+                MessageSize that is no frame's. The frame stays the caller's.
+            OutOfFrames: no inbound frame came free in time. The frame stays the caller's.
+        """
+        if flags & ~I2OTRANS_SLEEP or wait_us < 0:
+            waits.check_flags(wait_us, flags)
+        entry = self._iops.find(iop) or self._iops.entry(iop)
+        held = entry.held_requests.get(id(frame))
+        if held is None:
+            raise InvalidArgument(f"the frame is not held on IOP {iop}: freed, sent or another's")
+        size = (frame[2] | frame[3] << 8) << 2
+        if not _MIN_MESSAGE <= size <= len(frame) or size > entry.inbound_size:
+            raise InvalidArgument(
+                f"MessageSize {size // 4} words: expected 3 to {entry.inbound_size // 4}"
+            )
+        key = request_key(frame)
+        mfa = held.mfa
+        if mfa == EMPTY_MFA:
+            mfa = self._take_frame(entry, wait_us, flags)
+        with entry.lock:
+            entry.expect(key)
+            port = entry.port
+            try:
+                port.write(mfa, memoryview(frame)[:size])
+                entry.with_iop.add(mfa)
+                port.post(mfa)
+            except BaseException:
+                self._unexpect(entry, key)
+                raise
+            entry.counters.requests += 1
+        del entry.held_requests[id(frame)]
+
+    def free_reply(self, iop: int, reply: ReplyFrame) -> None:
+        """Give a reply frame back (OSMMsgFreeRepBuf). A preserved request frame goes home too.
+
+        Raises:
+            InvalidArgument: unknown IOP, or the frame is not held on it.
+        """
+        entry = self._iops.find(iop) or self._iops.entry(iop)
+        held = entry.held_replies.pop(id(reply), None)
+        if held is None:
+            entry.counters.bad_frees += 1
+            raise InvalidArgument(f"the reply is not held on IOP {iop}: freed or another's")
+        self._send_home(entry, held)
+
+    def mfa_convert(self, iop: int, mfa: int) -> MessageFrame | None:
+        """Return the preserved request of a FAIL reply (OSMMsgMfaConvert), or None.
+
+        Args:
+            iop: IOP number.
+            mfa: PreservedMFA of a FAIL reply that is still held.
+
+        Raises:
+            InvalidArgument: no such IOP.
+        """
+        entry = self._iops.entry(iop)
+        for held in tuple(entry.held_replies.values()):
+            if held.preserved_mfa != mfa or mfa == EMPTY_MFA:
+                continue
+            saved = entry.saved_requests.get(mfa)
+            if saved is not None:
+                return MessageFrame(saved)
+            with entry.lock:
+                header = entry.port.read_inbound(mfa, HEADER_SIZE)
+                size = 4 * int.from_bytes(header[2:4], "little")
+                size = min(max(size, HEADER_SIZE), entry.inbound_size)
+                return MessageFrame(entry.port.read_inbound(mfa, size))
+        return None
+
+    # --- frame sizes ---------------------------------------------------------------------------
+
+    def inbound_frame_size(self, iop: int) -> int:
+        """Return the bytes of an inbound frame (OSMMsgGetInboundFrameSize)."""
+        return self._iops.entry(iop).inbound_size
+
+    def outbound_frame_size(self, iop: int) -> int:
+        """Return the bytes of a reply frame (OSMMsgGetOutboundFrameSize); 0 before bring-up."""
+        return self._iops.entry(iop).outbound_size
+
+    def set_inbound_frame_size(self, iop: int, size: int, flags: int = 0) -> None:
+        """Ask for another inbound frame size at the IOP's next reboot.
+
+        A request lower than one made before is ignored unless forced; otherwise the IOP is told,
+        and only when it agrees is the size remembered (OSMMsgSetInboundFrameSize).
+
+        Args:
+            iop: IOP number.
+            size: bytes, a power of two.
+            flags: I2O_FRAMESIZE_FORCE or 0.
+
+        Raises:
+            InvalidArgument: unknown IOP, size not a power of two, reserved flag bits.
+            RequestFailed, RequestTimeout: the IOP did not agree.
+        """
+        entry = self._iops.entry(iop)
+        if flags & ~I2O_FRAMESIZE_FORCE:
+            raise InvalidArgument(f"flags {flags:#x}: only I2O_FRAMESIZE_FORCE exists")
+        if size < 4 or size & size - 1 or size >> 18:
+            raise InvalidArgument(f"frame size {size}: expected a power of two from 4 to 131072")
+        if size < entry.size_at_next_reboot and not flags & I2O_FRAMESIZE_FORCE:
+            return
+        bring_up.set_inbound_size_target(self, entry, size)
+        entry.size_at_next_reboot = size
+
+    # --- replies -------------------------------------------------------------------------------
+
+    def poll(self, budget: int = 64) -> int:
+        """Dispatch replies that are there, on the caller's thread.
+
+        Args:
+            budget: the most replies to dispatch.
+
+        Returns:
+            How many were dispatched.
+
+        Raises:
+            Whatever a callback raised, after all other replies of this call were dispatched;
+            an ExceptionGroup when several did.
+        """
+        errors: list[Exception] = []
+        done = 0
+        for entry in self._iops:
+            done += self._drain(entry, budget - done, errors)
+            if done >= budget:
+                break
+        if done:
+            self._note_progress()
+        if errors:
+            _raise_callback_errors(errors)
+        return done
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until some IOP may have done something; False when the time ran out."""
+        entries = list(self._iops)
+        if len(entries) == 1:
+            return entries[0].port.wait(timeout_s)
+        deadline = self.clock.monotonic() + timeout_s
+        slice_s = 0.0
+        while True:
+            for entry in entries:
+                if entry.port.wait(slice_s):
+                    return True
+            left = deadline - self.clock.monotonic()
+            if left <= 0:
+                return False
+            slice_s = min(left, 0.001)
+
+    def run_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Dispatch replies until a condition holds.
+
+        While a `Dispatcher` runs, its thread does the work and this one only waits.
+
+        Args:
+            done: looked at after every round.
+            timeout_s: how long at most.
+
+        Returns:
+            Whether the condition holds.
+
+        Raises:
+            InvalidArgument: called from a callback, which would wait for itself.
+        """
+        if self._in_callback():
+            raise InvalidArgument("a callback cannot wait for replies: it would wait for itself")
+        deadline = self.clock.monotonic() + timeout_s
+        while not done():
+            if self._pollers:
+                with self._progress:
+                    if not done():
+                        self._progress.wait(min(_WAIT_SLICE_S, timeout_s))
+            elif not self.poll() and not done():
+                left = deadline - self.clock.monotonic()
+                if left <= 0:
+                    return False
+                self.wait(min(left, _WAIT_SLICE_S))
+                continue
+            if self.clock.monotonic() >= deadline and not done():
+                return False
+        return True
+
+    def filenos(self) -> dict[int, int]:
+        """Return the file descriptor of each IOP, readable while replies may be there."""
+        return {entry.number: entry.port.fileno() for entry in self._iops}
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the only IOP.
+
+        Raises:
+            InvalidArgument: there is not exactly one; use `filenos` then.
+        """
+        files = self.filenos()
+        if len(files) != 1:
+            raise InvalidArgument(f"{len(files)} IOPs are registered: use filenos()")
+        return next(iter(files.values()))
+
+    def next_deadline_ns(self) -> int | None:
+        """Return when to poll although no descriptor is readable, or None."""
+        deadlines = (entry.port.next_deadline_ns() for entry in self._iops)
+        return min((value for value in deadlines if value is not None), default=None)
+
+    def polled_by_thread(self, active: bool) -> None:
+        """Note that a dispatcher thread took over polling, or ended."""
+        with self._progress:
+            self._pollers += 1 if active else -1
+            self._progress.notify_all()
+
+    # -------------------------------------------------------------------------------------------
+
+    def _in_callback(self) -> bool:
+        return getattr(self._dispatching, "depth", 0) > 0
+
+    def _take_frame(self, entry: IopEntry, wait_us: int, flags: int) -> int:
+        """Take a real inbound frame by the wait rule, or raise OutOfFrames."""
+        if self.debug and wait_us and flags & I2OTRANS_SLEEP and self._in_callback():
+            raise InvalidArgument(
+                "I2OTRANS_SLEEP in a callback: callbacks count as interrupt context"
+            )
+        mfa = entry.alloc()
+        if mfa is None and wait_us:
+
+            def again() -> int | None:
+                entry.counters.retries += 1
+                return entry.alloc()
+
+            mfa = waits.retry(again, wait_us, flags, self.clock)
+        if mfa is None:
+            entry.counters.no_frame += 1
+            raise OutOfFrames(f"no inbound frame of IOP {entry.number} came free")
+        return mfa
+
+    def _unexpect(self, entry: IopEntry, key: bytes) -> None:
+        if key[3] == EVENT_REGISTER:
+            entry.event_registrations.discard(key)
+        else:
+            entry.settle(key)
+
+    def _drain(self, entry: IopEntry, budget: int, errors: list[Exception]) -> int:
+        """Dispatch up to `budget` replies of one IOP; an empty port is read twice."""
+        done = 0
+        reap = entry.port.reap
+        lock = entry.lock
+        while done < budget:
+            with lock:
+                mfa = reap()
+                if mfa == EMPTY_MFA:
+                    mfa = reap()
+                    if mfa == EMPTY_MFA:
+                        break
+                reply, callback, held = self._accept(entry, mfa)
+            done += 1
+            if callback is None:
+                if held is not None:
+                    self._send_home(entry, held)
+                continue
+            self._call(entry, callback, reply, held, errors)
+        return done
+
+    def _accept(
+        self, entry: IopEntry, mfa: int
+    ) -> tuple[ReplyFrame, Callback | None, HeldReply | None]:
+        """Copy a reply, find whose it is, and settle the books. The lock is held."""
+        counters = entry.counters
+        if mfa not in entry.reply_frames:
+            counters.malformed += 1
+            logger.warning("IOP %d: reply at %#010x, not one of our frames", entry.number, mfa)
+            return ReplyFrame(), None, None
+        size = entry.outbound_size
+        view = entry.port.outbound(mfa, size)
+        words = view[2] | view[3] << 8
+        if words << 2 < size:
+            size = words << 2
+        reply = ReplyFrame(view[:size])
+        preserved = EMPTY_MFA
+        if size < HEADER_SIZE or not reply[1] & REPLY_FLAG:
+            counters.malformed += 1
+            logger.warning("IOP %d: frame at %#010x is no reply", entry.number, mfa)
+            return reply, None, HeldReply(reply, mfa, preserved)
+        flags = reply[1]
+        key: bytes | None
+        if flags & FAIL_FLAG:
+            counters.fails += 1
+            preserved = entry.preserved_frame(reply)
+            key = entry.key_of_failed(reply, preserved)
+            if key is not None:
+                expected = entry.is_expected(key)
+                self._unexpect(entry, key)
+            else:
+                expected = False
+        else:
+            key = request_key(reply)
+            if reply[7] == EVENT_REGISTER:
+                expected = key in entry.event_registrations
+            elif flags & LAST_FLAG:
+                expected = entry.settle(key)
+            else:
+                expected = key in entry.outstanding
+        held = HeldReply(reply, mfa, preserved)
+        if not expected:
+            counters.unexpected += 1
+            logger.info("IOP %d: unexpected reply %s", entry.number, reply[:HEADER_SIZE].hex())
+            return reply, None, held
+        counters.replies += 1
+        callback = self._cookies.find(int.from_bytes(reply[8:12], "little"))
+        if callback is None:
+            counters.unknown_cookie += 1
+            logger.info("IOP %d: reply to a cookie nobody has", entry.number)
+            return reply, None, held
+        return reply, callback, held
+
+    def _call(
+        self,
+        entry: IopEntry,
+        callback: Callback,
+        reply: ReplyFrame,
+        held: HeldReply | None,
+        errors: list[Exception],
+    ) -> None:
+        """Run a callback; the frame goes home even when it raises."""
+        assert held is not None
+        entry.held_replies[id(reply)] = held
+        context = self._dispatching
+        depth = getattr(context, "depth", 0)
+        context.depth = depth + 1
+        try:
+            callback(entry.number, reply)
+        except Exception as error:
+            entry.counters.callback_errors += 1
+            still_held = entry.held_replies.pop(id(reply), None)
+            if still_held is not None:
+                entry.counters.auto_freed += 1
+                self._send_home(entry, still_held)
+            errors.append(error)
+        finally:
+            context.depth = depth
+
+    def _send_home(self, entry: IopEntry, held: HeldReply) -> None:
+        """Return a reply frame, and a preserved request frame, to their queues."""
+        with entry.lock:
+            if held.preserved_mfa != EMPTY_MFA and not entry.saved_requests.pop(
+                held.preserved_mfa, None
+            ):
+                entry.post_nop(held.preserved_mfa)
+            if held.mfa in entry.reply_frames:
+                entry.port.release(held.mfa)
+
+    def _quiet(self, entry: IopEntry) -> None:
+        """Make an IOP stop writing to host memory: by message, else by the transport."""
+        try:
+            bring_up.reset(entry, bring_up.Limits(), self.clock)
+        except I2OError as error:
+            logger.info("IOP %d: reset by message failed (%s)", entry.number, error)
+            entry.port.reset()
+
+    def _finish_outstanding(self, entry: IopEntry, collected: list[Exception] | None = None) -> int:
+        """Synthesise the final replies that are still owed."""
+        with entry.lock:
+            owed = [key for key, count in entry.outstanding.items() for _ in range(count)]
+            entry.outstanding.clear()
+            entry.event_registrations.clear()
+        errors: list[Exception] = [] if collected is None else collected
+        for key in owed:
+            self._synthesise(entry, key, errors)
+        if owed:
+            self._note_progress()
+        if collected is None:
+            _raise_callback_errors(errors)
+        return len(owed)
+
+    def _synthesise(self, entry: IopEntry, key: bytes, errors: list[Exception]) -> None:
+        preserved = entry.save_request(key)
+        frame = ReplyFrame(
+            FAILURE_REPLY.build(
+                severity=FailureSeverity.PATH_STATE,
+                failure_code=FailureCode.SERVICE_TERMINATED,
+                lowest_version=1,
+                highest_version=1,
+                preserved_mfa_low=preserved,
+            )
+        )
+        frame[4:HEADER_SIZE] = key
+        entry.counters.synthesised += 1
+        held = HeldReply(frame, EMPTY_MFA, preserved)
+        callback = self._cookies.find(int.from_bytes(key[4:8], "little"))
+        if callback is None:
+            entry.counters.unknown_cookie += 1
+            del entry.saved_requests[preserved]
+        else:
+            self._call(entry, callback, frame, held, errors)
+
+    def _note_progress(self) -> None:
+        if self._pollers:
+            with self._progress:
+                self._progress.notify_all()
+
+
+def _raise_callback_errors(errors: Iterable[Exception]) -> None:
+    """Raise what callbacks raised: one as it is, several as a group."""
+    found = list(errors)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ExceptionGroup("several callbacks raised", found)

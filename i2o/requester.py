@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that are waited for: a small OSM that matches replies by transaction context.
+
+Everything in this package that wants an answer (bring-up, parameters, block devices, pass-through)
+sends through a `Requester`; several requests may be in flight at once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from i2o.cookies import Callback, Registration
+from i2o.errors import InvalidArgument, RequestTimeout
+from i2o.frames.catalog import function_name
+from i2o.frames.header import HEADER_SIZE
+from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
+from i2o.waits import I2OTRANS_SLEEP
+
+_CONTEXTS: Final = struct.Struct("<II")
+
+FRAME_WAIT_US: Final = 1_000_000
+"""How long to wait for an inbound frame, in microseconds."""
+
+
+class Freeable(Protocol):
+    """A host buffer, as far as a request is concerned."""
+
+    def free(self) -> None:
+        """Give it back."""
+
+
+class RequestLayer(Protocol):
+    """The part of the message layer that an OSM needs; see `i2o.message_layer.MessageLayer`."""
+
+    def register(self, callbacks: Sequence[Callback]) -> Registration:
+        """OSMMsgRegister."""
+
+    def deregister(self, base_cookie: int) -> None:
+        """OSMMsgDeRegister."""
+
+    def request_frame(self, iop: int, wait_ticks: int = 0, flags: int = 0) -> RequestFrame:
+        """OSMMsgGetReqBuf."""
+
+    def free_request(self, iop: int, frame: RequestFrame) -> None:
+        """OSMMsgFreeReqBuf."""
+
+    def send(self, iop: int, frame: RequestFrame, wait_us: int = 0, flags: int = 0) -> None:
+        """OSMMsgSend."""
+
+    def free_reply(self, iop: int, reply: ReplyFrame) -> None:
+        """OSMMsgFreeRepBuf."""
+
+    def mfa_convert(self, iop: int, mfa: int) -> MessageFrame | None:
+        """OSMMsgMfaConvert."""
+
+    def run_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Dispatch replies until a condition holds or the time is up."""
+
+
+class Pending:
+    """A request in flight.
+
+    Attributes:
+        function: its function code.
+        target: the TID it went to.
+        reply: the final reply, once it came; a copy that outlives the frame.
+    """
+
+    __slots__ = ("_abandoned", "_buffers", "_on_reply", "function", "reply", "target")
+
+    def __init__(
+        self,
+        function: int,
+        target: int,
+        buffers: Sequence[Freeable],
+        on_reply: Callable[[ReplyFrame], None] | None,
+    ) -> None:
+        self.function, self.target = function, target
+        self.reply: ReplyFrame | None = None
+        self._buffers, self._on_reply = buffers, on_reply
+        self._abandoned = False
+
+    def complete(self, reply: ReplyFrame) -> None:
+        """Take the final reply: from now on the IOP leaves the buffers alone."""
+        self.reply = reply
+        if self._abandoned:
+            self._free()
+        if self._on_reply is not None:
+            self._on_reply(reply)
+
+    def release(self) -> None:
+        """Free the buffers: now, or when a late final reply comes, but never before it."""
+        if self.reply is None:
+            self._abandoned = True
+        else:
+            self._free()
+
+    def abandon(self, *buffers: Freeable) -> None:
+        """Leave these to be freed when the late final reply comes."""
+        self._buffers = (*self._buffers, *buffers)
+        self.release()
+
+    def _free(self) -> None:
+        buffers, self._buffers = self._buffers, ()
+        for buffer in buffers:
+            buffer.free()
+
+
+class Requester:
+    """One OSM, one cookie, any number of requests in flight on one IOP.
+
+    Args:
+        layer: the message layer.
+        iop: IOP number.
+        timeout_s: how long `finish` waits unless told otherwise.
+        on_progress: called with a non-final reply (a copy).
+    """
+
+    def __init__(
+        self,
+        layer: RequestLayer,
+        iop: int,
+        *,
+        timeout_s: float = 30.0,
+        on_progress: Callable[[ReplyFrame], None] | None = None,
+    ) -> None:
+        self._layer, self.iop, self.timeout_s = layer, iop, timeout_s
+        self._on_progress = on_progress
+        self._base_cookie, (self.cookie,) = layer.register([self._replied])
+        self._pending: dict[int, Pending] = {}
+        self._next_context = 1
+        self._closed = False
+
+    def start(
+        self,
+        message: bytes,
+        *,
+        buffers: Sequence[Freeable] = (),
+        wait_us: int = FRAME_WAIT_US,
+        on_reply: Callable[[ReplyFrame], None] | None = None,
+    ) -> Pending:
+        """Send a request.
+
+        Args:
+            message: the whole message; its contexts are replaced by ours.
+            buffers: what the message points to. `Pending.release` frees them; if the request
+                cannot be sent they are freed here.
+            wait_us: how long to wait for an inbound frame, in microseconds.
+            on_reply: called with the final reply.
+
+        Raises:
+            OutOfFrames: no inbound frame came free in time.
+            InvalidArgument: the message is no frame of this IOP's size.
+        """
+        if len(message) < HEADER_SIZE:
+            raise InvalidArgument(f"a message of {len(message)} bytes has no header")
+        layer, iop = self._layer, self.iop
+        context = self._free_context()
+        target = (message[4] | message[5] << 8) & 0xFFF
+        pending = Pending(message[7], target, buffers, on_reply)
+        frame = None
+        try:
+            frame = layer.request_frame(iop)
+            if len(message) > len(frame):
+                raise InvalidArgument(
+                    f"a message of {len(message)} bytes does not fit a frame of {len(frame)}"
+                )
+            frame[: len(message)] = message
+            frame[8:16] = _CONTEXTS.pack(self.cookie, context)
+            self._pending[context] = pending
+            layer.send(iop, frame, wait_us, I2OTRANS_SLEEP)
+        except BaseException:
+            self._pending.pop(context, None)
+            for buffer in buffers:
+                buffer.free()
+            if frame is not None:
+                layer.free_request(iop, frame)
+            raise
+        return pending
+
+    def finish(self, pending: Pending, timeout_s: float | None = None) -> ReplyFrame:
+        """Wait for a request's final reply.
+
+        Raises:
+            RequestTimeout: it did not come. The request stays known, and so do its buffers.
+        """
+        limit = self.timeout_s if timeout_s is None else timeout_s
+        if not self._layer.run_until(lambda: pending.reply is not None, limit):
+            raise RequestTimeout(
+                f"no reply to {function_name(pending.function)} for TID {pending.target:#05x} "
+                f"within {limit:g} s"
+            )
+        assert pending.reply is not None
+        return pending.reply
+
+    def call(
+        self,
+        message: bytes,
+        timeout_s: float | None = None,
+        *,
+        buffers: Sequence[Freeable] = (),
+    ) -> ReplyFrame:
+        """Send a request, wait for its final reply, free its buffers; see `start`, `finish`."""
+        pending = self.start(message, buffers=buffers)
+        try:
+            return self.finish(pending, timeout_s)
+        finally:
+            pending.release()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without a final reply."""
+        return len(self._pending)
+
+    def close(self) -> None:
+        """Deregister. Call it when nothing is in flight, or after the IOP was detached."""
+        if not self._closed:
+            self._closed = True
+            self._layer.deregister(self._base_cookie)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _free_context(self) -> int:
+        context = self._next_context
+        while context in self._pending:
+            context = context % 0xFFFF_FFFF + 1
+        self._next_context = context % 0xFFFF_FFFF + 1
+        return context
+
+    def _replied(self, iop: int, reply: ReplyFrame) -> None:
+        context = int.from_bytes(reply[12:16], "little")
+        if reply.failed:
+            preserved = int.from_bytes(reply[28:32], "little")
+            original = self._layer.mfa_convert(iop, preserved)
+            if original is not None:
+                context = int.from_bytes(original[12:16], "little")
+        copy = ReplyFrame(reply)
+        self._layer.free_reply(iop, reply)
+        if copy.final:
+            pending = self._pending.pop(context, None)
+            if pending is not None:
+                pending.complete(copy)
+        elif self._on_progress is not None:
+            self._on_progress(copy)

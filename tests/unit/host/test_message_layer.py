@@ -1,0 +1,720 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames, cookies and callbacks: who owns what, and that everything comes back exactly once."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from fakes.bare_iop import BareIop, BarePort
+from i2o.errors import I2OError, InvalidArgument, IopDead, LocalFrameError, OutOfFrames
+from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity
+from i2o.frames.utility import UTIL_EVENT_REGISTER, UTIL_LOCK, UTIL_NOP
+from i2o.message_frames import ReplyFrame, RequestFrame
+from i2o.message_layer import MessageLayer
+
+PROGRESS = 0x80
+FRAMES = 8
+
+
+@pytest.fixture
+def iop() -> BareIop:
+    return BareIop(frame_count=FRAMES)
+
+
+class Osm:
+    """Registers one callback and remembers what it was called with."""
+
+    def __init__(self, iop: BareIop, *, free: bool = True) -> None:
+        self.iop, self.free = iop, free
+        self.replies: list[ReplyFrame] = []
+        self.calls: list[int] = []
+        self.base, (self.cookie,) = iop.layer.register([self.replied])
+
+    def replied(self, number: int, reply: ReplyFrame) -> None:
+        self.calls.append(number)
+        self.replies.append(reply)
+        if self.free:
+            self.iop.layer.free_reply(number, reply)
+
+    def request(self, layout=UTIL_LOCK, context: int = 1, **fields) -> RequestFrame:
+        frame = self.iop.layer.request_frame(self.iop.number)
+        frame[: layout.size] = layout.build(
+            target_address=5,
+            initiator_context=self.cookie,
+            transaction_context=context,
+            **fields,
+        )
+        return frame
+
+    def send(self, layout=UTIL_LOCK, context: int = 1, **fields) -> None:
+        self.iop.layer.send(self.iop.number, self.request(layout, context, **fields))
+
+
+def frames_home(iop: BareIop) -> bool:
+    """Whether every inbound and reply frame is where an idle IOP has it."""
+    unit = iop.port.unit
+    return unit.idle_inbound() == FRAMES and unit.idle_outbound() == len(iop.entry.reply_frames)
+
+
+class TestRequestFrames:
+    def test_a_frame_is_plain_zeroed_memory_of_the_inbound_size(self, iop):
+        frame = iop.layer.request_frame(iop.number)
+        assert bytes(frame) == bytes(128)
+        assert len(memoryview(frame)) == 128
+
+    def test_field_names_read_and_write_it(self, iop):
+        frame = iop.layer.request_frame(iop.number)
+        frame.function = 0x30
+        frame.target_address = 0x123
+        frame.logical_byte_address = 1 << 40
+        frame.transfer_byte_count = 512
+        assert frame[7] == 0x30
+        assert frame.target_address == 0x123
+        assert bytes(frame[20:32]) == (512).to_bytes(4, "little") + (1 << 40).to_bytes(8, "little")
+        assert frame.transfer_byte_count == 512
+        with pytest.raises(LocalFrameError):
+            frame.target_address = 0x1000
+        with pytest.raises(AttributeError, match="no field 'cdb'"):
+            _ = frame.cdb
+        with pytest.raises(AttributeError):
+            frame.nonsense = 1
+
+    def test_a_freed_frame_cannot_be_freed_or_sent_again(self, iop):
+        osm = Osm(iop)
+        frame = osm.request()
+        iop.layer.free_request(iop.number, frame)
+        with pytest.raises(InvalidArgument):
+            iop.layer.free_request(iop.number, frame)
+        with pytest.raises(InvalidArgument):
+            iop.layer.send(iop.number, frame)
+        assert iop.entry.counters.bad_frees == 1
+        assert frames_home(iop)
+
+    def test_a_sent_frame_is_the_transports(self, iop):
+        osm = Osm(iop)
+        frame = osm.request()
+        iop.layer.send(iop.number, frame)
+        with pytest.raises(InvalidArgument):
+            iop.layer.send(iop.number, frame)
+        with pytest.raises(InvalidArgument):
+            iop.layer.free_request(iop.number, frame)
+
+    def test_a_frame_of_another_iop_is_refused_and_kept(self, iop):
+        other = BareIop(layer=iop.layer)
+        frame = Osm(iop).request()
+        with pytest.raises(InvalidArgument):
+            iop.layer.send(other.number, frame)
+        with pytest.raises(InvalidArgument):
+            iop.layer.free_request(other.number, frame)
+        iop.layer.send(iop.number, frame)
+
+    def test_a_copy_of_a_frame_is_not_the_frame(self, iop):
+        frame = Osm(iop).request()
+        with pytest.raises(InvalidArgument):
+            iop.layer.send(iop.number, RequestFrame(frame))
+
+    @pytest.mark.parametrize("words", [0, 1, 2, 33, 0xFFFF])
+    def test_message_size_outside_the_frame_is_refused(self, iop, words):
+        frame = Osm(iop).request()
+        frame.message_size = words
+        with pytest.raises(InvalidArgument, match="MessageSize"):
+            iop.layer.send(iop.number, frame)
+        assert iop.layer.outstanding(iop.number) == 0
+        frame.message_size = 4
+        iop.layer.send(iop.number, frame)
+
+    def test_only_message_size_words_reach_the_iop(self, iop):
+        osm = Osm(iop)
+        frame = osm.request()
+        frame[16:] = b"x" * 112
+        iop.layer.send(iop.number, frame)
+        assert iop.fetch().data == bytes(frame[:16])
+
+    def test_a_fifo_frame_is_taken_at_once_and_goes_home_as_a_nop(self):
+        iop = BareIop(frame_source="fifo", frame_count=FRAMES)
+        frame = iop.layer.request_frame(iop.number)
+        assert iop.port.unit.idle_inbound() == FRAMES - 1
+        iop.layer.free_request(iop.number, frame)
+        request = iop.fetch()
+        assert request.data[7] == UTIL_NOP.function
+        assert len(request.data) == 16  # NOP of 3 words; a fetch copies the header
+        assert frames_home(iop)
+        assert iop.entry.counters.nops == 1
+
+    def test_a_fifo_frame_is_sent_where_it_is(self):
+        iop = BareIop(frame_source="fifo", frame_count=1)
+        osm = Osm(iop)
+        frame = osm.request()
+        with pytest.raises(OutOfFrames):
+            iop.layer.request_frame(iop.number)
+        iop.layer.send(iop.number, frame)
+        assert iop.fetch().data[:16] == bytes(frame[:16])
+
+    def test_unknown_iops_are_einval(self, iop):
+        frame = Osm(iop).request()
+        reply = ReplyFrame(16)
+        for call in (
+            lambda: iop.layer.request_frame(99),
+            lambda: iop.layer.send(99, frame),
+            lambda: iop.layer.free_request(99, frame),
+            lambda: iop.layer.free_reply(99, reply),
+            lambda: iop.layer.mfa_convert(99, 0),
+            lambda: iop.layer.detach(99),
+            lambda: iop.layer.inbound_frame_size(99),
+            lambda: iop.layer.outbound_frame_size(99),
+            lambda: iop.layer.set_inbound_frame_size(99, 128),
+            lambda: iop.layer.iop_key(99),
+            lambda: iop.layer.iop_by_key(12345),
+            lambda: iop.layer.bring_up(99),
+        ):
+            with pytest.raises(InvalidArgument) as caught:
+                call()
+            assert caught.value.errno == errno.EINVAL
+            assert isinstance(caught.value, OSError)
+            assert isinstance(caught.value, I2OError)
+
+
+class TestReplies:
+    def test_a_reply_reaches_the_callback_of_its_cookie(self, iop):
+        first, second = Osm(iop), Osm(iop)
+        second.send()
+        iop.answer(iop.fetch())
+        assert iop.layer.poll() == 1
+        assert first.calls == []
+        assert second.calls == [iop.number]
+        assert frames_home(iop)
+        assert iop.layer.outstanding(iop.number) == 0
+
+    def test_contexts_come_back_unchanged(self, iop):
+        osm = Osm(iop)
+        osm.send(context=0xDEADBEEF)
+        iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert osm.replies[0].transaction_context == 0xDEADBEEF
+        assert osm.replies[0].initiator_context == osm.cookie
+
+    def test_several_callbacks_of_one_osm(self, iop):
+        seen: list[str] = []
+
+        def make(name):
+            def replied(number, reply):
+                seen.append(name)
+                iop.layer.free_reply(number, reply)
+
+            return replied
+
+        base, cookies = iop.layer.register([make("a"), make("b"), make("a")])
+        assert base == cookies[0]
+        assert len(set(cookies)) == 3
+        for cookie in reversed(cookies):
+            frame = iop.layer.request_frame(iop.number)
+            frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+            iop.layer.send(iop.number, frame)
+            iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert seen == ["a", "b", "a"]
+
+    def test_the_reply_frame_stays_with_the_osm_until_freed(self, iop):
+        osm = Osm(iop, free=False)
+        osm.send()
+        iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert not frames_home(iop)
+        iop.layer.free_reply(iop.number, osm.replies[0])
+        assert frames_home(iop)
+        with pytest.raises(InvalidArgument):
+            iop.layer.free_reply(iop.number, osm.replies[0])
+        assert iop.entry.counters.bad_frees == 1
+        assert iop.port.misuse == []
+
+    def test_the_budget_bounds_a_poll(self, iop):
+        osm = Osm(iop)
+        for context in range(5):
+            osm.send(context=context)
+            iop.answer(iop.fetch())
+        assert iop.layer.poll(2) == 2
+        assert iop.layer.poll(64) == 3
+        assert iop.layer.poll() == 0
+
+    def test_repeated_contexts_are_counted_each(self, iop):
+        osm = Osm(iop)
+        osm.send(context=7)
+        osm.send(context=7)
+        assert iop.layer.outstanding(iop.number) == 2
+        first, second = iop.fetch(), iop.fetch()
+        iop.answer(second)
+        iop.answer(first)
+        iop.answer(first)  # one too many
+        assert iop.layer.poll() == 3
+        assert len(osm.replies) == 2
+        assert iop.entry.counters.unexpected == 1
+        assert frames_home(iop)
+
+    def test_progress_replies_are_extra(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        request = iop.fetch()
+        iop.answer(request, flags=PROGRESS)
+        iop.answer(request, flags=PROGRESS)
+        iop.answer(request)
+        iop.answer(request, flags=PROGRESS)  # after the last one: nobody waits any more
+        iop.layer.poll()
+        assert [reply.final for reply in osm.replies] == [False, False, True]
+        assert iop.entry.counters.unexpected == 1
+        assert frames_home(iop)
+
+    def test_a_reply_nobody_asked_for_is_dropped_and_counted(self, iop):
+        osm = Osm(iop)
+        iop.reply(UTIL_LOCK.build(initiator_context=osm.cookie, msg_flags=0xC0) + bytes(4))
+        assert iop.layer.poll() == 1
+        assert osm.replies == []
+        assert iop.entry.counters.unexpected == 1
+        assert frames_home(iop)
+
+    def test_a_deregistered_cookie_gets_nothing_but_its_frame_goes_home(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        iop.layer.deregister(osm.base)
+        iop.answer(iop.fetch())
+        assert iop.layer.poll() == 1
+        assert osm.replies == []
+        assert iop.entry.counters.unknown_cookie == 1
+        assert iop.layer.outstanding(iop.number) == 0
+        assert frames_home(iop)
+
+    def test_a_frame_that_is_no_reply_is_dropped(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        request = iop.fetch()
+        iop.answer(request, flags=0)
+        iop.reply(b"\x01\xc0\x02\x00" + request.data[4:8])
+        iop.layer.poll()
+        assert osm.replies == []
+        assert iop.entry.counters.malformed == 2
+        assert frames_home(iop)
+
+    def test_a_reply_outside_the_pool_is_dropped(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        request = iop.fetch()
+        elsewhere = iop.port.memory.allocate(128)
+        iop.port.unit.post_reply(elsewhere.bus_address, bytes(20))
+        iop.answer(request)
+        iop.layer.poll()
+        assert len(osm.replies) == 1
+        assert iop.entry.counters.malformed == 1
+
+    def test_a_message_size_beyond_the_frame_is_cut(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        request = iop.fetch()
+        iop.reply(b"\x01\xc0\xff\xff" + request.data[4:16] + bytes(4))
+        iop.layer.poll()
+        assert len(osm.replies[0]) == 128
+
+    def test_nop_has_no_reply(self, iop):
+        osm = Osm(iop)
+        frame = iop.layer.request_frame(iop.number)
+        frame[: UTIL_NOP.size] = UTIL_NOP.build(initiator_context=osm.cookie)
+        iop.layer.send(iop.number, frame)
+        assert iop.layer.outstanding(iop.number) == 0
+
+    def test_events_are_replies_that_settle_nothing(self, iop):
+        osm = Osm(iop)
+        osm.send(UTIL_EVENT_REGISTER, event_mask=0xFFFFFFFF)
+        assert iop.layer.outstanding(iop.number) == 0
+        request = iop.fetch()
+        for _ in range(3):
+            iop.answer(request)
+            iop.layer.poll()
+        assert len(osm.replies) == 3
+        iop.layer.deregister(osm.base)
+        iop.answer(request)
+        iop.layer.poll()
+        assert len(osm.replies) == 3
+        assert frames_home(iop)
+
+    def test_callbacks_may_send_free_and_deregister(self, iop):
+        seen = []
+
+        def replied(number, reply):
+            seen.append(reply.transaction_context)
+            context = reply.transaction_context
+            iop.layer.free_reply(number, reply)
+            if context < 3:
+                frame = iop.layer.request_frame(number)
+                frame[:16] = UTIL_LOCK.build(
+                    initiator_context=cookie, transaction_context=context + 1
+                )
+                iop.layer.send(number, frame)
+                iop.answer(iop.fetch())
+            else:
+                iop.layer.deregister(base)
+
+        base, (cookie,) = iop.layer.register([replied])
+        frame = iop.layer.request_frame(iop.number)
+        frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+        iop.layer.send(iop.number, frame)
+        iop.answer(iop.fetch())
+        assert iop.layer.poll() == 4
+        assert seen == [0, 1, 2, 3]
+        assert frames_home(iop)
+
+
+class TestCallbackErrors:
+    def test_the_frame_goes_home_and_the_error_comes_out_of_poll(self, iop):
+        def fails(number, reply):
+            raise ZeroDivisionError("osm bug")
+
+        good = Osm(iop)
+        _, (cookie,) = iop.layer.register([fails])
+        frame = iop.layer.request_frame(iop.number)
+        frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+        iop.layer.send(iop.number, frame)
+        good.send()
+        iop.answer(iop.fetch())
+        iop.answer(iop.fetch())
+        with pytest.raises(ZeroDivisionError, match="osm bug"):
+            iop.layer.poll()
+        assert len(good.replies) == 1, "replies behind the failing one are dispatched all the same"
+        assert frames_home(iop)
+        assert iop.entry.counters.callback_errors == 1
+        assert iop.entry.counters.auto_freed == 1
+
+    def test_several_errors_come_as_a_group(self, iop):
+        def fails(number, reply):
+            iop.layer.free_reply(number, reply)
+            raise ValueError(reply.transaction_context)
+
+        _, (cookie,) = iop.layer.register([fails])
+        for context in range(2):
+            frame = iop.layer.request_frame(iop.number)
+            frame[:16] = UTIL_LOCK.build(initiator_context=cookie, transaction_context=context)
+            iop.layer.send(iop.number, frame)
+            iop.answer(iop.fetch())
+        with pytest.raises(ExceptionGroup) as caught:
+            iop.layer.poll()
+        assert [str(error) for error in caught.value.exceptions] == ["0", "1"]
+        assert iop.entry.counters.auto_freed == 0
+        assert frames_home(iop)
+
+    def test_waiting_in_a_callback_is_refused(self, iop):
+        def waits(number, reply):
+            iop.layer.free_reply(number, reply)
+            iop.layer.run_until(lambda: False, 1)
+
+        _, (cookie,) = iop.layer.register([waits])
+        frame = iop.layer.request_frame(iop.number)
+        frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+        iop.layer.send(iop.number, frame)
+        iop.answer(iop.fetch())
+        with pytest.raises(InvalidArgument, match="callback"):
+            iop.layer.poll()
+
+    @pytest.mark.parametrize(("debug", "refused"), [(True, True), (False, False)])
+    def test_sleeping_in_a_callback_is_named_by_the_checker(self, debug, refused):
+        iop = BareIop(debug=debug)
+        errors = []
+
+        def sleeps(number, reply):
+            iop.layer.free_reply(number, reply)
+            frame = iop.layer.request_frame(number)
+            frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+            try:
+                iop.layer.send(number, frame, 100_000, 1)
+            except InvalidArgument as error:
+                errors.append(str(error))
+                iop.layer.free_request(number, frame)
+
+        _, (cookie,) = iop.layer.register([sleeps])
+        frame = iop.layer.request_frame(iop.number)
+        frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+        iop.layer.send(iop.number, frame, 100_000, 1)  # outside a callback it may sleep
+        iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert bool(errors) == refused
+        assert all("interrupt context" in error for error in errors)
+
+
+class TestFail:
+    def test_mfa_convert_gives_the_request_and_the_frame_goes_home_on_free(self, iop):
+        osm = Osm(iop, free=False)
+        osm.send(context=0x1234)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        (reply,) = osm.replies
+        assert reply.failed
+        assert reply.failure_code == FailureCode.INVALID_TARGET_ID
+        assert reply.transaction_context == 0, "not valid in a FAIL reply"
+        saved = iop.layer.mfa_convert(iop.number, reply.preserved_mfa_low)
+        assert saved.transaction_context == 0x1234
+        assert bytes(saved) == request.data
+        assert iop.layer.outstanding(iop.number) == 0
+        iop.layer.free_reply(iop.number, reply)
+        assert iop.layer.mfa_convert(iop.number, reply.preserved_mfa_low) is None
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+        assert iop.port.misuse == []
+
+    def test_which_of_two_alike_failed_is_told_by_the_preserved_frame(self, iop):
+        osm = Osm(iop)
+        osm.send(context=1)
+        osm.send(context=2)
+        iop.fetch()
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        assert [key[8:12] for key in iop.entry.outstanding] == [(1).to_bytes(4, "little")]
+
+    def test_without_a_preserved_frame_the_only_candidate_is_taken(self, iop):
+        osm = Osm(iop)
+        osm.send(context=9)
+        iop.fail(iop.fetch(), preserve=False)
+        iop.layer.poll()
+        assert len(osm.replies) == 1
+        assert iop.layer.outstanding(iop.number) == 0
+        assert frames_home(iop)
+
+    def test_without_one_and_with_two_candidates_it_is_dropped(self, iop):
+        osm = Osm(iop)
+        osm.send(context=1)
+        osm.send(context=2)
+        iop.fetch()
+        iop.fail(iop.fetch(), preserve=False)
+        iop.layer.poll()
+        assert osm.replies == []
+        assert iop.entry.counters.unexpected == 1
+        assert iop.layer.outstanding(iop.number) == 2
+
+    def test_a_preserved_mfa_that_the_iop_does_not_hold_is_not_believed(self, iop):
+        osm = Osm(iop)
+        osm.send(context=3)
+        request = iop.fetch()
+        wrong = request._replace(mfa=0x10)
+        iop.fail(wrong)
+        iop.layer.poll()
+        assert len(osm.replies) == 1
+        assert not iop.port.unit.request_pending, "no NOP was written to a frame that is not ours"
+
+    def test_a_failed_event_registration_ends_it(self, iop):
+        osm = Osm(iop)
+        osm.send(UTIL_EVENT_REGISTER)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        assert len(osm.replies) == 1
+        assert iop.entry.event_registrations == set()
+
+    def test_mfa_convert_of_nonsense_is_none(self, iop):
+        for mfa in (0, 0x1000, 0xFFFFFFFF, 0xF0000000):
+            assert iop.layer.mfa_convert(iop.number, mfa) is None
+
+
+class TestFinalCallbacks:
+    def test_detach_gives_every_outstanding_request_one_fail(self, iop):
+        osm = Osm(iop, free=False)
+        converted = []
+
+        def replied(number, reply):
+            saved = iop.layer.mfa_convert(number, reply.preserved_mfa_low)
+            converted.append((saved.transaction_context, saved.initiator_context))
+            assert iop.port.resets == 1, "not before the IOP can no longer write"
+            iop.layer.free_reply(number, reply)
+            osm.replies.append(reply)
+
+        base, (cookie,) = iop.layer.register([replied])
+        osm.cookie = cookie
+        for context in (1, 2, 2):
+            osm.send(context=context)
+        osm.send(UTIL_EVENT_REGISTER, context=5)
+        iop.layer.detach(iop.number)
+        assert sorted(converted) == [(1, cookie), (2, cookie), (2, cookie)]
+        for reply in osm.replies:
+            record = FAILURE_REPLY.unpack_from(reply)
+            assert record.severity == FailureSeverity.PATH_STATE
+            assert record.failure_code == FailureCode.SERVICE_TERMINATED
+            assert record.msg_flags == 0xE0
+        assert iop.entry.counters.synthesised == 3
+        assert iop.port.closed
+        assert iop.layer.iop_count() == 0
+        assert iop.port.memory.buffer_count <= 1  # the status block that never came stays mapped
+
+    def test_replies_that_are_there_already_are_delivered_first(self, iop):
+        osm = Osm(iop)
+        osm.send(context=1)
+        osm.send(context=2)
+        iop.answer(iop.fetch())
+        iop.layer.detach(iop.number)
+        assert [reply.failed for reply in osm.replies] == [False, True]
+
+    def test_nothing_can_be_sent_from_a_callback_of_a_dying_iop(self, iop):
+        refused = []
+
+        def replied(number, reply):
+            iop.layer.free_reply(number, reply)
+            try:
+                iop.layer.request_frame(number)
+            except InvalidArgument as error:
+                refused.append(str(error))
+
+        _, (cookie,) = iop.layer.register([replied])
+        osm = Osm(iop)
+        osm.cookie = cookie
+        osm.send()
+        iop.layer.detach(iop.number)
+        assert len(refused) == 1
+
+    def test_a_raising_callback_does_not_stop_the_detach(self, iop):
+        def fails(number, reply):
+            raise ZeroDivisionError
+
+        _, (cookie,) = iop.layer.register([fails])
+        osm = Osm(iop)
+        osm.cookie = cookie
+        osm.send(context=1)
+        osm.send(context=2)
+        with pytest.raises(ExceptionGroup):
+            iop.layer.detach(iop.number)
+        assert iop.port.closed
+        assert iop.layer.iop_count() == 0
+
+    def test_outstanding_requests_of_a_deregistered_osm_vanish_quietly(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        iop.layer.deregister(osm.base)
+        iop.layer.detach(iop.number)
+        assert osm.replies == []
+        assert iop.entry.saved_requests == {}
+
+
+class TestRegistration:
+    @pytest.mark.parametrize("callbacks", [[], [None], [print, 3]])
+    def test_nonsense_is_einval(self, iop, callbacks):
+        with pytest.raises(InvalidArgument):
+            iop.layer.register(callbacks)
+
+    def test_too_many_osms_is_enomem(self, iop):
+        for _ in range(256):
+            iop.layer.register([print])
+        with pytest.raises(OutOfFrames) as caught:
+            iop.layer.register([print])
+        assert caught.value.errno == errno.ENOMEM
+
+    def test_only_the_base_cookie_deregisters_and_only_once(self, iop):
+        base, cookies = iop.layer.register([print, print])
+        with pytest.raises(InvalidArgument):
+            iop.layer.deregister(cookies[1])
+        iop.layer.deregister(base)
+        with pytest.raises(InvalidArgument):
+            iop.layer.deregister(base)
+
+    def test_cookies_wrap_around_those_in_use(self, iop):
+        table = iop.layer._cookies
+        kept = table.register([print])
+        table._next = 0x7FFF_FFFF
+        again = table.register([print, print])
+        assert set(again.cookies).isdisjoint(kept.cookies)
+        assert min(again.cookies) > kept.cookies[0]
+
+
+class TestIops:
+    def test_registered_is_not_valid(self):
+        layer = MessageLayer()
+        number = layer.attach(BarePort(), bring_up=False)
+        assert layer.iop_count() == 1
+        assert not layer.iop_valid(number)
+        assert not layer.iop_valid(77)
+        with pytest.raises(IopDead):
+            layer.result(number)
+        with pytest.raises(IopDead):
+            layer.refresh(number)
+
+    def test_numbers_are_not_used_again(self):
+        layer = MessageLayer()
+        first = layer.attach(BarePort(), bring_up=False)
+        layer.detach(first)
+        assert layer.attach(BarePort(), bring_up=False) != first
+
+    def test_keys_are_unique_and_lead_back(self):
+        layer = MessageLayer()
+        numbers = [layer.attach(BarePort(), bring_up=False) for _ in range(3)]
+        keys = [layer.iop_key(number) for number in numbers]
+        assert len(set(keys)) == 3
+        assert [layer.iop_by_key(key) for key in keys] == numbers
+        assert layer.iop_numbers() == tuple(numbers)
+
+    def test_an_iop_that_does_not_come_up_is_detached(self):
+        iop = BareIop()
+        port = BarePort(iop.clock)
+        with pytest.raises(IopDead, match="status block"):
+            iop.layer.attach(port)
+        assert port.closed
+        assert iop.layer.iop_count() == 1
+
+    def test_unknown_frame_source(self):
+        with pytest.raises(InvalidArgument, match="frame_source"):
+            MessageLayer().attach(BarePort(), frame_source="disk")  # type: ignore[arg-type]
+
+    def test_close_detaches_all(self):
+        ports = [BarePort(), BarePort()]
+        with MessageLayer() as layer:
+            for port in ports:
+                layer.attach(port, bring_up=False)
+        assert all(port.closed for port in ports)
+
+    def test_one_descriptor_per_iop(self):
+        layer = MessageLayer()
+        with pytest.raises(InvalidArgument):
+            layer.fileno()
+        first = layer.attach(BarePort(), bring_up=False)
+        assert layer.fileno() == layer.filenos()[first]
+        layer.attach(BarePort(), bring_up=False)
+        with pytest.raises(InvalidArgument, match="filenos"):
+            layer.fileno()
+        layer.close()
+
+    def test_waiting_for_two_iops_ends_in_time(self, iop):
+        other = BareIop(layer=iop.layer)
+        other.port.clock = iop.clock
+        assert not iop.layer.wait(0.01)
+        osm = Osm(other)
+        osm.send()
+        other.answer(other.fetch())
+        assert iop.layer.wait(0.01)
+
+    def test_run_until_gives_up(self, iop):
+        assert not iop.layer.run_until(lambda: False, 0.5)
+        assert iop.clock.monotonic() >= 0.5
+
+
+class TestInboundFrameSize:
+    @pytest.mark.parametrize("size", [0, 1, 3, 96, 100, -128, 1 << 20])
+    def test_only_powers_of_two(self, iop, size):
+        with pytest.raises(InvalidArgument):
+            iop.layer.set_inbound_frame_size(iop.number, size)
+
+    def test_reserved_flags(self, iop):
+        with pytest.raises(InvalidArgument):
+            iop.layer.set_inbound_frame_size(iop.number, 128, 2)
+
+    def test_a_lower_request_is_ignored_with_success(self, iop):
+        iop.layer.set_inbound_frame_size(iop.number, 64)
+        assert not iop.port.unit.request_pending
+        assert iop.entry.size_at_next_reboot == 128
+
+
+def test_frames_show_only_the_fields_they_have():
+    with pytest.raises(AttributeError, match="a frame of 4 bytes"):
+        _ = RequestFrame(4).nothing
+    reply = ReplyFrame(UTIL_LOCK.build(msg_flags=0xC0) + bytes(4))
+    assert reply.req_status == 0
+    assert reply.detailed_status_code == 0
+    assert reply.size_bytes == 16
+    with pytest.raises(AttributeError):
+        _ = reply.percent_complete_of_what
