@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from i2o.iop import Iop
     from i2o.message_layer import MessageLayer
     from i2o.opening import default_message_layer, open
-    from i2o.passthru import passthru
+    from i2o.pass_through import passthru
 
 _LAZY = {
     "BlockDevice": "i2o.block",
@@ -34,7 +34,7 @@ _LAZY = {
     "MessageLayer": "i2o.message_layer",
     "default_message_layer": "i2o.opening",
     "open": "i2o.opening",
-    "passthru": "i2o.passthru",
+    "passthru": "i2o.pass_through",
 }
 
 __all__ = [

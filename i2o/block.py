@@ -262,6 +262,12 @@ class BlockDevice:
         if mapped is None:
             self._transfer_copied(layout, offset, view, report)
             return
+        if len(view) <= self.max_transfer:  # the common case, without the book-keeping
+            message = self._message(layout, offset, mapped, 0, len(view))
+            reply = self._requester.call(message, buffers=(mapped,))
+            raise_for_status(reply, self._what(layout, offset), _BLOCK_CLASS)
+            report.add(len(view))
+            return
         flight = _Flight(self._requester, report, self._what(layout, offset))
         try:
             for start, size in self._chunks(len(view)):

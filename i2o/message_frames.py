@@ -14,6 +14,7 @@ from i2o.frames.codec import View
 from i2o.frames.header import FAILURE_REPLY, HEADER_SIZE, MSG_HEADER, SINGLE_TRANSACTION_REPLY, MsgFlags
 from i2o.frames.layout import Layout
 
+_FAIL, _LAST = int(MsgFlags.FAIL), int(MsgFlags.LAST)
 _HEADER_FIELDS = frozenset(field.attribute for field in MSG_HEADER.fields)
 
 
@@ -76,12 +77,12 @@ class ReplyFrame(MessageFrame):
     @property
     def failed(self) -> bool:
         """Whether the FAIL flag is set: the message was never processed by its target."""
-        return bool(self[1] & MsgFlags.FAIL)
+        return bool(self[1] & _FAIL)
 
     @property
     def final(self) -> bool:
         """Whether the LAST flag is set."""
-        return bool(self[1] & MsgFlags.LAST)
+        return bool(self[1] & _LAST)
 
     def layouts(self) -> tuple[Layout, ...]:
         """Return the reply layouts that flags, function and size allow."""

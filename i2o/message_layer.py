@@ -59,6 +59,7 @@ I2O_FRAMESIZE_FORCE = 1
 """Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
 
 _MIN_MESSAGE = 12  # a NOP: header words 0 to 2
+_ROUND = 64  # replies dispatched between two looks at the clock
 _WAIT_SLICE_S = 0.1  # how long a port is waited on before the predicate is looked at again
 
 
@@ -446,17 +447,7 @@ class MessageLayer:
             Whatever a callback raised, after all other replies of this call were dispatched;
             an ExceptionGroup when several did.
         """
-        errors: list[Exception] = []
-        done = 0
-        for entry in self._iops:
-            done += self._drain(entry, budget - done, errors)
-            if done >= budget:
-                break
-        if done:
-            self._note_progress()
-        if errors:
-            _raise_callback_errors(errors)
-        return done
+        return self._poll(budget, None)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until some IOP may have done something; False when the time ran out."""
@@ -497,7 +488,7 @@ class MessageLayer:
                 with self._progress:
                     if not done():
                         self._progress.wait(min(_WAIT_SLICE_S, timeout_s))
-            elif not self.poll() and not done():
+            elif not self._poll(_ROUND, done) and not done():
                 left = deadline - self.clock.monotonic()
                 if left <= 0:
                     return False
@@ -535,6 +526,20 @@ class MessageLayer:
 
     # -------------------------------------------------------------------------------------------
 
+    def _poll(self, budget: int, enough: Callable[[], bool] | None) -> int:
+        """Dispatch up to `budget` replies, or until the caller has what it waits for."""
+        errors: list[Exception] = []
+        done = 0
+        for entry in self._iops:
+            done += self._drain(entry, budget - done, errors, enough)
+            if done >= budget:
+                break
+        if done:
+            self._note_progress()
+        if errors:
+            _raise_callback_errors(errors)
+        return done
+
     def _in_callback(self) -> bool:
         return getattr(self._dispatching, "depth", 0) > 0
 
@@ -563,7 +568,13 @@ class MessageLayer:
         else:
             entry.settle(key)
 
-    def _drain(self, entry: IopEntry, budget: int, errors: list[Exception]) -> int:
+    def _drain(
+        self,
+        entry: IopEntry,
+        budget: int,
+        errors: list[Exception],
+        enough: Callable[[], bool] | None = None,
+    ) -> int:
         """Dispatch up to `budget` replies of one IOP; an empty port is read twice."""
         done = 0
         reap = entry.port.reap
@@ -582,6 +593,8 @@ class MessageLayer:
                     self._send_home(entry, held)
                 continue
             self._call(entry, callback, reply, held, errors)
+            if enough is not None and enough():
+                break
         return done
 
     def _accept(

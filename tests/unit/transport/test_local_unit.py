@@ -46,7 +46,9 @@ def test_a_posted_frame_is_fetched_as_a_private_copy(unit):
     assert unit.fetch() is None
 
 
-@pytest.mark.parametrize(("words", "length"), [(0, 16), (3, 16), (5, 20), (32, 128), (33, 128), (0xFFFF, 128)])
+@pytest.mark.parametrize(
+    ("words", "length"), [(0, 16), (3, 16), (5, 20), (32, 128), (33, 128), (0xFFFF, 128)]
+)
 def test_a_fetch_is_bounded_by_header_and_frame(unit, words, length):
     mfa = unit.alloc()
     unit.write(mfa, message(words, SIZE))
@@ -147,9 +149,7 @@ def test_starving_reads_empty_and_ends(unit):
 def test_doorbell_and_interrupt():
     rings, interrupts = [], []
     space = BusSpace()
-    unit = LocalUnit(
-        space, on_post=lambda: rings.append(1), on_reply=lambda: interrupts.append(1)
-    )
+    unit = LocalUnit(space, on_post=lambda: rings.append(1), on_reply=lambda: interrupts.append(1))
     unit.post(unit.alloc())
     unit.post(FRAME_AREA)  # misuse without a listener is silent, and no doorbell
     assert rings == [1]
