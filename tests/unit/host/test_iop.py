@@ -12,9 +12,9 @@ from i2o.errors import InvalidArgument, ParameterError, RemoteFrameError, Reques
 from i2o.frames.block_storage import BSA_BLOCK_READ, BSA_STATUS_CHECK
 from i2o.frames.executive_groups import EXEC_IOP_HARDWARE
 from i2o.frames.params import ParamBlockStatus
+from i2o.message_frames import ReplyFrame
 from i2o.message_layer import MessageLayer
 from i2o.parameters import _result_block, find_field
-from i2o.message_frames import ReplyFrame
 from i2o.pass_through import I2O_PT_DATA_READ, I2O_PT_DATA_WRITE, PassthruData
 from i2o.replies import describe, raise_for_status, status_of
 
@@ -92,7 +92,7 @@ class TestParameters:
 
     @pytest.mark.parametrize("group", [0x7777, "nonsense", "lan.device_info"])
     def test_unknown_groups_list_the_known(self, iop, disk, group):
-        with pytest.raises(ParameterError, match="known: .*0x0000 device_info"):
+        with pytest.raises(ParameterError, match=r"known: .*0x0000 device_info"):
             iop.params_get(disk, group)
 
     def test_unknown_fields_list_the_known(self, iop, disk):

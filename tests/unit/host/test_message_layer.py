@@ -10,6 +10,7 @@ import pytest
 from fakes.bare_iop import BareIop, BarePort
 from i2o.errors import I2OError, InvalidArgument, IopDead, LocalFrameError, OutOfFrames
 from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity
+from i2o.frames.lan import LAN_PACKET_SEND
 from i2o.frames.utility import UTIL_EVENT_REGISTER, UTIL_LOCK, UTIL_NOP
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.message_layer import MessageLayer
@@ -437,6 +438,41 @@ class TestCallbackErrors:
         assert bool(errors) == refused
         assert all("interrupt context" in error for error in errors)
 
+    def test_an_interrupt_in_a_callback_leaves_no_frame_behind(self, iop):
+        def interrupted(number, reply):
+            raise KeyboardInterrupt
+
+        _, (cookie,) = iop.layer.register([interrupted])
+        frame = iop.layer.request_frame(iop.number)
+        frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+        iop.layer.send(iop.number, frame)
+        iop.answer(iop.fetch())
+        with pytest.raises(KeyboardInterrupt):
+            iop.layer.poll()
+        assert frames_home(iop)
+
+    @pytest.mark.parametrize("source", ["memory", "fifo"])
+    def test_a_port_that_fails_in_the_middle_loses_no_frame(self, source):
+        iop = BareIop(frame_source=source, frame_count=FRAMES)
+        osm = Osm(iop)
+        frame = osm.request()
+        write, iop.port.write = iop.port.write, None
+
+        def broken(mfa, data):
+            iop.port.write = write
+            raise LocalFrameError("the bus is gone")
+
+        iop.port.write = broken
+        with pytest.raises(LocalFrameError, match="bus"):
+            iop.layer.send(iop.number, frame)
+        assert iop.layer.outstanding(iop.number) == 0
+        if source == "memory":
+            assert iop.fetch().data[7] == UTIL_NOP.function
+        iop.layer.free_request(iop.number, frame)
+        if source == "fifo":
+            assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+
 
 class TestFail:
     def test_mfa_convert_gives_the_request_and_the_frame_goes_home_on_free(self, iop):
@@ -501,6 +537,27 @@ class TestFail:
         assert len(osm.replies) == 1
         assert not iop.port.unit.request_pending, "no NOP was written to a frame that is not ours"
 
+    def test_a_valid_context_in_the_reply_is_used_when_nothing_is_preserved(self, iop):
+        osm = Osm(iop)
+        osm.send(context=1)
+        osm.send(context=2)
+        iop.fetch()
+        request = iop.fetch()
+        iop.reply(b"\x01\xe0\x05\x00" + request.data[4:16] + b"\x01\x01\x01\x8d")
+        iop.layer.poll()
+        assert [reply.transaction_context for reply in osm.replies] == [2]
+
+    def test_a_preserved_frame_that_was_overwritten_is_not_believed(self, iop):
+        osm = Osm(iop)
+        osm.send(context=1)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.port.unit.write(request.mfa, bytes(16))
+        iop.fail(request)
+        iop.layer.poll()
+        assert len(osm.replies) == 1, "the only candidate"
+        assert frames_home(iop) or iop.fetch().data[7] == UTIL_NOP.function
+
     def test_a_failed_event_registration_ends_it(self, iop):
         osm = Osm(iop)
         osm.send(UTIL_EVENT_REGISTER)
@@ -528,7 +585,7 @@ class TestFinalCallbacks:
             iop.layer.free_reply(number, reply)
             osm.replies.append(reply)
 
-        base, (cookie,) = iop.layer.register([replied])
+        _base, (cookie,) = iop.layer.register([replied])
         osm.cookie = cookie
         for context in (1, 2, 2):
             osm.send(context=context)
@@ -591,6 +648,25 @@ class TestFinalCallbacks:
         iop.layer.detach(iop.number)
         assert osm.replies == []
         assert iop.entry.saved_requests == {}
+
+    def test_stand_ins_are_unique_while_some_are_held(self, iop):
+        first = iop.entry.save_request(b"a" * 12)
+        second = iop.entry.save_request(b"b" * 12)
+        del iop.entry.saved_requests[first]
+        third = iop.entry.save_request(b"c" * 12)
+        assert len({second, third}) == 2
+
+    def test_lan_requests_have_no_transaction_context(self, iop):
+        osm = Osm(iop)
+        frame = iop.layer.request_frame(iop.number)
+        frame[:16] = LAN_PACKET_SEND.build(
+            initiator_context=osm.cookie, transmit_control_word=0x40000000
+        )
+        iop.layer.send(iop.number, frame)
+        request = iop.fetch()
+        iop.reply(b"\x01\xd0\x06\x00" + request.data[4:12] + b"\x01\x01\x00\x00" + bytes(8))
+        iop.layer.poll()
+        assert len(osm.replies) == 1
 
 
 class TestRegistration:
