@@ -36,6 +36,34 @@ _CAPITALS = {"tid", "lct", "hrt", "iop", "mfa", "cdb", "io", "id", "scb", "sgl",
              "iop2", "ddm", "mpb", "nv", "sn", "os", "bios", "lba", "sdu", "crc", "i2o", "pci",
              "mca", "eisa", "isa", "csn", "rwv", "fca", "nic"}  # fmt: skip
 
+_SPELLINGS = {
+    "current_inbound_msg_frames": "CurrentInboundMFrames",
+    "ddm_tid": "DdmTID",
+    "failing_iop_id": "FailingIOP_ID",
+    "host_unit_id1": "HostUnitID1",
+    "host_unit_id2": "HostUnitID2",
+    "i2o_vendor_id": "I2oVendorID",
+    "i2o_version": "I2oVersion",
+    "inbound_msg_frame_size": "InboundMFrameSize",
+    "iop1_inbound_msg_frame_size": "IOP1InboundMFrameSize",
+    "iop2_inbound_msg_frame_size": "IOP2InboundMFrameSize",
+    "iop_capabilities": "IopCapabilities",
+    "iop_flags": "IopFlags",
+    "iop_id": "IOP_ID",
+    "iop_id1": "IOP_ID1",
+    "iop_id2": "IOP_ID2",
+    "iop_state": "IopState",
+    "lct_ver": "LctVer",
+    "max_inbound_msg_frames": "MaxInboundMFrames",
+    "max_outbound_msg_frames": "MaxOutboundMFrames",
+    "outbound_msg_frame_size": "OutboundMFrameSize",
+    "sgl_attribute_flags": "SglAttributeFlags",
+    "trl_count": "TrlCount",
+    "trl_element_size": "TrlElementSize",
+    "trl_flags": "TrlFlags",
+}
+"""Names that the headers spell by no rule."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -256,7 +284,8 @@ class ParameterGroup(Layout):
 def spec_spelling(path: str) -> str:
     """Turn `hrt_entry.adapter_id` into the spec's way of writing it, `HRTEntry.AdapterID`."""
     return ".".join(
-        "".join(w.upper() if w in _CAPITALS else w.capitalize() for w in part.split("_"))
+        _SPELLINGS.get(part)
+        or "".join(w.upper() if w in _CAPITALS else w.capitalize() for w in part.split("_"))
         for part in path.split(".")
     )
 
