@@ -12,9 +12,9 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
+from i2o.closing import Closing
 from i2o.errors import I2OError, InvalidArgument, ParameterError, RequestFailed
 from i2o.frames.block_storage import (
     BSA_BLOCK_READ,
@@ -47,7 +47,7 @@ _ELEMENT_SIZE: Final = 8  # a simple element with a 32-bit address
 _BLOCK_CLASS: Final = int(DeviceClass.RANDOM_BLOCK_STORAGE)
 
 
-class BlockDevice:
+class BlockDevice(Closing):
     """One random block storage device of an IOP.
 
     Args:
@@ -201,17 +201,6 @@ class BlockDevice:
         finally:
             if self._on_close is not None:
                 self._on_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -------------------------------------------------------------------------------------------
 

@@ -28,7 +28,6 @@ from i2o.parameters import set_field
 from i2o.replies import raise_for_status
 from i2o.requester import Requester, RequestLayer
 from i2o.resources import (
-    SYNC_BYTE,
     BringUpResult,
     HrtEntry,
     IopStatus,
@@ -161,7 +160,9 @@ def read_status(entry: IopEntry, limits: Limits, clock: Clock) -> IopStatus:
         clock,
     )
     last = size - 1
-    if not _watch(entry, block, lambda: block.view[last] == SYNC_BYTE, limits.status_s, clock):
+    if not _watch(
+        entry, block, lambda: block.view[last] == tables.SYNC_BYTE_DONE, limits.status_s, clock
+    ):
         # the IOP may still write: the buffer stays mapped until the port is closed
         raise IopDead(f"no status block within {limits.status_s:g} s (sync byte never came)")
     status = parse_status(bytes(block.view))

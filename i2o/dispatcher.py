@@ -7,9 +7,8 @@ import logging
 import os
 import select
 import threading
-from types import TracebackType
-from typing import Self
 
+from i2o.closing import Closing
 from i2o.message_layer import MessageLayer
 
 logger = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ logger = logging.getLogger(__name__)
 _LONGEST_SLEEP_S = 0.1  # an IOP attached meanwhile is noticed after this time
 
 
-class Dispatcher:
+class Dispatcher(Closing):
     """Polls all IOPs of a layer from a thread of its own; callbacks run there.
 
     Args:
@@ -53,17 +52,6 @@ class Dispatcher:
             raise self.errors[0]
         if self.errors:
             raise ExceptionGroup("several callbacks raised", self.errors)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         stop = self._stop

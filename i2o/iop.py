@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from i2o import parameters
 from i2o.block import BlockDevice
+from i2o.closing import Closing
 from i2o.errors import InvalidArgument, ParameterError
 from i2o.frames import catalog, utility
 from i2o.frames.functions import DeviceClass
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXECUTIVE_TID = 0
 
 
-class Iop:
+class Iop(Closing):
     """One IOP of a message layer, brought up.
 
     Args:
@@ -246,14 +246,3 @@ class Iop:
                     self.layer.detach(self.number)
             finally:
                 self.requester.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

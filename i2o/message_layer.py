@@ -19,11 +19,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from i2o import bring_up, waits
 from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.closing import Closing
 from i2o.cookies import Callback, CookieTable, Registration
 from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
 from i2o.frames.header import (
@@ -63,7 +63,7 @@ _ROUND = 64  # replies dispatched between two looks at the clock
 _WAIT_SLICE_S = 0.1  # how long a port is waited on before the predicate is looked at again
 
 
-class MessageLayer:
+class MessageLayer(Closing):
     """All registered IOPs and OSMs of a program.
 
     Args:
@@ -211,17 +211,6 @@ class MessageLayer:
         """Detach every IOP."""
         for entry in self._iops:
             self.detach(entry.number)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def iop_count(self) -> int:
         """Return how many IOPs are registered, brought up or not (OSMMsgGetNumIops)."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
+from i2o.closing import Closing
 from i2o.cookies import Callback, Registration
 from i2o.errors import InvalidArgument, RequestTimeout
 from i2o.frames.catalog import function_name
@@ -109,7 +109,7 @@ class Pending:
             buffer.free()
 
 
-class Requester:
+class Requester(Closing):
     """One OSM, one cookie, any number of requests in flight on one IOP.
 
     Args:
@@ -220,17 +220,6 @@ class Requester:
         if not self._closed:
             self._closed = True
             self._layer.deregister(self._base_cookie)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _free_context(self) -> int:
         context = self._next_context

@@ -8,17 +8,11 @@ buffer, and a table that contradicts itself is a RemoteFrameError.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from i2o.errors import RemoteFrameError
 from i2o.frames import tables
 from i2o.frames.functions import DeviceClass
-from i2o.frames.tables import BusType, IopState
-
-SYNC_BYTE: Final = 0xFF
-FREE_USER_TID: Final = 0xFFF
-LCT_HEADER_SIZE: Final = 12
-HRT_HEADER_SIZE: Final = 8
+from i2o.frames.tables import HRT_HEADER_SIZE, LCT_HEADER_SIZE, BusType, IopState
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +104,7 @@ class LctEntry:
     @property
     def is_free(self) -> bool:
         """Whether no OSM or DDM is the primary user."""
-        return self.user_tid == FREE_USER_TID
+        return self.user_tid == tables.FREE_TID
 
 
 @dataclass(frozen=True, slots=True)
