@@ -87,7 +87,9 @@ class BusSpace:
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copy bytes in; raises DmaFault outside all buffers or into a read-only one."""
         length = len(data)
-        buffer = self._find(address, length)
+        buffer = self._slots.get(address >> _SLOT_BITS)
+        if buffer is None or address < buffer.bus_address or address + length > buffer.end:
+            buffer = self._find(address, length)
         start = address - buffer.bus_address
         try:
             buffer.view[start : start + length] = data

@@ -84,3 +84,12 @@ class DeviceUnit(Protocol):
 
     def idle_inbound(self) -> int:
         """Return how many inbound frames are free."""
+
+    def posted_inbound(self) -> int:
+        """Return how many requests wait to be fetched."""
+
+    def idle_outbound(self) -> int:
+        """Return how many free reply frames the device holds."""
+
+    def posted_outbound(self) -> int:
+        """Return how many replies the host has not taken yet."""

@@ -11,13 +11,14 @@ so through `on_misuse`, and nothing else happens.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from i2o.errors import LocalFrameError
+from i2o.errors import DmaFault, LocalFrameError
 from i2o.transport.bus_space import BusSpace
-from i2o.transport.device_unit import PostedFrame
+from i2o.transport.device_unit import DmaSpace, PostedFrame
 from i2o.transport.port import EMPTY
 
 FRAME_AREA: Final = 0x1000
@@ -26,6 +27,9 @@ FRAME_AREA_END: Final = 0x100000
 """MFAs stay below 1 MiB: dpt_i2o loses preserved frames above."""
 MIN_FRAME_SIZE: Final = 64
 _HEADER_SIZE: Final = 16
+_SIZE_OFFSET: Final = 2  # MessageSize, in words, is the upper half of the first word
+_new_tuple = tuple.__new__  # half the time of calling the class
+_read_size = struct.Struct("<H").unpack_from
 
 
 class LocalUnit:
@@ -60,7 +64,7 @@ class LocalUnit:
                 f"{FRAME_AREA:#x} and {FRAME_AREA_END:#x}"
             )
         self.memory = memory
-        self.dma = memory
+        self.dma: DmaSpace = memory
         self.frame_size, self.frame_count = frame_size, frame_count
         self._on_misuse, self._on_post, self._on_reply = on_misuse, on_post, on_reply
         self._frames = memoryview(bytearray(frame_count * frame_size))
@@ -73,16 +77,21 @@ class LocalUnit:
         self._starved = False
         self.refill()
 
+    def connect(
+        self, *, on_post: Callable[[], None] | None, on_reply: Callable[[], None] | None
+    ) -> None:
+        """Set who is told of posted requests and replies, in place of the constructor's."""
+        self._on_post, self._on_reply = on_post, on_reply
+
     # --- host half -----------------------------------------------------------------------------
 
     def alloc(self) -> int:
         """Pop a free inbound MFA, or EMPTY."""
         if self._starved:
             return EMPTY
-        try:
-            mfa = self._inbound_free.popleft()
-        except IndexError:
+        if not self._inbound_free:
             return EMPTY
+        mfa = self._inbound_free.popleft()
         self._with_host.add(mfa)
         return mfa
 
@@ -113,16 +122,18 @@ class LocalUnit:
     def reap(self) -> int:
         """Pop a reply MFA, or EMPTY."""
         try:
-            return self._outbound_posted.popleft()
+            mfa = self._outbound_posted.popleft()
         except IndexError:
             return EMPTY
+        self._outbound_held.discard(mfa)
+        return mfa
 
     def release(self, mfa: int) -> None:
         """Take a free reply frame from the host."""
         if mfa == EMPTY or mfa % 4:
             self._misuse(f"{mfa:#010x} was released to 0x44: a frame address is a word's")
         elif mfa in self._outbound_held:
-            self._misuse(f"reply frame {mfa:#010x} was released twice")
+            self._misuse(f"reply frame {mfa:#010x} was released twice: the IOP holds it")
         else:
             self._outbound_held.add(mfa)
             self._outbound_free.append(mfa)
@@ -141,18 +152,17 @@ class LocalUnit:
 
     def fetch(self) -> PostedFrame | None:
         """Pop the next posted request as a private copy, bounded by the frame's size."""
-        try:
-            mfa = self._inbound_posted.popleft()
-        except IndexError:
+        if not self._inbound_posted:
             return None
+        mfa = self._inbound_posted.popleft()
         start = mfa - FRAME_AREA
         frames = self._frames
-        size = 4 * (frames[start + 2] | frames[start + 3] << 8)
+        size = 4 * _read_size(frames, start + _SIZE_OFFSET)[0]
         if size < _HEADER_SIZE:
             size = _HEADER_SIZE
         elif size > self.frame_size:
             size = self.frame_size
-        return PostedFrame(mfa, bytes(frames[start : start + size]))
+        return _new_tuple(PostedFrame, (mfa, frames[start : start + size].tobytes()))
 
     def recycle(self, mfa: int) -> None:
         """Put an inbound frame on the free list."""
@@ -165,15 +175,17 @@ class LocalUnit:
     def take_reply_frame(self) -> int:
         """Pop a free reply frame, or EMPTY."""
         try:
-            mfa = self._outbound_free.popleft()
+            return self._outbound_free.popleft()
         except IndexError:
             return EMPTY
-        self._outbound_held.discard(mfa)
-        return mfa
 
     def post_reply(self, mfa: int, data: bytes) -> None:
         """Write a reply to host memory and queue it; raises DmaFault (the frame is dropped)."""
-        self.dma.write(mfa, data)
+        try:
+            self.dma.write(mfa, data)
+        except DmaFault:
+            self._outbound_held.discard(mfa)
+            raise
         self._outbound_posted.append(mfa)
         if self._on_reply is not None:
             self._on_reply()
@@ -204,6 +216,18 @@ class LocalUnit:
     def idle_outbound(self) -> int:
         """Return how many free reply frames the device holds."""
         return len(self._outbound_free)
+
+    def posted_inbound(self) -> int:
+        """Return how many requests wait to be fetched."""
+        return len(self._inbound_posted)
+
+    def posted_outbound(self) -> int:
+        """Return how many replies the host has not taken yet."""
+        return len(self._outbound_posted)
+
+    def held_by_host(self) -> int:
+        """Return how many inbound frames the host has allocated and not posted."""
+        return len(self._with_host)
 
     # -------------------------------------------------------------------------------------------
 

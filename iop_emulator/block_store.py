@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a block storage device keeps its blocks in: the contract, and disks that are only memory.
+
+The device checks addresses and alignment; a store moves bytes and tells the truth about errors.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Protocol
+
+DEFAULT_BLOCK_SIZE = 512
+
+
+class StoreError(OSError):
+    """A transfer that ended early.
+
+    Args:
+        number: errno of what stopped it.
+        text: what the system said.
+        done: bytes that were moved before.
+    """
+
+    def __init__(self, number: int, text: str, done: int) -> None:
+        super().__init__(number, text)
+        self.done = done
+
+
+class BlockStore(Protocol):
+    """A disk's contents. Every method that moves data raises OSError, `StoreError` if partial."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, a multiple of the block size."""
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of a block."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+
+    @property
+    def removable(self) -> bool:
+        """Whether the medium can be taken out."""
+
+    @property
+    def serial(self) -> str:
+        """Serial number, ASCII."""
+
+    @property
+    def description(self) -> str:
+        """What it is, for people."""
+
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fill the views, in order, from `offset` on."""
+
+    def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Store the views, in order, from `offset` on."""
+
+    def flush(self) -> None:
+        """Make everything written so far durable."""
+
+    def close(self) -> None:
+        """Release what the store holds; calling it again does nothing."""
+
+
+class MemoryDisk:
+    """A disk of zeros that is gone when it is closed.
+
+    Args:
+        size: bytes, a multiple of the block size.
+        block_size: bytes of a block.
+        read_only: refuse writes.
+        removable: present a removable medium.
+        serial: serial number.
+
+    Raises:
+        ValueError: the size is not a multiple of the block size.
+    """
+
+    def __init__(
+        self,
+        size: int = 16 << 20,
+        *,
+        block_size: int = DEFAULT_BLOCK_SIZE,
+        read_only: bool = False,
+        removable: bool = False,
+        serial: str = "MEMORY",
+    ) -> None:
+        if size < block_size or size % block_size:
+            raise ValueError(f"{size} bytes are no whole number of blocks of {block_size}")
+        self.size, self.block_size = size, block_size
+        self.read_only, self.removable, self.serial = read_only, removable, serial
+        self.description = "memory"
+        self._data = memoryview(bytearray(size))
+
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Copy out; see `BlockStore`."""
+        for view in views:
+            end = offset + len(view)
+            view[:] = self._data[offset:end]
+            offset = end
+
+    def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Copy in; see `BlockStore`."""
+        if self.read_only:
+            raise StoreError(errno.EROFS, "the disk is read-only", 0)
+        for view in views:
+            end = offset + len(view)
+            self._data[offset:end] = view
+            offset = end
+
+    def flush(self) -> None:
+        """Do nothing: memory is as durable as it will ever be."""
+
+    def close(self) -> None:
+        """Drop the contents."""
+        self._data = memoryview(b"")

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host half of a software IOP in the same process: the backend `emu:`.
+
+Inline, the IOP runs when the host looks for replies, waits or finds no free frame, never inside
+`post`: a reply is not there before its doorbell has returned. With `run=thread` it runs in a
+thread of its own. `run=process` is served by `process_port`.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Final, Self
+
+from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator.iop_thread import IopThread
+from i2o.iop_emulator.options import EmuOptions
+from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.transport.bus_space import BusSpace
+from i2o.transport.host_memory import HostMemory
+from i2o.transport.local_unit import LocalUnit
+from i2o.transport.port import EMPTY, Port
+from i2o.transport.uri import Uri
+
+_LONGEST_SLICE_S: Final = 3600.0
+
+
+class EmuPort:
+    """A `Port` to a `SoftIop`.
+
+    Args:
+        iop: the IOP; the port closes its disks when it is closed.
+        unit: its queue pair.
+        clock: what the IOP is told the time from, and what `wait` sleeps on.
+        name: what to call it in messages.
+        is_threaded: run the IOP in a thread of its own.
+
+    Attributes:
+        memory: the host's buffers.
+        inbound_size: bytes of an inbound frame.
+        name: the URI.
+        soft_iop: the IOP, for tests and tools.
+        unit: its queue pair, for tests and tools.
+    """
+
+    def __init__(
+        self,
+        iop: SoftIop,
+        unit: LocalUnit,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        name: str = "emu:",
+        is_threaded: bool = False,
+    ) -> None:
+        self.soft_iop, self.unit, self.name = iop, unit, name
+        self.memory: HostMemory = unit.memory
+        self.inbound_size = unit.frame_size
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._doorbell: Doorbell | None = None
+        self._has_rung = False
+        self._is_masked = False
+        self._is_closed = False
+        iop.run(0, clock.monotonic_ns())
+        self._thread: IopThread | None = None
+        if is_threaded:
+            self._bell()
+            self._thread = IopThread(iop, self._lock, clock, on_progress=self._ring)
+
+    @classmethod
+    def of(cls, iop: SoftIop, unit: LocalUnit, *, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
+        """Return an inline port to an IOP that exists, for tests."""
+        return cls(iop, unit, clock=clock)
+
+    @classmethod
+    def from_uri(cls, uri: Uri, clock: Clock) -> Port:
+        """Make an IOP as a URI says, and open it.
+
+        Raises:
+            UriError: an option is unknown or wrong.
+            TransportUnavailable: a disk image cannot be used.
+        """
+        options = EmuOptions.from_uri(uri)
+        if options.run == "process":
+            from i2o.iop_emulator.process_port import ProcessPort
+
+            return ProcessPort.launch(uri, options)
+        iop, unit = build_iop(options)
+        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=options.run == "thread")
+
+    # --- the FIFOs -----------------------------------------------------------------------------
+
+    def alloc(self) -> int:
+        """Pop a free inbound MFA; when there is none, let the IOP work first."""
+        mfa = self.unit.alloc()
+        if mfa == EMPTY and self._thread is None:
+            self._run()
+            mfa = self.unit.alloc()
+        return mfa
+
+    def write(self, mfa: int, frame: bytes | bytearray | memoryview) -> None:
+        """Copy a request into its inbound frame."""
+        self.unit.write(mfa, frame)
+
+    def read_inbound(self, mfa: int, size: int) -> bytes:
+        """Read a preserved frame."""
+        return self.unit.read_inbound(mfa, size)
+
+    def post(self, mfa: int) -> None:
+        """Hand a frame to the IOP, which does not run here."""
+        self.unit.post(mfa)
+
+    def reap(self) -> int:
+        """Pop a reply MFA; when there is none, let the IOP work first."""
+        mfa = self.unit.reap()
+        if mfa != EMPTY:
+            return mfa
+        if self._has_rung:
+            self._silence()
+        if self._thread is None:
+            if self.soft_iop.is_idle and not self.unit.request_pending:
+                return EMPTY
+            self._run()
+        return self.unit.reap()
+
+    def outbound(self, mfa: int, size: int) -> memoryview:
+        """Return bytes of a reply frame."""
+        return self.memory.window(mfa, size)
+
+    def release(self, mfa: int) -> None:
+        """Give a reply frame to the IOP."""
+        self.unit.release(mfa)
+        if self._thread is not None:
+            self._thread.wake()
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    def wait(self, timeout_s: float) -> bool:
+        """Let the IOP work; return True as soon as it may have done something."""
+        end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
+        if self.unit.reply_pending:
+            return True
+        if self._thread is not None:
+            return self._wait_for_thread(timeout_s)
+        while True:
+            before = self.soft_iop.activity
+            self._run()
+            if self.soft_iop.activity != before or self.unit.reply_pending:
+                return True
+            now_ns = self._clock.monotonic_ns()
+            if now_ns >= end_ns or self._is_closed:
+                return False
+            until_ns = end_ns
+            deadline_ns = self.next_deadline_ns()
+            if deadline_ns is not None:
+                until_ns = min(end_ns, max(deadline_ns, now_ns))
+            self._clock.sleep(min(_LONGEST_SLICE_S, (until_ns - now_ns) / 1e9))
+
+    def _wait_for_thread(self, timeout_s: float) -> bool:
+        doorbell = self._bell()
+        if not doorbell.wait(timeout_s):
+            return self.unit.reply_pending
+        if self.unit.reply_pending:
+            doorbell.ring()  # somebody else may watch the descriptor
+        return True
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there may be replies or posted requests."""
+        if self._doorbell is None:
+            self._bell()
+            if self.unit.reply_pending or self.unit.request_pending:
+                self._ring()
+        return self._bell().fileno()
+
+    def next_deadline_ns(self) -> int | None:
+        """Return when the IOP wants to run although nothing happens, by the port's clock."""
+        if self._thread is not None:
+            return None
+        return self.soft_iop.next_deadline_ns(self._clock.monotonic_ns())
+
+    def mask_interrupt(self, masked: bool) -> None:
+        """Keep replies from making the descriptor readable, or end that."""
+        self._is_masked = masked
+        if not masked and self.unit.reply_pending:
+            self._ring()
+
+    # --- life cycle ----------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Cycle the IOP's power; afterwards it writes no host memory."""
+        with self._lock:
+            self.soft_iop.power_cycle()
+
+    def close(self) -> None:
+        """Stop the thread, close the disks and the descriptor; a second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._thread is not None:
+            self._thread.stop()
+        with self._lock:
+            self.soft_iop.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Let the IOP work, unless another thread of the host is in there already."""
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            return
+        try:
+            if not self._is_closed:
+                self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+        finally:
+            lock.release()
+
+    def _on_post(self) -> None:
+        if self._thread is not None:
+            self._thread.wake()
+        else:
+            self._ring()
+
+    def _on_reply(self) -> None:
+        if not self._is_masked:
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._doorbell is not None:
+            self._has_rung = True
+            self._doorbell.ring()
+
+    def _silence(self) -> None:
+        """Make the descriptor unreadable: its reason is gone, or will ring again."""
+        self._has_rung = False
+        if self._doorbell is not None:
+            self._doorbell.silence()
+            if self.unit.reply_pending:
+                self._ring()
+
+    def _bell(self) -> Doorbell:
+        """Return the descriptor; from the first time on, what happens is told to it."""
+        if self._doorbell is None:
+            self._doorbell = Doorbell()
+            self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
+        return self._doorbell
+
+
+def build_iop(options: EmuOptions, memory: BusSpace | None = None) -> tuple[SoftIop, LocalUnit]:
+    """Make an IOP and its queue pair in this process.
+
+    Args:
+        options: what an `emu:` URI said.
+        memory: the host's buffers, if they exist already.
+
+    Raises:
+        UriError: the fault plan is wrong.
+        TransportUnavailable: a disk image cannot be used.
+    """
+    faults = options.read_faults()
+    complaints = Complaints()
+    unit = LocalUnit(
+        memory if memory is not None else BusSpace(),
+        frame_count=options.frames,
+        frame_size=options.frame_size,
+        on_misuse=complaints.add,
+    )
+    iop = SoftIop(unit, options.iop, options.open_disks(), faults, complaints=complaints)
+    return iop, unit

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TID 0: the IOP's executive. Life cycle, tables, and what it knows about itself.
+
+Three messages have no reply frame: StatusGet, IopReset and OutboundInit answer by writing to host
+memory. What no driver needs at bring-up is either a plain success (paths, DDMs) or refused as an
+unsupported function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from i2o.errors import DmaFault, RemoteFrameError
+from i2o.frames import executive as messages
+from i2o.frames import tables
+from i2o.frames.codec import Record
+from i2o.frames.executive import ExecutiveEvent
+from i2o.frames.functions import DeviceClass, Function
+from i2o.frames.header import VERSION_1_5, DetailedStatus
+from i2o.frames.sgl_walk import SglBuffer
+from i2o.frames.tables import IopResetStatus, IopState, OutboundInitStatus
+from i2o.iop_emulator import sgl_data
+from i2o.iop_emulator.ddm.base import Ddm, IopServices
+from i2o.iop_emulator.executive_parameters import executive_groups
+from i2o.iop_emulator.handlers import handles
+from i2o.iop_emulator.lct import Lct, hardware_resource_table
+from i2o.iop_emulator.options import IopOptions
+from i2o.iop_emulator.parameter_groups import Group
+from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
+from i2o.iop_emulator.request import Request
+from i2o.transport.device_unit import DeviceUnit
+
+TID: Final = 0
+MIN_REPLY_WORDS: Final = 5
+MAX_NOTIFIES: Final = 16
+_MAX_SYSTEM_TABLE: Final = 255
+_PAD: Final = tables.LCT_ENTRY.size
+
+
+class IopControl(IopServices, Protocol):
+    """What the executive may ask of its IOP, beyond what every device may."""
+
+    unit: DeviceUnit
+    options: IopOptions
+    lct: Lct
+    replies: ReplyQueue
+    state: IopState
+
+    def reset(self, *, hold_ns: int = 0) -> None:
+        """Lose everything and go to RESET."""
+
+    def init_outbound(self, words: int, page_size: int) -> None:
+        """Forget all reply frames and go to HOLD."""
+
+    def clear(self) -> None:
+        """End what the host has going on and go to HOLD."""
+
+    def enter(self, state: IopState) -> None:
+        """Change the state."""
+
+
+class Executive(Ddm):
+    """The device at TID 0.
+
+    Args:
+        iop: the IOP.
+
+    Attributes:
+        iop_id: the id in force.
+        host_unit_id: HostUnitID of the last SysTabSet.
+        segment_number: SegmentNumber of the last SysTabSet.
+        init_code: InitCode of the last OutboundInit.
+        system_table: entries of the last SysTabSet.
+    """
+
+    device_class = DeviceClass.EXECUTIVE.value
+    class_events = int(
+        ExecutiveEvent.RESET_IMMINENT | ExecutiveEvent.NEW_LCT_ENTRY | ExecutiveEvent.MODIFIED_LCT
+    )
+
+    def __init__(self, iop: IopControl) -> None:
+        self.control = iop
+        self.iop_id = iop.options.iop_id
+        self.host_unit_id = self.segment_number = self.init_code = 0
+        self.system_table: tuple[Record, ...] = ()
+        super().__init__(
+            iop, TID, name=iop.options.product, organization_id=iop.options.organization_id
+        )
+
+    def groups(self) -> list[Group]:
+        """Return the generic groups and those of the executive."""
+        return [*super().groups(), *executive_groups(self)]
+
+    def reset_state(self) -> None:
+        """Forget what the host set up."""
+        super().reset_state()
+        self.iop_id = self.control.options.iop_id
+        self.host_unit_id = self.segment_number = self.init_code = 0
+        self.system_table = ()
+
+    # --- messages answered through memory --------------------------------------------------------
+
+    @handles(Function.EXEC_STATUS_GET)
+    def status_get(self, request: Request) -> None:
+        """Write the status block, its sync byte last. Works in every state."""
+        asked = request.fields(messages.EXEC_STATUS_GET)
+        address = asked.reply_buffer_address_low | asked.reply_buffer_address_high << 32
+        block = self.status_block()
+        length = min(asked.reply_buffer_length, len(block))
+        if length < len(block):
+            self.control.complain(
+                f"StatusGet: a buffer of {length} bytes has no room for the sync byte: "
+                f"{len(block)} are needed"
+            )
+        try:
+            self.control.dma.write(address, block[: len(block) - 1][:length])
+            if length == len(block):
+                self.control.dma.write(address + length - 1, block[-1:])
+        except DmaFault as fault:
+            self.control.complain(f"StatusGet: {fault}")
+
+    @handles(Function.EXEC_IOP_RESET)
+    def iop_reset(self, request: Request) -> None:
+        """Lose everything and come back in RESET."""
+        asked = request.fields(messages.EXEC_IOP_RESET)
+        address = asked.status_word_low_address | asked.status_word_high_address << 32
+        self.control.reset(hold_ns=round(self.control.options.reset_ms * 1e6))
+        self._write_status(
+            "IopReset",
+            address,
+            tables.IOP_RESET_STATUS.build(reset_status=IopResetStatus.IN_PROGRESS.value),
+        )
+
+    @handles(Function.EXEC_OUTBOUND_INIT)
+    def outbound_init(self, request: Request) -> None:
+        """Take the size of the reply frames; those handed in before are forgotten."""
+        control = self.control
+        asked = request.fields(messages.EXEC_OUTBOUND_INIT)
+        try:
+            word = messages.EXEC_OUTBOUND_INIT.sgl_word_offset
+            buffers = sgl_data.leading_buffers(request, word, control.dma, control.page_size)
+            place = _first_address(buffers)
+        except RemoteFrameError as error:
+            control.complain(f"OutboundInit: {error}")
+            return
+        if place is None:
+            control.complain("OutboundInit: it has no buffer for the status")
+            return
+        words = asked.outbound_msg_frame_size or DEFAULT_REPLY_WORDS
+        status = OutboundInitStatus.COMPLETE
+        if words < MIN_REPLY_WORDS:
+            control.complain(f"OutboundInit: no reply fits in frames of {words} words")
+            status = OutboundInitStatus.REJECTED
+        else:
+            control.init_outbound(words, asked.host_page_frame_size or 4096)
+            self.init_code = asked.init_code
+        self._write_status(
+            "OutboundInit", place, tables.OUTBOUND_INIT_STATUS.build(init_status=status.value)
+        )
+
+    def _write_status(self, what: str, address: int, status: bytes) -> None:
+        """Write a status word in one go: some hosts take the first value they see."""
+        try:
+            self.control.dma.write(address, status)
+        except DmaFault as fault:
+            self.control.complain(f"{what}: the status word: {fault}")
+
+    def status_block(self) -> bytes:
+        """Return the 88 bytes of the status block."""
+        control = self.control
+        unit, options = control.unit, control.options
+        return tables.STATUS_BLOCK.build(
+            organization_id=options.organization_id,
+            iop_id=self.iop_id,
+            host_unit_id=self.host_unit_id,
+            segment_number=self.segment_number,
+            i2o_version=VERSION_1_5,
+            iop_state=int(control.state),
+            inbound_msg_frame_size=unit.frame_size // 4,
+            init_code=self.init_code,
+            max_inbound_msg_frames=unit.frame_count,
+            current_inbound_msg_frames=unit.frame_count,
+            max_outbound_msg_frames=options.outbound_frames,
+            product_id_string=options.product.encode("ascii").ljust(24),
+            expected_lct_size=control.lct.size,
+            sync_byte=tables.SYNC_BYTE_DONE,
+        )
+
+    # --- tables --------------------------------------------------------------------------------
+
+    @handles(Function.EXEC_HRT_GET)
+    def hrt_get(self, request: Request) -> bytes:
+        """Write as much of the hardware resource table as fits."""
+        return self._give_table(request, messages.EXEC_HRT_GET.sgl_word_offset, self.hrt())
+
+    def hrt(self) -> bytes:
+        """Return the hardware resource table."""
+        lct = self.control.lct
+        drivers = [device.tid for device in lct if device.device_class == DeviceClass.DDM]
+        return hardware_resource_table(drivers, lct.indicator)
+
+    @handles(Function.EXEC_LCT_NOTIFY)
+    def lct_notify(self, request: Request) -> bytes | None:
+        """Give the LCT now, or when its change indicator has reached the value asked for."""
+        asked = request.fields(messages.EXEC_LCT_NOTIFY)
+        if self.control.lct.indicator >= asked.last_reported_change_indicator:
+            return self._give_lct(request)
+        waiting = [r for r in self.control.scheduler.parked if r.function == request.function]
+        if len(waiting) >= MAX_NOTIFIES:
+            return request.refuse(DetailedStatus.INSUFFICIENT_RESOURCE_SOFT)
+        self.control.scheduler.park(request)
+        return None
+
+    def lct_changed(self) -> None:
+        """Answer the LctNotifys that have waited for this change."""
+        control = self.control
+        for request in control.scheduler.parked:
+            asked = request.fields(messages.EXEC_LCT_NOTIFY)
+            if control.lct.indicator >= asked.last_reported_change_indicator:
+                control.scheduler.unpark(request)
+                try:
+                    reply = self._give_lct(request)
+                except RemoteFrameError as error:
+                    reply = self.malformed(request, error)
+                control.send(reply)
+
+    def _give_lct(self, request: Request) -> bytes:
+        asked = request.fields(messages.EXEC_LCT_NOTIFY)
+        table = self.control.lct.table(asked.class_identifier)
+        # pst walks on until an entry size is not 9, so room behind the table is zeroed
+        return self._give_table(
+            request, messages.EXEC_LCT_NOTIFY.sgl_word_offset, table, padding=_PAD
+        )
+
+    def _give_table(self, request: Request, word: int, table: bytes, *, padding: int = 0) -> bytes:
+        control = self.control
+        buffers = sgl_data.buffers(request, word, control.dma, control.page_size)
+        if not buffers:
+            control.complain(f"function {request.function:#04x}: there is no buffer for the table")
+            return request.refuse(DetailedStatus.MISSING_PARAMETER)
+        sgl_data.scatter(control.dma, buffers[0], table + bytes(padding))
+        return request.success()
+
+    @handles(Function.EXEC_SYS_TAB_SET)
+    def sys_tab_set(self, request: Request) -> bytes:
+        """Take the system table. The buffers behind it come in any shape and are ignored."""
+        control = self.control
+        asked = request.fields(messages.EXEC_SYS_TAB_SET)
+        word = messages.EXEC_SYS_TAB_SET.sgl_word_offset
+        buffers = sgl_data.leading_buffers(request, word, control.dma, control.page_size)
+        if not buffers:
+            control.complain("SysTabSet: there is no system table")
+            return request.refuse(DetailedStatus.MISSING_PARAMETER)
+        limit = tables.SYSTAB_HEADER.size + _MAX_SYSTEM_TABLE * tables.SYSTAB_IOP_ENTRY.size
+        data = sgl_data.gather(control.dma, buffers[0], limit)
+        if len(data) < tables.SYSTAB_HEADER.size:
+            control.complain(f"SysTabSet: a system table of {len(data)} bytes has no header")
+            return request.refuse(DetailedStatus.MISSING_PARAMETER)
+        header = tables.SYSTAB_HEADER.unpack_from(data)
+        size = tables.SYSTAB_IOP_ENTRY.size
+        entries = range(tables.SYSTAB_HEADER.size, len(data) - size + 1, size)
+        if len(entries) < header.number_entries:
+            control.complain(
+                f"SysTabSet: the table says {header.number_entries} entries, {len(entries)} fit"
+            )
+        self.system_table = tuple(
+            tables.SYSTAB_IOP_ENTRY.unpack_from(data, place)
+            for place in entries[: header.number_entries]
+        )
+        if asked.iop_id:  # NetBSD, OpenBSD and dpt_i2o leave it 0
+            self.iop_id = asked.iop_id
+        self.host_unit_id, self.segment_number = asked.host_unit_id, asked.segment_number
+        if control.state == IopState.HOLD:
+            control.enter(IopState.READY)
+        return request.success()
+
+    # --- states --------------------------------------------------------------------------------
+
+    @handles(Function.EXEC_SYS_ENABLE)
+    def sys_enable(self, request: Request) -> bytes:
+        """Go OPERATIONAL, also without a system table: some drivers never send one."""
+        if self.control.state == IopState.OPERATIONAL:
+            return request.refuse(DetailedStatus.INVALID_REQUEST)
+        self.control.enter(IopState.OPERATIONAL)
+        return request.success()
+
+    @handles(Function.EXEC_SYS_QUIESCE)
+    def sys_quiesce(self, request: Request) -> bytes:
+        """Go back to READY."""
+        if self.control.state == IopState.OPERATIONAL:
+            self.control.enter(IopState.READY)
+        return request.success()
+
+    @handles(Function.EXEC_IOP_CLEAR)
+    def iop_clear(self, request: Request) -> bytes:
+        """Go back to HOLD; reply frames and the LCT stay."""
+        self.control.clear()
+        return request.success()
+
+    @handles(
+        Function.EXEC_PATH_QUIESCE,
+        Function.EXEC_PATH_ENABLE,
+        Function.EXEC_PATH_RESET,
+        Function.EXEC_DDM_QUIESCE,
+        Function.EXEC_DDM_ENABLE,
+        Function.EXEC_DDM_RESET,
+        Function.EXEC_DDM_SUSPEND,
+        Function.EXEC_CONFIG_VALIDATE,
+    )
+    def succeed(self, request: Request) -> bytes:
+        """Succeed without doing anything: there are no other IOPs and one configuration."""
+        return request.success()
+
+    # --- the boot device -------------------------------------------------------------------------
+
+    @handles(Function.EXEC_BIOS_INFO_SET)
+    def bios_info_set(self, request: Request) -> bytes:
+        """Keep the BIOS's note on a device, for its LCT entry."""
+        asked = request.fields(messages.EXEC_BIOS_INFO_SET)
+        device = self.control.lct.devices.get(asked.device_tid)
+        if device is None:
+            return request.refuse(DetailedStatus.INVALID_PARAMETER)
+        device.bios_info = asked.bios_info
+        return request.success()
+
+    @handles(Function.EXEC_BOOT_DEVICE_SET)
+    def boot_device_set(self, request: Request) -> bytes:
+        """Keep which device is booted from, for the LCT header."""
+        asked = request.fields(messages.EXEC_BOOT_DEVICE_SET)
+        if asked.boot_device not in self.control.lct.devices:
+            return request.refuse(DetailedStatus.INVALID_PARAMETER)
+        self.control.lct.boot_tid = asked.boot_device
+        return request.success()
+
+
+def _first_address(buffers: Iterable[SglBuffer]) -> int | None:
+    """Return the bus address of the first piece of memory."""
+    for buffer in buffers:
+        for piece in buffer.pieces:
+            if isinstance(piece, tuple):
+                return piece[0]
+    return None

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameter groups of TID 0, read off the IOP as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from i2o.frames import executive_groups as groups
+from i2o.frames.executive_groups import (
+    DdmModuleType,
+    IopBusAttribute,
+    IopProcessorType,
+    IopSwCapabilities,
+)
+from i2o.frames.functions import DeviceClass
+from i2o.frames.tables import BusType, HrtAdapterState
+from i2o.iop_emulator.lct import ADAPTER_ID
+from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
+
+if TYPE_CHECKING:
+    from i2o.iop_emulator.executive import Executive
+
+_MEMORY: Final = 64 << 20
+_MIN_FRAME: Final = 64
+_MAX_FRAME: Final = 0xFFFF * 4
+
+
+def executive_groups(executive: Executive) -> list[Group]:
+    """Return the groups 0x0000 to 0x0007 and 0x0100 to 0x0104."""
+    values = _Values(executive)
+    return [
+        ScalarGroup(groups.EXEC_IOP_HARDWARE, values.hardware),
+        ScalarGroup(
+            groups.EXEC_IOP_MESSAGE_INTERFACE,
+            values.message_interface,
+            write=values.set_target,
+            writeable=("inbound_size_target", "inbound_target", "outbound_max_target"),
+        ),
+        ScalarGroup(groups.EXEC_EXECUTING_ENVIRONMENT, values.environment),
+        TableGroup(groups.EXEC_EXECUTING_DDM_TABLE, values.ddms),
+        ScalarGroup(groups.EXEC_DRIVER_STORE, dict),
+        TableGroup(groups.EXEC_DRIVER_STORE_TABLE, tuple),
+        TableGroup(groups.EXEC_IOP_BUS_ATTRIBUTES, values.buses),
+        ScalarGroup(groups.EXEC_IOP_SW_ATTRIBUTES, values.software),
+        TableGroup(groups.EXEC_HARDWARE_RESOURCE_TABLE, values.hardware_resources),
+        ScalarGroup(groups.EXEC_LCT_SCALAR, values.lct_header),
+        TableGroup(groups.EXEC_LCT_TABLE, values.lct_rows),
+        TableGroup(groups.EXEC_SYSTEM_TABLE, values.system_table),
+        TableGroup(groups.EXEC_EXTERNAL_CONNECTION_TABLE, tuple),
+    ]
+
+
+class _Values:
+    """Reads the groups' values off an executive."""
+
+    def __init__(self, executive: Executive) -> None:
+        self._executive, self._control = executive, executive.control
+        unit, options = self._control.unit, self._control.options
+        self._targets: dict[str, int] = {
+            "inbound_size_target": unit.frame_size,
+            "inbound_target": unit.frame_count,
+            "outbound_max_target": options.outbound_frames,
+        }
+
+    def hardware(self) -> Row:
+        return {
+            "i2o_vendor_id": self._control.options.organization_id,
+            "processor_memory": _MEMORY,
+            "processor_type": IopProcessorType.OTHER.value,
+        }
+
+    def message_interface(self) -> Row:
+        control = self._control
+        unit = control.unit
+        free = unit.idle_inbound()
+        return {
+            **self._targets,
+            "inbound_frame_size": unit.frame_size,
+            "inbound_max": unit.frame_count,
+            "inbound_pool_count": unit.frame_count,
+            "inbound_current_free": free,
+            "inbound_current_post": unit.posted_inbound(),
+            "outbound_frame_size": control.replies.frame_size,
+            "outbound_max": control.options.outbound_frames,
+            "outbound_current_free": unit.idle_outbound(),
+            "outbound_current_post": unit.posted_outbound(),
+            "init_code": self._executive.init_code,
+        }
+
+    def set_target(self, name: str, value: Any) -> None:
+        """Keep a wish for the next reboot of the IOP."""
+        if name == "inbound_size_target" and (
+            not _MIN_FRAME <= value <= _MAX_FRAME or value & value - 1
+        ):
+            raise ValueError(value)
+        self._targets[name] = value
+
+    def environment(self) -> Row:
+        return {
+            "mem_total": _MEMORY,
+            "mem_free": _MEMORY // 2,
+            "page_size": 4096,
+            "event_q_max": self._control.options.backlog,
+        }
+
+    def ddms(self) -> Iterable[Row]:
+        return [
+            {
+                "ddm_tid": device.tid,
+                "module_type": DdmModuleType.EMBEDDED.value,
+                "i2o_vendor_id": device.organization_id,
+                "module_id": 1,
+                "module_name": device.name.encode("ascii", "replace")[:24].ljust(24),
+                "module_version": 1,
+            }
+            for device in self._control.lct
+            if device.device_class == DeviceClass.DDM
+        ]
+
+    def buses(self) -> Iterable[Row]:
+        return [
+            {
+                "bus_id": 0,
+                "bus_type": BusType.LOCAL.value,
+                "max_adapters": 1,
+                "adapter_count": 1,
+                "bus_attributes": IopBusAttribute.PRIVATE.value,
+            }
+        ]
+
+    def software(self) -> Row:
+        return {
+            "i2o_vendor_id": self._control.options.organization_id,
+            "sw_capabilities": IopSwCapabilities.IRTOS_I2O_COMPLIANT.value,
+        }
+
+    def hardware_resources(self) -> Iterable[Row]:
+        state = int(HrtAdapterState.CONTROLLED | HrtAdapterState.PRESENT)
+        return [
+            {
+                "adapter_id": ADAPTER_ID + number,
+                "state_info": row["ddm_tid"] | state << 12
+                if isinstance(row["ddm_tid"], int)
+                else 0,
+                "bus_type": BusType.LOCAL.value,
+            }
+            for number, row in enumerate(self.ddms())
+        ]
+
+    def lct_header(self) -> Row:
+        lct = self._control.lct
+        return {"boot_device": lct.boot_tid, "current_change_indicator": lct.indicator}
+
+    def lct_rows(self) -> Iterable[Row]:
+        return [
+            {
+                "local_tid": device.tid,
+                "user_tid": device.user_tid,
+                "parent_tid": device.parent_tid,
+                "ddm_tid": device.parent_tid,
+                "change_indicator": device.change_indicator,
+                "device_flags": device.device_flags,
+                "class_id": device.class_id,
+                "sub_class": device.sub_class,
+                "identity_tag": device.identity_tag,
+                "event_capabilities": device.event_capabilities,
+                "bios_info": device.bios_info,
+            }
+            for device in self._control.lct
+        ]
+
+    def system_table(self) -> Iterable[Row]:
+        return [
+            {
+                "iop_id": entry.iop_id,
+                "organization_id": entry.organization_id,
+                "segment_number": entry.segment_number,
+                "version": entry.i2o_version,
+                "iop_state": entry.iop_state,
+                "messenger_type": entry.messenger_type,
+                "inbound_message_port_address": (
+                    entry.messenger_info_inbound_message_port_address_low
+                ),
+                "inbound_message_frame_size": entry.inbound_message_frame_size,
+                "iop_capabilities": entry.iop_capabilities,
+                "messenger_info": (
+                    entry.messenger_info_inbound_message_port_address_low
+                    | entry.messenger_info_inbound_message_port_address_high << 32
+                ).to_bytes(8, "little"),
+            }
+            for entry in self._executive.system_table
+        ]

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says which method of a device serves which function codes.
+
+`@handles(Function.X)` marks a method; `collect_handlers` gathers the marks of a class and its
+bases once, when the class is made. A subclass that overrides a method keeps its mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+_MARK: Final = "handled_functions"
+_Method = TypeVar("_Method", bound=Callable[..., bytes | None])
+
+
+def handles(*functions: int) -> Callable[[_Method], _Method]:
+    """Mark a method as the one that serves these function codes."""
+
+    def mark(method: _Method) -> _Method:
+        setattr(method, _MARK, functions)
+        return method
+
+    return mark
+
+
+def collect_handlers(cls: type[Any]) -> dict[int, str]:
+    """Return the names of the marked methods by function code; a subclass's marks win."""
+    names: dict[int, str] = {}
+    for base in reversed(cls.__mro__):
+        for name, member in vars(base).items():
+            names.update(dict.fromkeys(map(int, getattr(member, _MARK, ())), name))
+    return names

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The IOP's tables of what it has: logical configuration (LCT) and hardware resources (HRT)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from i2o.frames.functions import DeviceClass
+from i2o.frames.tables import (
+    ENTRY_WORDS_HRT,
+    HRT_ENTRY,
+    HRT_HEADER_AND_FIRST_ENTRY,
+    HRT_HEADER_SIZE,
+    LCT_ENTRY,
+    LCT_HEADER,
+    LCT_HEADER_SIZE,
+    BusType,
+    HrtAdapterState,
+)
+from i2o.iop_emulator.ddm.base import Ddm
+
+FIRST_INDICATOR: Final = 1
+ADAPTER_ID: Final = 1
+"""AdapterID of the one adapter that a software IOP has: itself."""
+
+
+class Lct:
+    """All devices of an IOP by TID, and the table the host sees of them.
+
+    Claims change the UserTID of an entry but not the change indicator: a driver that looks at
+    every change would otherwise answer its own claims for ever.
+
+    Attributes:
+        devices: every device by TID.
+        boot_tid: what ExecBootDeviceSet said.
+        indicator: CurrentChangeIndicator.
+    """
+
+    def __init__(self) -> None:
+        self.devices: dict[int, Ddm] = {}
+        self.boot_tid = 0
+        self.indicator = FIRST_INDICATOR
+
+    def add(self, device: Ddm) -> None:
+        """Put a device into the table; its entry says that it is new."""
+        self.devices[device.tid] = device
+        device.change_indicator = self.indicator
+
+    def remove(self, tid: int) -> None:
+        """Take a device out."""
+        del self.devices[tid]
+
+    def changed(self) -> int:
+        """Raise the change indicator and return it."""
+        self.indicator = self.indicator + 1 & 0xFFFFFFFF or FIRST_INDICATOR
+        return self.indicator
+
+    def reset(self) -> None:
+        """Count changes from the beginning again."""
+        self.indicator = FIRST_INDICATOR
+        for device in self.devices.values():
+            device.change_indicator = FIRST_INDICATOR
+
+    def free_tid(self, first: int) -> int:
+        """Return the lowest free TID from `first` on."""
+        tid = first
+        while tid in self.devices:
+            tid += 1
+        return tid
+
+    def __iter__(self) -> Iterator[Ddm]:
+        return iter([self.devices[tid] for tid in sorted(self.devices)])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole table."""
+        return LCT_HEADER_SIZE + LCT_ENTRY.size * len(self.devices)
+
+    def table(self, class_identifier: int = DeviceClass.MATCH_ANYCLASS) -> bytes:
+        """Return the table: all of it, or the entries of one class.
+
+        Args:
+            class_identifier: class in bits 11:0, or 0xFFFFFFFF for all.
+        """
+        entries = [
+            device.lct_entry()
+            for device in self
+            if class_identifier == DeviceClass.MATCH_ANYCLASS
+            or device.device_class == class_identifier & 0xFFF
+        ]
+        header = LCT_HEADER.build(
+            table_size=(LCT_HEADER_SIZE + LCT_ENTRY.size * len(entries)) // 4,
+            boot_device_tid=self.boot_tid,
+            current_change_indicator=self.indicator,
+        )
+        return header[:LCT_HEADER_SIZE] + b"".join(entries)
+
+
+def hardware_resource_table(controlling_tids: Iterable[int], indicator: int) -> bytes:
+    """Return the HRT: one entry on the IOP's own (local) bus for each DDM that has hardware."""
+    entries = [
+        HRT_ENTRY.build(
+            adapter_id=ADAPTER_ID + number,
+            controlling_tid=tid,
+            adapter_state=(HrtAdapterState.CONTROLLED | HrtAdapterState.PRESENT).value,
+            bus_type=BusType.LOCAL.value,
+        )
+        for number, tid in enumerate(controlling_tids)
+    ]
+    header = HRT_HEADER_AND_FIRST_ENTRY.build(
+        number_entries=len(entries),
+        entry_length=ENTRY_WORDS_HRT,
+        current_change_indicator=indicator,
+    )
+    return header[:HRT_HEADER_SIZE] + b"".join(entries)

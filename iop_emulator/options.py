@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of a software IOP, and how an `emu:` URI spells them.
+
+    emu:?disk=PATH[,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE]
+        &disk=…&frames=128&frame_size=512&outbound_frames=256&iop_id=2&seed=7
+        &faults=PLAN.toml&personality=generic&run=inline|thread|process
+
+A comma inside a path or serial number is written `%2C`. Without a disk there is one of 16 MiB in
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from i2o.errors import LocalFrameError, UriError
+from i2o.iop_emulator.block_store import DEFAULT_BLOCK_SIZE, BlockStore, MemoryDisk
+from i2o.iop_emulator.disk_image import DiskImage
+from i2o.iop_emulator.faults import FaultPlan, FaultPlanError
+from i2o.transport.uri import Uri
+
+RunMode = Literal["inline", "thread", "process"]
+PERSONALITIES: Final = ("generic",)
+RUN_MODES: Final[dict[str, RunMode]] = {
+    "inline": "inline",
+    "thread": "thread",
+    "process": "process",
+}
+_KNOWN: Final = (
+    "disk",
+    "frames",
+    "frame_size",
+    "outbound_frames",
+    "iop_id",
+    "seed",
+    "faults",
+    "personality",
+    "run",
+)
+_DISK_FLAGS: Final = ("ro", "removable")
+_DISK_VALUES: Final = ("block_size", "serial", "create")
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_MAX_DISK: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class IopOptions:
+    """How one IOP is made.
+
+    Attributes:
+        iop_id: the id it has until the host's SysTabSet gives it another.
+        outbound_frames: MaxOutboundMFrames of the status block.
+        organization_id: organization in its tables.
+        product: ProductIDString, up to 24 characters.
+        backlog: replies that may wait for reply frames before requests have to wait.
+        reset_ms: how long a reset takes.
+    """
+
+    iop_id: int = 2
+    outbound_frames: int = 256
+    organization_id: int = 0
+    product: str = "i2o software IOP"
+    backlog: int = 256
+    reset_ms: float = 0
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("iop_id", self.iop_id, 0, 0xFFF),
+            ("outbound_frames", self.outbound_frames, 1, 1 << 16),
+            ("organization_id", self.organization_id, 0, 0xFFFF),
+            ("backlog", self.backlog, 1, 1 << 16),
+        ):
+            if not low <= value <= high:
+                raise LocalFrameError(f"{name} = {value} is not between {low} and {high}")
+        if len(self.product) > 24 or not self.product.isascii():
+            raise LocalFrameError(f"product {self.product!r} is not up to 24 ASCII characters")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """One `disk=` option.
+
+    Attributes:
+        path: the image.
+        read_only: `ro`.
+        block_size: `block_size=`.
+        removable: `removable`.
+        serial: `serial=`.
+        create: `create=`, bytes.
+    """
+
+    path: str
+    read_only: bool = False
+    block_size: int = DEFAULT_BLOCK_SIZE
+    removable: bool = False
+    serial: str = ""
+    create: int | None = None
+
+    def open(self) -> DiskImage:
+        """Open the image; raises TransportUnavailable."""
+        return DiskImage(
+            self.path,
+            read_only=self.read_only,
+            block_size=self.block_size,
+            removable=self.removable,
+            serial=self.serial,
+            create=self.create,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmuOptions:
+    """Everything an `emu:` URI says.
+
+    Attributes:
+        iop: options of the IOP.
+        disks: its disks, in TID order.
+        frames: inbound frames.
+        frame_size: bytes of each.
+        seed: seed of the fault plan, None for the plan's own.
+        faults: path of the fault plan, or empty.
+        run: where the IOP runs.
+    """
+
+    iop: IopOptions
+    disks: tuple[DiskOptions, ...]
+    frames: int
+    frame_size: int
+    seed: int | None
+    faults: str
+    run: RunMode
+
+    @classmethod
+    def from_uri(cls, uri: Uri) -> EmuOptions:
+        """Read the options.
+
+        Raises:
+            UriError: an unknown option, or a value that is not allowed.
+        """
+        if uri.address:
+            raise UriError(f"{uri.text!r}: expected emu:?OPTIONS, not {uri.address!r}")
+        uri.require_known(_KNOWN)
+        personality = uri.one("personality", PERSONALITIES[0])
+        if personality not in PERSONALITIES:
+            raise UriError(
+                f"{uri.text!r}: no personality {personality!r}; known are "
+                + ", ".join(PERSONALITIES)
+            )
+        run = uri.one("run", "inline")
+        if run not in RUN_MODES:
+            raise UriError(f"{uri.text!r}: run={run!r}; known are {', '.join(RUN_MODES)}")
+        frame_size = uri.integer("frame_size", 512, 64, 0x3FFFC)
+        if frame_size % 4:
+            raise UriError(f"{uri.text!r}: frame_size={frame_size} is no whole number of words")
+        frames = uri.integer("frames", 128, 1, 0xFF000 // 64)
+        if frames * frame_size > 0xFF000:
+            raise UriError(
+                f"{uri.text!r}: {frames} frames of {frame_size} bytes do not fit the "
+                f"{0xFF000} bytes there are"
+            )
+        has_seed = bool(uri.all("seed"))
+        seed = uri.integer("seed", 0, 0, (1 << 64) - 1)
+        return cls(
+            iop=IopOptions(
+                iop_id=uri.integer("iop_id", 2, 0, 0xFFF),
+                outbound_frames=uri.integer("outbound_frames", 256, 1, 1 << 16),
+            ),
+            disks=tuple(parse_disk(text, uri.text) for text in _raw_values(uri, "disk")),
+            frames=frames,
+            frame_size=frame_size,
+            seed=seed if has_seed else None,
+            faults=uri.one("faults", ""),
+            run=RUN_MODES[run],
+        )
+
+    def open_disks(self) -> list[BlockStore]:
+        """Open every disk; if one cannot be, the others are closed again.
+
+        Raises:
+            TransportUnavailable: see `DiskImage`.
+        """
+        if not self.disks:
+            return [MemoryDisk()]
+        with ExitStack() as opened:
+            stores: list[BlockStore] = []
+            for disk in self.disks:
+                store = disk.open()
+                opened.callback(store.close)
+                stores.append(store)
+            opened.pop_all()
+        return stores
+
+    def read_faults(self) -> FaultPlan | None:
+        """Read the fault plan, if one is named.
+
+        Raises:
+            UriError: it cannot be read, or is wrong.
+        """
+        if not self.faults:
+            return None
+        try:
+            return FaultPlan.from_file(self.faults, seed=self.seed)
+        except FaultPlanError as error:
+            raise UriError(str(error)) from None
+
+
+def parse_disk(text: str, source: str) -> DiskOptions:
+    """Read one `disk=` value: still percent-escaped, parts separated by commas.
+
+    Args:
+        text: the value.
+        source: the URI, for messages.
+
+    Raises:
+        UriError: no path, an unknown part, or a value that is not allowed.
+    """
+    path, *parts = (unquote(part) for part in text.split(","))
+    if not path:
+        raise UriError(f"{source!r}: disk= needs a path")
+    flags: set[str] = set()
+    values: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if equals and name in _DISK_VALUES:
+            values[name] = value
+        elif not equals and name in _DISK_FLAGS:
+            flags.add(name)
+        else:
+            known = (*_DISK_FLAGS, *(f"{name}=" for name in _DISK_VALUES))
+            raise UriError(
+                f"{source!r}: unknown part {part!r} of disk={path}; known are {', '.join(known)} "
+                "(a comma in a path is written %2C)"
+            )
+    block_size = parse_size(values.get("block_size", str(DEFAULT_BLOCK_SIZE)), source)
+    if not 512 <= block_size <= 1 << 16 or block_size & block_size - 1:
+        raise UriError(
+            f"{source!r}: block_size={block_size} is not a power of two from 512 to 65536"
+        )
+    serial = values.get("serial", "")
+    if len(serial) > 64 or not serial.isascii():
+        raise UriError(f"{source!r}: serial={serial!r} is not up to 64 ASCII characters")
+    create = parse_size(values["create"], source) if "create" in values else None
+    if create is not None and (create < block_size or create % block_size):
+        raise UriError(f"{source!r}: create={create} is no whole number of blocks of {block_size}")
+    if create is not None and "ro" in flags:
+        raise UriError(f"{source!r}: disk={path}: ro and create= exclude one another")
+    return DiskOptions(path, "ro" in flags, block_size, "removable" in flags, serial, create)
+
+
+def parse_size(text: str, source: str) -> int:
+    """Read a number of bytes: decimal, with K, M, G or T behind it for powers of 1024.
+
+    Raises:
+        UriError: it is no such number.
+    """
+    upper = text.upper()
+    unit = upper[-1:] if upper[-1:] in ("K", "M", "G", "T") else ""
+    digits = upper.removesuffix(unit)
+    if not digits.isascii() or not digits.isdigit():
+        raise UriError(f"{source!r}: {text!r} is no size; write for example 64M")
+    size = int(digits) * _UNITS[unit] if len(digits) < 20 else _MAX_DISK + 1
+    if size > _MAX_DISK:
+        raise UriError(f"{source!r}: {text} is too large")
+    return size
+
+
+def _raw_values(uri: Uri, name: str) -> Sequence[str]:
+    """Return the values of an option before percent escapes are undone."""
+    _, _, query = uri.text.partition("?")
+    pairs = (part.partition("=") for part in query.split("&"))
+    return [value for key, _, value in pairs if unquote(key) == name]

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that a software IOP runs in: `python -m i2o.iop_emulator.process_main`.
+
+Started by `process_port`, never by hand. It serves until the host closes its end of the socket.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+
+from i2o.clock import SYSTEM_CLOCK
+from i2o.errors import I2OError
+from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.options import EmuOptions
+from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.transport.process_unit import DeviceHalf
+from i2o.transport.uri import Uri
+
+READY = b"ready"
+
+
+def main(arguments: list[str]) -> int:
+    """Make the IOP that a URI names, say so, and serve it.
+
+    Args:
+        arguments: the URI, the socket's and the shared memory's descriptor.
+
+    Returns:
+        0 when the host has closed its end, 1 if the IOP could not be made.
+    """
+    text, end_fd, memory_fd = arguments
+    with socket.socket(fileno=int(end_fd)) as end:
+        try:
+            iop, unit = make(text, end, int(memory_fd))
+        except I2OError as error:
+            remedy = getattr(error, "remedy", "")
+            reason = getattr(error, "reason", str(error))
+            end.send(f"{reason}\0{remedy}".encode())
+            return 1
+        try:
+            serve(iop, unit, end)
+        finally:
+            iop.close()
+            unit.close()
+    return 0
+
+
+def make(text: str, end: socket.socket, memory_fd: int) -> tuple[SoftIop, DeviceHalf]:
+    """Make an IOP and the device half of its queue pair, and tell the host that they are ready.
+
+    Raises:
+        UriError, TransportUnavailable: see `EmuOptions`.
+    """
+    options = EmuOptions.from_uri(Uri.parse(text))
+    faults = options.read_faults()
+    disks = options.open_disks()
+    end.send(READY)
+    complaints = Complaints()
+    unit = DeviceHalf(
+        end,
+        memory_fd,
+        frame_count=options.frames,
+        frame_size=options.frame_size,
+        on_misuse=complaints.add,
+    )
+    return SoftIop(unit, options.iop, disks, faults, complaints=complaints), unit
+
+
+def serve(iop: SoftIop, unit: DeviceHalf, end: socket.socket) -> None:
+    """Run an IOP until the host is gone."""
+    poller = select.poll()
+    while unit.drain():
+        if unit.take_power_cycle():
+            iop.power_cycle()
+        deadline_ns = iop.run(RUN_BUDGET, SYSTEM_CLOCK.monotonic_ns())
+        unit.flush()
+        if iop.work_pending:
+            continue
+        poller.register(end, select.POLLIN | (select.POLLOUT if unit.has_outbox else 0))
+        timeout_ms = None
+        if deadline_ns is not None:
+            timeout_ms = max(0.0, (deadline_ns - SYSTEM_CLOCK.monotonic_ns()) / 1e6)
+        poller.poll(timeout_ms)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that are not answered at once: later by the clock, step by step, or on an event.
+
+Every entry belongs to a request, so that UtilAbort, a device reset or IopClear can take it back.
+Nothing here waits: `SoftIop.run` is told the time and asks what is due.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from i2o.iop_emulator.request import Request
+
+Job = Iterator[bytes | None]
+"""A long operation: every step may give a reply, the last one gives the final reply."""
+
+
+class Scheduler:
+    """What an IOP still has to do without being asked again."""
+
+    def __init__(self) -> None:
+        self._timers: list[tuple[int, int, Request, Callable[[Request], None]]] = []
+        self._numbers = count()
+        self._jobs: deque[tuple[Request, Job]] = deque()
+        self._parked: list[Request] = []
+
+    def at(self, due_ns: int, request: Request, action: Callable[[Request], None]) -> None:
+        """Call `action(request)` when the time has come."""
+        heapq.heappush(self._timers, (due_ns, next(self._numbers), request, action))
+
+    def start(self, request: Request, job: Job) -> None:
+        """Begin a long operation; its steps run between other requests."""
+        self._jobs.append((request, job))
+
+    def park(self, request: Request) -> None:
+        """Keep a request until somebody takes it back."""
+        self._parked.append(request)
+
+    @property
+    def parked(self) -> tuple[Request, ...]:
+        """Requests that wait for an event."""
+        return tuple(self._parked)
+
+    def unpark(self, request: Request) -> None:
+        """Take a parked request back."""
+        self._parked.remove(request)
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether a step could be made now."""
+        return bool(self._jobs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether neither time nor another step would bring anything; parked requests aside."""
+        return not self._timers and not self._jobs
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next timer ends, or None."""
+        return self._timers[0][0] if self._timers else None
+
+    def run_due(self, now_ns: int) -> int:
+        """Run every timer that has ended; return how many."""
+        done = 0
+        while self._timers and self._timers[0][0] <= now_ns:
+            _, _, request, action = heapq.heappop(self._timers)
+            action(request)
+            done += 1
+        return done
+
+    def step(self, send: Callable[[bytes], None]) -> None:
+        """Make one step of the oldest job."""
+        _, job = self._jobs[0]
+        try:
+            reply = next(job)
+        except StopIteration:
+            self._jobs.popleft()
+            return
+        if reply is not None:
+            send(reply)
+
+    def any(self, matches: Callable[[Request], bool]) -> bool:
+        """Whether any request that is not answered yet matches."""
+        return (
+            any(matches(entry[2]) for entry in self._timers)
+            or any(matches(request) for request, _ in self._jobs)
+            or any(map(matches, self._parked))
+        )
+
+    def take_back(self, matches: Callable[[Request], bool]) -> list[Request]:
+        """Remove every request that matches, and return them oldest kind first."""
+        taken = [entry[2] for entry in sorted(self._timers) if matches(entry[2])]
+        if taken:
+            self._timers = [entry for entry in self._timers if not matches(entry[2])]
+            heapq.heapify(self._timers)
+        for request, job in tuple(self._jobs):
+            if matches(request):
+                taken.append(request)
+                self._jobs.remove((request, job))
+        for request in self.parked:
+            if matches(request):
+                taken.append(request)
+                self._parked.remove(request)
+        return taken
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._timers.clear()
+        self._jobs.clear()
+        self._parked.clear()

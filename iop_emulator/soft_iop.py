@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An IOP made of software: it has no thread, no file and no clock of its own.
+
+`SoftIop.run` is told the time, serves what is posted, and says when it wants to be run again. A
+request is checked, copied and its frame given back before it is served. Replies wait in order
+when no reply frame is free, and requests wait when too many replies do.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from i2o.errors import RemoteFrameError
+from i2o.frames.executive import ExecutiveEvent
+from i2o.frames.functions import Function
+from i2o.frames.header import ReqStatus
+from i2o.frames.tables import IopState
+from i2o.iop_emulator.block_store import BlockStore
+from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.counters import Counters
+from i2o.iop_emulator.ddm.base import Ddm
+from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.events import EventBook
+from i2o.iop_emulator.executive import Executive
+from i2o.iop_emulator.faults import FaultPlan, Rule
+from i2o.iop_emulator.frame_check import frame_failure
+from i2o.iop_emulator.lct import Lct
+from i2o.iop_emulator.options import IopOptions
+from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
+from i2o.iop_emulator.request import Request, fail_reply
+from i2o.iop_emulator.scheduler import Scheduler
+from i2o.transport.device_unit import DeviceUnit
+
+DDM_TID: Final = 0x008
+FIRST_DISK_TID: Final = 0x010
+RUN_BUDGET: Final = 64
+
+_LOG: Final = logging.getLogger(__name__)
+_read_header = struct.Struct("<HHI").unpack_from
+_NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
+_UNANSWERED: Final = frozenset(
+    {
+        Function.UTIL_NOP.value,
+        Function.EXEC_STATUS_GET.value,
+        Function.EXEC_IOP_RESET.value,
+        Function.EXEC_OUTBOUND_INIT.value,
+    }
+)
+"""Functions without a reply frame: they are served before OutboundInit, and when replies are
+stuck."""
+
+
+class SoftIop:
+    """One IOP.
+
+    Args:
+        unit: the device half of its queue pair.
+        options: how it presents itself.
+        disks: what its block devices keep their blocks in, in TID order.
+        faults: how it misbehaves.
+        complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
+
+    Attributes:
+        complaints: what the driver did wrong.
+        counters: what went through.
+        events: who wants to hear of what.
+        lct: its devices.
+        replies: replies on their way out.
+        scheduler: requests that are not answered yet.
+        state: its state.
+    """
+
+    def __init__(
+        self,
+        unit: DeviceUnit,
+        options: IopOptions | None = None,
+        disks: Sequence[BlockStore] = (),
+        faults: FaultPlan | None = None,
+        *,
+        complaints: Complaints | None = None,
+    ) -> None:
+        self.unit, self.dma = unit, unit.dma
+        self._recycle = unit.recycle
+        self.options = options if options is not None else IopOptions()
+        self.faults = faults
+        self.complaints = complaints if complaints is not None else Complaints()
+        self.counters = Counters()
+        self.scheduler = Scheduler()
+        self.replies = ReplyQueue(unit, self.counters, self.complain, self.options.backlog)
+        self.events = EventBook(self.replies.send_event)
+        self.lct = Lct()
+        self._devices = self.lct.devices
+        self.page_size = 4096
+        self.state = IopState.INITIALIZING
+        self._stuck: deque[tuple[int, bytes]] = deque()
+        self._begin_ns: int | None = None
+        self._stalled_until_ns = 0
+        self._is_closed = False
+        self._closed_until_ns: int | None = 0  # the inbound port; None: for good
+        self._has_replies = False
+        self._is_halted = False  # by a fault, in the middle of a run
+        self._is_calm = False  # the last run left nothing that time alone would bring back
+        self._now_ns = 0
+        self._changes = 0
+        self.executive = Executive(self)
+        self.lct.add(self.executive)
+        self.lct.add(
+            Ddm(
+                self,
+                DDM_TID,
+                name="file disks",
+                organization_id=self.options.organization_id,
+            )
+        )
+        for store in disks:
+            self._add_device(store)
+        self.state = IopState.RESET
+
+    # --- running -------------------------------------------------------------------------------
+
+    def run(self, budget: int, now_ns: int) -> int | None:
+        """Serve posted requests and everything that is due.
+
+        Args:
+            budget: requests and steps of long operations at most.
+            now_ns: the time.
+
+        Returns:
+            When to run again although nothing is posted, or None. A time that has passed means
+            that work is left.
+        """
+        self._now_ns = now_ns
+        if self._begin_ns is None:
+            self._begin_ns = now_ns
+        if self._is_dead:
+            return None
+        scheduler = self.scheduler
+        if self.faults is not None or self._closed_until_ns != 0:
+            self._open_or_close()
+        if now_ns < self._stalled_until_ns:
+            return self._stalled_until_ns
+        self._is_halted = False
+        due = scheduler.next_due_ns
+        if due is not None and due <= now_ns:
+            self.counters.timers += scheduler.run_due(now_ns)
+        replies = self.replies
+        if replies.backlog:
+            replies.flush()
+        serve, fetch = self._serve, self.unit.fetch
+        while budget > 0:
+            if self._stuck and not replies.is_congested:
+                mfa, frame = self._stuck.popleft()
+            else:
+                posted = fetch()
+                if posted is None:
+                    break
+                mfa, frame = posted
+            budget -= 1
+            serve(mfa, frame, now_ns)
+            if self._is_halted:
+                break
+        while budget > 0 and scheduler.has_jobs and not (replies.is_congested or self._is_halted):
+            budget -= 1
+            self._changes += 1
+            scheduler.step(self.send)
+        self._is_calm = (
+            budget > 0
+            and scheduler.is_empty
+            and self.faults is None
+            and not (self._closed_until_ns or self._stuck or self._is_halted)
+        )
+        return None if self._is_calm and not self.replies.backlog else self.next_deadline_ns(now_ns)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether `run` has nothing to do, now or later, until a request is posted."""
+        return self._is_calm and not self.replies.backlog
+
+    @property
+    def work_pending(self) -> bool:
+        """Whether `run` would find something to do without time passing."""
+        if self._is_dead or self._now_ns < self._stalled_until_ns:
+            return False
+        return bool(
+            self.unit.posted_inbound()
+            or (self.replies.backlog and self.unit.idle_outbound())
+            or (not self.replies.is_congested and (self._stuck or self.scheduler.has_jobs))
+        )
+
+    @property
+    def _is_dead(self) -> bool:
+        return self.state is IopState.FAULTED
+
+    @property
+    def activity(self) -> int:
+        """A number that changes whenever `run` does something."""
+        counters = self.counters
+        return (
+            self._changes
+            + counters.requests
+            + counters.replies
+            + counters.timers
+            + counters.dropped
+            + counters.bad_requests
+            + counters.faults
+        )
+
+    def next_deadline_ns(self, now_ns: int) -> int | None:
+        """Return when `run` has something to do although nothing happens, or None."""
+        if self._is_dead:
+            return None
+        if now_ns < self._stalled_until_ns:
+            times = [self._stalled_until_ns]
+        elif self.work_pending:
+            times = [now_ns]
+        else:
+            due = self.scheduler.next_due_ns
+            times = [] if due is None else [due]
+        if self._closed_until_ns:
+            times.append(self._closed_until_ns)
+        if self.faults is not None:
+            _, edge = self.faults.starvation(self._elapsed_ns)
+            if edge is not None:
+                times.append((self._begin_ns or 0) + edge)
+        return min(times, default=None)
+
+    @property
+    def _elapsed_ns(self) -> int:
+        """Time since the IOP was made, which fault plans count from."""
+        return self._now_ns - (self._begin_ns or 0)
+
+    def _open_or_close(self) -> None:
+        """Make the inbound port read empty, or end that, as reset and faults demand."""
+        until = self._closed_until_ns
+        if until is not None and until <= self._now_ns:
+            self._closed_until_ns = until = 0
+            if self.state == IopState.INITIALIZING:
+                self.enter(IopState.RESET)
+        is_closed = until != 0
+        if self.faults is not None and not is_closed:
+            is_closed, _ = self.faults.starvation(self._elapsed_ns)
+        if is_closed != self._is_closed:
+            self._is_closed = is_closed
+            self._changes += 1
+            self.unit.starve(is_closed)
+
+    # --- one request ---------------------------------------------------------------------------
+
+    def _serve(self, mfa: int, frame: bytes, now_ns: int) -> None:
+        """Check a request, give its frame back, and do what it asks for."""
+        start, words, route = _read_header(frame)
+        device = self._devices.get(route & 0xFFF)
+        if (
+            device is None
+            or start & _NOT_PLAIN != 1
+            or 0x10 <= start < 0x40
+            or route & 0xFFF000 != 0x001000
+            or 4 * words != len(frame)
+        ):
+            if self._refuse(mfa, frame):
+                return
+            device = self.lct.devices[route & 0xFFF]
+        function = route >> 24
+        if (not self._has_replies or self.replies.is_congested) and function not in _UNANSWERED:
+            self._postpone(mfa, frame, function)
+            return
+        request = Request(frame, route, now_ns)
+        if self.faults is not None:
+            rule = self.faults.decide(request, self._elapsed_ns)
+            if rule is not None:
+                self._misbehave(rule, request, mfa)
+                return
+        self._recycle(mfa)
+        self.counters.requests += 1
+        handler = device.dispatch.get(function)
+        if handler is None:
+            self.replies.send(device.unsupported(request))
+            return
+        try:
+            reply = handler(request)
+        except RemoteFrameError as error:
+            reply = self._malformed(device, request, error)
+        if reply is not None:
+            self.replies.send(reply)
+
+    def _answer(self, request: Request) -> bytes | None:
+        """Let the target serve a request; return its reply, if there is one now."""
+        device = self.lct.devices.get(request.target)
+        if device is None:  # it went away while the request was delayed
+            return request.refuse()
+        handler = device.dispatch.get(request.function, device.unsupported)
+        try:
+            return handler(request)
+        except RemoteFrameError as error:
+            return self._malformed(device, request, error)
+
+    def _malformed(self, device: Ddm, request: Request, error: RemoteFrameError) -> bytes:
+        self.counters.bad_requests += 1
+        return device.malformed(request, error)
+
+    def _refuse(self, mfa: int, frame: bytes) -> bool:
+        """Deal with a frame whose header is not plain; return whether it is dealt with."""
+        failure = frame_failure(frame, self.unit.frame_size, self.lct.devices)
+        if failure is None:
+            return False
+        self.counters.bad_requests += 1
+        self.complain(failure.sentence)
+        if frame[7] == Function.UTIL_NOP or not self._has_replies:
+            self._recycle(mfa)  # a NOP is never answered, and before OutboundInit nothing is
+            return True
+        self._fail(mfa, frame, failure.code)
+        return True
+
+    def _fail(self, mfa: int, frame: bytes, code: int) -> None:
+        """Leave the frame with the host and tell it so."""
+        self.counters.fails += 1
+        self.unit.preserve(mfa)
+        self.replies.send(
+            fail_reply(
+                frame,
+                mfa,
+                code,
+                iop_id=self.executive.iop_id,
+                host_unit_id=self.executive.host_unit_id,
+            )
+        )
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def _misbehave(self, rule: Rule, request: Request, mfa: int) -> None:
+        """Do to a request what a fault plan says."""
+        action = rule.action
+        name = action.name
+        self.counters.faults += 1
+        _LOG.info("fault %s hits function %#04x", name, request.function)
+        if name == "crash":
+            self._is_halted = True
+            self.enter(IopState.FAULTED)
+            return
+        if name == "reset":
+            self.reset()
+            return
+        if name == "fail" and self._has_replies:
+            self._fail(mfa, request.frame, action.code)
+            return
+        self._recycle(mfa)
+        self.counters.requests += 1
+        if name == "delay":
+            self.scheduler.at(self._now_ns + action.duration_ns, request, self._serve_late)
+        elif name == "stall":
+            self._is_halted = True
+            self._stalled_until_ns = self._now_ns + action.duration_ns
+            self.scheduler.at(self._stalled_until_ns, request, self._serve_late)
+        elif name in ("drop", "fail") or (name == "status" and request.function in _UNANSWERED):
+            self.counters.dropped += 1
+        elif name == "status":
+            device = self.lct.devices[request.target]
+            self.replies.send(device.error(request, action.req_status, action.detail))
+        else:
+            self._answer_wrongly(rule, request)
+
+    def _answer_wrongly(self, rule: Rule, request: Request) -> None:
+        """Serve a request, and spoil what follows from it."""
+        if rule.action.name == "starve":
+            self._closed_until_ns = rule.starved_until_ns(self._now_ns, self._elapsed_ns)
+            self._open_or_close()
+        reply = self._answer(request)
+        if reply is None:
+            return
+        if rule.action.name == "corrupt" and self.faults is not None:
+            reply = self.faults.corrupt(reply)
+        self.replies.send(reply)
+        if rule.action.name == "duplicate":
+            self.replies.send(reply)
+
+    def _serve_late(self, request: Request) -> None:
+        reply = self._answer(request)
+        if reply is not None:
+            self.replies.send(reply)
+
+    def _postpone(self, mfa: int, frame: bytes, function: int) -> None:
+        """Keep a request whose reply could not go out, or drop it if it never can."""
+        if self._has_replies:
+            self._stuck.append((mfa, frame))
+            return
+        self._recycle(mfa)
+        self.counters.dropped += 1
+        self.complain(
+            f"function {function:#04x} was sent before OutboundInit: there is no reply frame to "
+            "answer it with, it is dropped"
+        )
+
+    # --- what devices may ask for --------------------------------------------------------------
+
+    def send(self, reply: bytes) -> None:
+        """Send a reply, or keep it until a reply frame is free."""
+        self.replies.send(reply)
+
+    def complain(self, sentence: str) -> None:
+        """Tell the driver's author what was wrong."""
+        self.complaints.add(sentence)
+
+    # --- life cycle ----------------------------------------------------------------------------
+
+    def enter(self, state: IopState) -> None:
+        """Change the state."""
+        self.state = state
+
+    def power_cycle(self) -> None:
+        """Lose everything, even what a crash left; come back in RESET at once."""
+        self.reset()
+
+    def reset(self, *, hold_ns: int = 0) -> None:
+        """Lose everything the host set up and go to RESET.
+
+        Queues, backlog, delayed requests, claims, locks and event registrations are gone; every
+        inbound frame is free again. Nothing that was going on is ever answered.
+
+        Args:
+            hold_ns: how long the inbound port stays empty afterwards.
+        """
+        self._is_calm = False
+        self._forget_requests()
+        self.unit.drop_replies()
+        self._has_replies = False
+        self._stalled_until_ns = 0
+        self.replies.frame_size, self.page_size = 4 * DEFAULT_REPLY_WORDS, 4096
+        self.events.clear()
+        for device in self.lct:
+            device.reset_state()
+        self.lct.reset()
+        self._closed_until_ns = self._now_ns + hold_ns if hold_ns else 0
+        self.enter(IopState.INITIALIZING if hold_ns else IopState.RESET)
+        self._open_or_close()
+        self.unit.refill()
+
+    def init_outbound(self, words: int, page_size: int) -> None:
+        """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
+        self._forget_requests()
+        self.unit.drop_replies()
+        self.events.clear()
+        self._has_replies = True
+        self.replies.frame_size, self.page_size = 4 * words, page_size
+        self.enter(IopState.HOLD)
+
+    def clear(self) -> None:
+        """Answer what is going on as aborted, end claims and registrations, go to HOLD."""
+        for request in self.scheduler.take_back(lambda request: True):
+            self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
+        self.events.clear()
+        for device in self.lct:
+            device.reset_state()
+        self.enter(IopState.HOLD)
+
+    def _forget_requests(self) -> None:
+        self.scheduler.clear()
+        self.replies.clear()
+        while self._stuck:
+            self._recycle(self._stuck.popleft()[0])
+
+    # --- devices -------------------------------------------------------------------------------
+
+    def add_disk(self, store: BlockStore) -> int:
+        """Plug a disk in: the LCT changes, and whoever waits for that is told.
+
+        Args:
+            store: its blocks.
+
+        Returns:
+            Its TID.
+        """
+        self.lct.changed()
+        device = self._add_device(store)
+        self._tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
+        return device.tid
+
+    def remove_disk(self, tid: int) -> BlockStore:
+        """Pull a disk out: its requests are answered as aborted, and the LCT changes.
+
+        Args:
+            tid: its TID.
+
+        Returns:
+            Its blocks, which are the caller's to close.
+
+        Raises:
+            KeyError: no disk has that TID.
+        """
+        device = self.lct.devices[tid]
+        if not isinstance(device, BlockDevice):
+            raise KeyError(tid)
+        device.abort_requests(
+            lambda request: request.target == tid, ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER
+        )
+        self.events.forget(tid)
+        self.lct.remove(tid)
+        self.lct.changed()
+        self._tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
+        return device.store
+
+    @property
+    def disks(self) -> tuple[BlockStore, ...]:
+        """The blocks of every disk, in TID order."""
+        return tuple(device.store for device in self.lct if isinstance(device, BlockDevice))
+
+    def close(self) -> None:
+        """Close every disk."""
+        for store in self.disks:
+            store.close()
+
+    def _add_device(self, store: BlockStore) -> BlockDevice:
+        device = BlockDevice(
+            self,
+            self.lct.free_tid(FIRST_DISK_TID),
+            store,
+            parent_tid=DDM_TID,
+            organization_id=self.options.organization_id,
+        )
+        self.lct.add(device)
+        return device
+
+    def _tell_lct_change(self, event: ExecutiveEvent, device: BlockDevice) -> None:
+        self.executive.lct_changed()
+        self.events.post(self.executive.tid, event, device.lct_entry())
