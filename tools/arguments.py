@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sub-commands share on their command lines: options, numbers, sizes, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final, NoReturn, TypeAlias
+
+from i2o.errors import I2OError
+
+SubParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+DEFAULT_IOP: Final = "emu:"
+_UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_MAX_SIZE: Final = 1 << 63
+
+
+class UsageError(I2OError):
+    """The command line asks for something that cannot be: exit code 2.
+
+    Args:
+        message: what is wrong, in one line.
+        remedy: what to write instead.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message + (f" ({remedy})" if remedy else ""))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, raised as UsageError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError in place of printing the usage."""
+        raise UsageError(message, remedy=f"see {self.prog} --help")
+
+
+def add_iop(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add -i/--iop; with `several` it may be repeated and `args.iop` is a list or None."""
+    help_text = f"which IOP (default: {DEFAULT_IOP}, a software IOP with a disk in memory)"
+    if several:
+        parser.add_argument("-i", "--iop", metavar="URI", action="append", help=help_text)
+    else:
+        parser.add_argument("-i", "--iop", metavar="URI", default=DEFAULT_IOP, help=help_text)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add --progress."""
+    parser.add_argument(
+        "--progress",
+        action="store_true",
+        help="show the progress bar even if stderr is not a terminal",
+    )
+
+
+def number(text: str) -> int:
+    """Read a whole number that is not negative: decimal, or 0x… for hexadecimal."""
+    try:
+        # int("010", 0) is an error; people who write it mean ten
+        value = int(text, 10 if text.isdecimal() else 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number (write 16 or 0x10)") from None
+    if not 0 <= value < _MAX_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and {_MAX_SIZE - 1}")
+    return value
+
+
+def tid(text: str) -> int:
+    """Read a TID: a number of 12 bits."""
+    value = number(text)
+    if value > 0xFFF:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TID: those end at 0xfff")
+    return value
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: a number, with K, M, G or T behind it for powers of 1024."""
+    digits = text.strip()
+    for suffix in ("iB", "B"):
+        if len(digits) > len(suffix) and digits[-len(suffix) - 1].upper() in _UNITS:
+            digits = digits.removesuffix(suffix)
+    unit = ""
+    if not digits.lower().startswith("0x") and digits[-1:].upper() in ("K", "M", "G", "T"):
+        digits, unit = digits[:-1], digits[-1].upper()
+    try:
+        value = number(digits) << _UNITS[unit]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size (write bytes, or for example 64M)"
+        ) from None
+    if value >= _MAX_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large")
+    return value
