@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test gets: a check for leaks, hypothesis profiles, and skips that count in CI."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("dev", deadline=None, print_blob=True)
+settings.register_profile(
+    "ci", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+STRICT = os.environ.get("I2O_TESTS_STRICT") == "1"
+"""Skipping fails: set where everything that a test may need is installed."""
+
+_PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a file descriptor or an `i2o-` thread behind."""
+    files, threads = _open_files(), set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + _PATIENCE_S
+    while left := _left_behind(files, threads):
+        gc.collect()
+        if time.monotonic() >= deadline:
+            pytest.fail(f"left behind: {', '.join(left)}", pytrace=False)
+        time.sleep(0.01)
+
+
+def _left_behind(files: dict[int, str], threads: set[threading.Thread]) -> list[str]:
+    left = [
+        f"file descriptor {number} ({target})"
+        for number, target in _open_files().items()
+        if files.get(number) != target
+    ]
+    left += [
+        f"thread {thread.name}"
+        for thread in threading.enumerate()
+        if thread not in threads and thread.name.startswith("i2o-")
+    ]
+    return left
+
+
+def _open_files() -> dict[int, str]:
+    """Return what each descriptor of this process is open on."""
+    files = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            files[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # the descriptor that listed the folder
+    return files
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[pytest.TestReport]:
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        _fail(report, item.nodeid)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[pytest.CollectReport]:
+    report = yield
+    if STRICT and report.skipped:
+        _fail(report, collector.nodeid)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport, what: str) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{what} was skipped although I2O_TESTS_STRICT=1: {reason}"
