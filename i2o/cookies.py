@@ -30,15 +30,20 @@ class Registration(NamedTuple):
     cookies: tuple[int, ...]
 
 
+def context_bytes(cookie: int) -> bytes:
+    """Return a cookie as it stands in InitiatorContext."""
+    return cookie.to_bytes(4, "little")
+
+
 class CookieTable:
     """Cookies in use. A freed cookie's number is not used again for a long time."""
 
     def __init__(self) -> None:
-        self._callbacks: dict[int, Callback] = {}
+        self._callbacks: dict[bytes, Callback] = {}  # by the cookie as it stands in a frame
         self._registrations: dict[int, tuple[int, ...]] = {}
         self._next = _FIRST_COOKIE
         self.find = self._callbacks.get
-        """Return the callback of a cookie, or None."""
+        """Return the callback of a cookie, given as InitiatorContext's four bytes, or None."""
 
     def register(self, callbacks: Sequence[Callback]) -> Registration:
         """Give each callback a cookie.
@@ -56,7 +61,7 @@ class CookieTable:
             raise OutOfFrames(f"{MAX_REGISTRATIONS} OSMs are registered already")
         base = self._free_range(len(callbacks))
         cookies = tuple(range(base, base + len(callbacks)))
-        self._callbacks.update(zip(cookies, callbacks, strict=True))
+        self._callbacks.update(zip(map(context_bytes, cookies), callbacks, strict=True))
         self._registrations[base] = cookies
         return Registration(base, cookies)
 
@@ -70,7 +75,7 @@ class CookieTable:
         if cookies is None:
             raise InvalidArgument(f"{base_cookie!r} is no base cookie of a registered OSM")
         for cookie in cookies:
-            del self._callbacks[cookie]
+            del self._callbacks[context_bytes(cookie)]
         return cookies
 
     def _free_range(self, count: int) -> int:
@@ -79,7 +84,7 @@ class CookieTable:
             base = _FIRST_COOKIE
         index = base
         while index < base + count:
-            if index in self._callbacks:
+            if context_bytes(index) in self._callbacks:
                 base = index + 1
             index += 1
         self._next = base + count

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from i2o.errors import InvalidArgument
 from i2o.frames.functions import Function
@@ -38,14 +39,19 @@ _NO_TRANSACTION_CONTEXT: Final = frozenset(
 )
 
 RequestKey = bytes
-"""Words 1 to 3 of a request as they stand in the frame: TIDs, function and both contexts."""
+"""What a reply repeats of its request, and what tells requests apart: words 1 to 3 as they stand in
+the frame (TIDs, function and both contexts). Byte 3 is the function, bytes 4 to 7 the cookie."""
+
+SPECIAL: Final = UNANSWERED | {EVENT_REGISTER} | _NO_TRANSACTION_CONTEXT
+"""Functions that are not simply answered once, with both contexts repeated."""
+
+read_head = struct.Struct("<xBH12s").unpack_from
+"""Read (MsgFlags, MessageSize in words, words 1 to 3) of any frame: all that dispatch looks at."""
 
 
-def request_key(frame: bytes | bytearray | memoryview) -> RequestKey:
-    """Return what a reply repeats of its request, and what tells requests apart."""
-    if frame[7] in _NO_TRANSACTION_CONTEXT:
-        return bytes(frame[4:12]) + bytes(4)
-    return bytes(frame[4:16])
+def settled_key(key: RequestKey) -> RequestKey:
+    """Return the key to keep books by: word 3 of a LAN message is no transaction context."""
+    return key[:8] + bytes(4) if key[3] in _NO_TRANSACTION_CONTEXT else key
 
 
 @dataclass(slots=True)
@@ -73,22 +79,12 @@ class Counters:
     """Replies freed by the layer because the callback raised before it did."""
 
 
-class HeldRequest(NamedTuple):
-    """A request frame in an OSM's hands."""
+HeldRequest = tuple[RequestFrame, int]
+"""A request frame in an OSM's hands, and the real inbound frame behind it (EMPTY_MFA: none)."""
 
-    frame: RequestFrame
-    mfa: int
-    """The real inbound frame behind it, or EMPTY_MFA for system memory."""
-
-
-class HeldReply(NamedTuple):
-    """A reply frame in an OSM's hands."""
-
-    frame: ReplyFrame
-    mfa: int
-    """The outbound frame to release, or EMPTY_MFA for a synthesised reply."""
-    preserved_mfa: int
-    """The inbound frame to turn into a NOP, or EMPTY_MFA."""
+HeldReply = tuple[ReplyFrame, int, int]
+"""A reply frame in an OSM's hands, the outbound frame to release (EMPTY_MFA for a synthesised
+reply) and the inbound frame to turn into a NOP (EMPTY_MFA: none)."""
 
 
 class IopEntry:
@@ -119,7 +115,7 @@ class IopEntry:
         self.with_iop: set[int] = set()
         self.reply_pool: HostBuffer | None = None
         self.reply_frames: frozenset[int] = frozenset()
-        self.outstanding: dict[RequestKey, int] = {}
+        self.outstanding: dict[RequestKey, int] = {}  # how many final replies are owed
         self.event_registrations: set[RequestKey] = set()
         self.saved_requests: dict[int, bytes] = {}
         self.result: BringUpResult | None = None
@@ -160,12 +156,10 @@ class IopEntry:
         """
         with self.lock:
             for index, request in tuple(self.held_requests.items()):
-                self.held_requests[index] = request._replace(mfa=EMPTY_MFA)
-            for index, reply in tuple(self.held_replies.items()):
-                kept = (
-                    reply.preserved_mfa if reply.preserved_mfa in self.saved_requests else EMPTY_MFA
-                )
-                self.held_replies[index] = reply._replace(mfa=EMPTY_MFA, preserved_mfa=kept)
+                self.held_requests[index] = (request[0], EMPTY_MFA)
+            for index, (reply, _, preserved) in tuple(self.held_replies.items()):
+                kept = preserved if preserved in self.saved_requests else EMPTY_MFA
+                self.held_replies[index] = (reply, EMPTY_MFA, kept)
             self.with_iop.clear()
             self.reply_frames = frozenset()
             pool, self.reply_pool = self.reply_pool, None
@@ -173,29 +167,29 @@ class IopEntry:
                 pool.free()
 
     def expect(self, key: RequestKey) -> None:
-        """Note that a final reply is owed."""
+        """Note that a final reply is owed, or events."""
         function = key[3]
-        if function in UNANSWERED:
-            return
         if function == EVENT_REGISTER:
             self.event_registrations.add(key)
-        else:
+        elif function not in UNANSWERED:
+            key = settled_key(key)
             self.outstanding[key] = self.outstanding.get(key, 0) + 1
 
     def settle(self, key: RequestKey) -> bool:
-        """Note that a final reply came; False when none was owed."""
-        owed = self.outstanding.get(key)
-        if owed is None:
-            return False
-        if owed == 1:
-            del self.outstanding[key]
-        else:
-            self.outstanding[key] = owed - 1
-        return True
+        """Note that the final reply came, or that none will; False when none was owed."""
+        if key[3] == EVENT_REGISTER:
+            owed = key in self.event_registrations
+            self.event_registrations.discard(key)
+            return owed
+        key = settled_key(key)
+        count = self.outstanding.pop(key, 0)
+        if count > 1:
+            self.outstanding[key] = count - 1
+        return count > 0
 
     def is_expected(self, key: RequestKey) -> bool:
         """Whether a reply or event with these words has somebody waiting."""
-        return key in self.outstanding or key in self.event_registrations
+        return settled_key(key) in self.outstanding or key in self.event_registrations
 
     def key_of_failed(self, reply: ReplyFrame, preserved_mfa: int) -> RequestKey | None:
         """Find the request that a FAIL reply is about.
@@ -204,11 +198,10 @@ class IopEntry:
         one, the request is known only if no other shares TIDs, function and initiator context.
         """
         if preserved_mfa != EMPTY_MFA:
-            header = self.port.read_inbound(preserved_mfa, 16)
-            key = request_key(header)
-            if key in self.outstanding or key in self.event_registrations:
+            key = self.port.read_inbound(preserved_mfa, 16)[4:]
+            if self.is_expected(key):
                 return key
-        exact = request_key(reply)
+        exact = bytes(reply[4:16])
         if self.is_expected(exact):
             return exact
         prefix = exact[:8]
@@ -239,28 +232,30 @@ LAST_FLAG: Final = int(MsgFlags.LAST)
 FAIL_FLAG: Final = int(MsgFlags.FAIL)
 
 
-@dataclass(slots=True)
 class IopTable:
     """All registered IOPs, by number. Numbers are never used twice."""
 
-    _entries: dict[int, IopEntry] = field(default_factory=dict)
-    _next: int = 0
+    def __init__(self) -> None:
+        self._entries: dict[int, IopEntry] = {}
+        self._next = 0
+        self.all: tuple[IopEntry, ...] = ()
+        """Every registered IOP, by number."""
+        self.find = self._entries.get
+        """Return an IOP, or None."""
 
     def add(self, port: Port, *, frames_from_fifo: bool) -> IopEntry:
         """Register an IOP and give it the next number."""
         number = self._next
         self._next += 1
         entry = IopEntry(number, _FIRST_KEY + number, port, frames_from_fifo=frames_from_fifo)
-        self._entries = {**self._entries, number: entry}  # readers in other threads see all or none
+        self._entries[number] = entry
+        self.all = tuple(self._entries.values())
         return entry
 
     def remove(self, number: int) -> None:
         """Forget an IOP."""
-        self._entries = {key: entry for key, entry in self._entries.items() if key != number}
-
-    def find(self, number: int) -> IopEntry | None:
-        """Return an IOP, or None."""
-        return self._entries.get(number)
+        del self._entries[number]
+        self.all = tuple(self._entries.values())
 
     def entry(self, number: int) -> IopEntry:
         """Return an IOP.
@@ -275,7 +270,7 @@ class IopTable:
         return entry
 
     def __iter__(self) -> Iterator[IopEntry]:
-        return iter(tuple(self._entries.values()))
+        return iter(self.all)
 
     def __len__(self) -> int:
         return len(self._entries)

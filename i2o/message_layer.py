@@ -24,7 +24,7 @@ from typing import Literal
 from i2o import bring_up, waits
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.cookies import Callback, CookieTable, Registration
+from i2o.cookies import Callback, CookieTable, Registration, context_bytes
 from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
 from i2o.frames.header import (
     EMPTY_MFA,
@@ -38,12 +38,12 @@ from i2o.iop_table import (
     FAIL_FLAG,
     LAST_FLAG,
     REPLY_FLAG,
+    SPECIAL,
     Counters,
     HeldReply,
-    HeldRequest,
     IopEntry,
     IopTable,
-    request_key,
+    read_head,
 )
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
 from i2o.resources import BringUpResult
@@ -58,6 +58,7 @@ FrameSource = Literal["memory", "fifo"]
 I2O_FRAMESIZE_FORCE = 1
 """Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
 
+_KIND, _FINAL = REPLY_FLAG | LAST_FLAG | FAIL_FLAG, REPLY_FLAG | LAST_FLAG
 _MIN_MESSAGE = 12  # a NOP: header words 0 to 2
 _ROUND = 64  # replies dispatched between two looks at the clock
 _WAIT_SLICE_S = 0.1  # how long a port is waited on before the predicate is looked at again
@@ -78,7 +79,7 @@ class MessageLayer(Closing):
         self.clock, self.hz, self.debug = clock, hz, debug
         self._iops = IopTable()
         self._cookies = CookieTable()
-        self._dispatching = threading.local()
+        self._dispatching: set[int] = set()  # idents of threads that run callbacks
         self._progress = threading.Condition()
         self._pollers = 0
         self._progress_count = 0
@@ -110,7 +111,7 @@ class MessageLayer(Closing):
             InvalidArgument: no OSM has that base cookie.
         """
         gone = self._cookies.deregister(base_cookie)
-        contexts = {cookie.to_bytes(4, "little") for cookie in gone}
+        contexts = set(map(context_bytes, gone))
         for entry in self._iops:
             with entry.lock:
                 entry.event_registrations = {
@@ -278,8 +279,8 @@ class MessageLayer(Closing):
             InvalidArgument: unknown IOP, reserved flag bits.
             OutOfFrames: no real frame came free in time.
         """
-        if flags & ~I2OTRANS_SLEEP or wait_ticks < 0:
-            waits.check_flags(wait_ticks, flags)
+        if flags or wait_ticks:
+            self._check_wait(wait_ticks, flags)
         entry = self._iops.find(iop) or self._iops.entry(iop)
         mfa = EMPTY_MFA
         if entry.closing:
@@ -287,7 +288,7 @@ class MessageLayer(Closing):
         if entry.frames_from_fifo:
             mfa = self._take_frame(entry, waits.ticks_to_us(wait_ticks, self.hz), flags)
         frame = RequestFrame(entry.inbound_size)
-        entry.held_requests[id(frame)] = HeldRequest(frame, mfa)
+        entry.held_requests[id(frame)] = (frame, mfa)
         return frame
 
     def free_request(self, iop: int, frame: RequestFrame) -> None:
@@ -301,9 +302,9 @@ class MessageLayer(Closing):
         if held is None:
             entry.counters.bad_frees += 1
             raise InvalidArgument(f"the frame is not held on IOP {iop}: freed, sent or another's")
-        if held.mfa != EMPTY_MFA:
+        if held[1] != EMPTY_MFA:
             with entry.lock:
-                entry.post_nop(held.mfa)
+                entry.post_nop(held[1])
 
     def send(
         self, iop: int, frame: RequestFrame, wait_us: int = 0, flags: int = I2OTRANS_NOSLEEP
@@ -321,34 +322,31 @@ class MessageLayer(Closing):
                 MessageSize that is no frame's. The frame stays the caller's.
             OutOfFrames: no inbound frame came free in time. The frame stays the caller's.
         """
-        if flags & ~I2OTRANS_SLEEP or wait_us < 0:
-            waits.check_flags(wait_us, flags)
+        if flags or wait_us:
+            self._check_wait(wait_us, flags)
         entry = self._iops.find(iop) or self._iops.entry(iop)
         held = entry.held_requests.get(id(frame))
         if held is None:
             raise InvalidArgument(f"the frame is not held on IOP {iop}: freed, sent or another's")
-        size = (frame[2] | frame[3] << 8) << 2
+        _, words, key = read_head(frame)
+        size = words << 2
         if not _MIN_MESSAGE <= size <= len(frame) or size > entry.inbound_size:
             raise InvalidArgument(
-                f"MessageSize {size // 4} words: expected 3 to {entry.inbound_size // 4}"
+                f"MessageSize {words} words: expected 3 to {entry.inbound_size // 4}"
             )
-        key = request_key(frame)
-        mfa = held.mfa
-        if mfa == EMPTY_MFA:
-            mfa = self._take_frame(entry, wait_us, flags)
+        mfa = held[1]
+        message = frame[:size]
         with entry.lock:
-            entry.expect(key)
-            port = entry.port
-            try:
-                port.write(mfa, memoryview(frame)[:size])
-                entry.with_iop.add(mfa)
-                port.post(mfa)
-            except BaseException:
-                self._unexpect(entry, key)
-                if held.mfa == EMPTY_MFA:
-                    entry.post_nop(mfa)
-                raise
-            entry.counters.requests += 1
+            if mfa == EMPTY_MFA:
+                mfa = entry.port.alloc()
+                if mfa == EMPTY_MFA:
+                    mfa = entry.port.alloc()  # an empty port is read twice
+            if mfa != EMPTY_MFA:
+                self._post(entry, mfa, key, message, is_ours=held[1] == EMPTY_MFA)
+        if mfa == EMPTY_MFA:
+            mfa = self._wait_for_frame(entry, wait_us, flags)
+            with entry.lock:
+                self._post(entry, mfa, key, message, is_ours=True)
         del entry.held_requests[id(frame)]
 
     def free_reply(self, iop: int, reply: ReplyFrame) -> None:
@@ -375,8 +373,8 @@ class MessageLayer(Closing):
             InvalidArgument: no such IOP.
         """
         entry = self._iops.entry(iop)
-        for held in tuple(entry.held_replies.values()):
-            if held.preserved_mfa != mfa or mfa == EMPTY_MFA:
+        for _, _, preserved in tuple(entry.held_replies.values()):
+            if preserved != mfa or mfa == EMPTY_MFA:
                 continue
             saved = entry.saved_requests.get(mfa)
             if saved is not None:
@@ -521,43 +519,66 @@ class MessageLayer(Closing):
         """Dispatch up to `budget` replies, or until the caller has what it waits for."""
         errors: list[Exception] = []
         done = 0
-        for entry in self._iops:
+        for entry in self._iops.all:
             done += self._drain(entry, budget - done, errors, enough)
             if done >= budget:
                 break
-        if done:
+        if done and self._pollers:
             self._note_progress()
         if errors:
             _raise_callback_errors(errors)
         return done
 
     def _in_callback(self) -> bool:
-        return getattr(self._dispatching, "depth", 0) > 0
+        return threading.get_ident() in self._dispatching
 
-    def _take_frame(self, entry: IopEntry, wait_us: int, flags: int) -> int:
-        """Take a real inbound frame by the wait rule, or raise OutOfFrames."""
-        if self.debug and wait_us and flags & I2OTRANS_SLEEP and self._in_callback():
+    def _check_wait(self, wait: int, flags: int) -> None:
+        """Refuse reserved flag bits and, in debug mode, sleeping where callbacks run."""
+        waits.check_flags(wait, flags)
+        if self.debug and wait and flags & I2OTRANS_SLEEP and self._in_callback():
             raise InvalidArgument(
                 "I2OTRANS_SLEEP in a callback: callbacks count as interrupt context"
             )
+
+    def _take_frame(self, entry: IopEntry, wait_us: int, flags: int) -> int:
+        """Take a real inbound frame by the wait rule, or raise OutOfFrames."""
         mfa = entry.alloc()
-        if mfa is None and wait_us:
+        return self._wait_for_frame(entry, wait_us, flags) if mfa is None else mfa
 
-            def again() -> int | None:
-                entry.counters.retries += 1
-                return entry.alloc()
+    def _wait_for_frame(self, entry: IopEntry, wait_us: int, flags: int) -> int:
+        """Retry by the wait rule after the first attempt failed, or raise OutOfFrames."""
 
-            mfa = waits.retry(again, wait_us, flags, self.clock)
+        def again() -> int | None:
+            entry.counters.retries += 1
+            return entry.alloc()
+
+        mfa = waits.retry(again, wait_us, flags, self.clock)
         if mfa is None:
             entry.counters.no_frame += 1
             raise OutOfFrames(f"no inbound frame of IOP {entry.number} came free")
         return mfa
 
-    def _unexpect(self, entry: IopEntry, key: bytes) -> None:
-        if key[3] == EVENT_REGISTER:
-            entry.event_registrations.discard(key)
+    def _post(
+        self, entry: IopEntry, mfa: int, key: bytes, message: bytearray, *, is_ours: bool
+    ) -> None:
+        """Write and post a request, and note what it is owed. The lock is held.
+
+        A frame that was taken for this request (`is_ours`) goes home if the port fails.
+        """
+        if key[3] in SPECIAL:
+            entry.expect(key)
         else:
+            entry.outstanding[key] = entry.outstanding.get(key, 0) + 1
+        try:
+            entry.port.write(mfa, message)
+            entry.with_iop.add(mfa)
+            entry.port.post(mfa)
+        except BaseException:
             entry.settle(key)
+            if is_ours:
+                entry.post_nop(mfa)
+            raise
+        entry.counters.requests += 1
 
     def _drain(
         self,
@@ -568,115 +589,123 @@ class MessageLayer(Closing):
     ) -> int:
         """Dispatch up to `budget` replies of one IOP; an empty port is read twice."""
         done = 0
-        reap = entry.port.reap
-        lock = entry.lock
-        while done < budget:
-            with lock:
-                mfa = reap()
-                if mfa == EMPTY_MFA:
+        reap, lock, number = entry.port.reap, entry.lock, entry.number
+        ident, dispatching = threading.get_ident(), self._dispatching
+        is_outermost = ident not in dispatching
+        dispatching.add(ident)
+        try:
+            while done < budget:
+                with lock:
                     mfa = reap()
                     if mfa == EMPTY_MFA:
-                        break
-                reply, callback, held = self._accept(entry, mfa)
-            done += 1
-            if callback is None:
-                if held is not None:
-                    self._send_home(entry, held)
-                continue
-            self._call(entry, callback, reply, held, errors)
-            if enough is not None and enough():
-                break
+                        mfa = reap()
+                        if mfa == EMPTY_MFA:
+                            break
+                    reply, callback = self._accept(entry, mfa)
+                done += 1
+                if callback is None:
+                    continue
+                try:
+                    callback(number, reply)
+                except BaseException as error:
+                    self._callback_raised(entry, reply, error, errors)
+                if enough is not None and enough():
+                    break
+        finally:
+            if is_outermost:
+                dispatching.discard(ident)
         return done
 
-    def _accept(
-        self, entry: IopEntry, mfa: int
-    ) -> tuple[ReplyFrame, Callback | None, HeldReply | None]:
-        """Copy a reply, find whose it is, and settle the books. The lock is held."""
-        counters = entry.counters
-        if mfa not in entry.reply_frames:
-            counters.malformed += 1
-            logger.warning("IOP %d: reply at %#010x, not one of our frames", entry.number, mfa)
-            return ReplyFrame(), None, None
+    def _accept(self, entry: IopEntry, mfa: int) -> tuple[ReplyFrame, Callback | None]:
+        """Copy a reply, find whose it is, and settle the books. The lock is held.
+
+        A reply that nobody is going to free is sent home here, and has no callback.
+        """
         size = entry.outbound_size
+        if mfa not in entry.reply_frames:
+            entry.counters.malformed += 1
+            logger.warning("IOP %d: reply at %#010x, not one of our frames", entry.number, mfa)
+            return ReplyFrame(), None
         view = entry.port.outbound(mfa, size)
-        words = view[2] | view[3] << 8
+        flags, words, key = read_head(view)
         if words << 2 < size:
             size = words << 2
         reply = ReplyFrame(view[:size])
         preserved = EMPTY_MFA
-        if size < HEADER_SIZE or not reply[1] & REPLY_FLAG:
+        if flags & _KIND == _FINAL and size >= HEADER_SIZE and key[3] not in SPECIAL:
+            owed = entry.outstanding.pop(key, 0)
+            if owed > 1:
+                entry.outstanding[key] = owed - 1
+            is_expected = owed > 0
+            if not is_expected:
+                self._note_unexpected(entry, reply)
+        else:
+            is_expected, preserved = self._accept_unusual(entry, reply, flags)
+        held = (reply, mfa, preserved)
+        callback = None
+        if is_expected:
+            entry.counters.replies += 1
+            callback = self._cookies.find(key[4:8])
+            if callback is None:
+                entry.counters.unknown_cookie += 1
+                logger.info("IOP %d: reply to a cookie nobody has", entry.number)
+        if callback is None:
+            self._send_home(entry, held)
+        else:
+            entry.held_replies[id(reply)] = held
+        return reply, callback
+
+    def _accept_unusual(self, entry: IopEntry, reply: ReplyFrame, flags: int) -> tuple[bool, int]:
+        """Settle the books for anything but the one final reply to an ordinary request.
+
+        Returns:
+            Whether somebody waits for it, and the preserved MFA of a FAIL reply.
+        """
+        counters = entry.counters
+        if len(reply) < HEADER_SIZE or not flags & REPLY_FLAG:
             counters.malformed += 1
-            logger.warning("IOP %d: frame at %#010x is no reply", entry.number, mfa)
-            return reply, None, HeldReply(reply, mfa, preserved)
-        flags = reply[1]
-        key: bytes | None
+            logger.warning("IOP %d: a posted frame is no reply: %s", entry.number, reply.hex())
+            return False, EMPTY_MFA
+        key = bytes(reply[4:16])
+        preserved = EMPTY_MFA
         if flags & FAIL_FLAG:
             counters.fails += 1
             preserved = entry.preserved_frame(reply)
-            key = entry.key_of_failed(reply, preserved)
-            if key is not None:
-                expected = entry.is_expected(key)
-                self._unexpect(entry, key)
-            else:
-                expected = False
+            failed = entry.key_of_failed(reply, preserved)
+            is_expected = failed is not None and entry.settle(failed)
+        elif flags & LAST_FLAG and key[3] != EVENT_REGISTER:
+            is_expected = entry.settle(key)
         else:
-            key = request_key(reply)
-            if reply[7] == EVENT_REGISTER:
-                expected = key in entry.event_registrations
-            elif flags & LAST_FLAG:
-                expected = entry.settle(key)
-            else:
-                expected = key in entry.outstanding
-        held = HeldReply(reply, mfa, preserved)
-        if not expected:
-            counters.unexpected += 1
-            logger.info("IOP %d: unexpected reply %s", entry.number, reply[:HEADER_SIZE].hex())
-            return reply, None, held
-        counters.replies += 1
-        callback = self._cookies.find(int.from_bytes(reply[8:12], "little"))
-        if callback is None:
-            counters.unknown_cookie += 1
-            logger.info("IOP %d: reply to a cookie nobody has", entry.number)
-            return reply, None, held
-        return reply, callback, held
+            is_expected = entry.is_expected(key)
+        if not is_expected:
+            self._note_unexpected(entry, reply)
+        return is_expected, preserved
 
-    def _call(
-        self,
-        entry: IopEntry,
-        callback: Callback,
-        reply: ReplyFrame,
-        held: HeldReply | None,
-        errors: list[Exception],
+    def _note_unexpected(self, entry: IopEntry, reply: ReplyFrame) -> None:
+        entry.counters.unexpected += 1
+        logger.info("IOP %d: unexpected reply %s", entry.number, reply[:HEADER_SIZE].hex())
+
+    def _callback_raised(
+        self, entry: IopEntry, reply: ReplyFrame, error: BaseException, errors: list[Exception]
     ) -> None:
-        """Run a callback; the frame goes home even when it raises."""
-        assert held is not None
-        entry.held_replies[id(reply)] = held
-        context = self._dispatching
-        depth = getattr(context, "depth", 0)
-        context.depth = depth + 1
-        try:
-            callback(entry.number, reply)
-        except BaseException as error:
-            entry.counters.callback_errors += 1
-            still_held = entry.held_replies.pop(id(reply), None)
-            if still_held is not None:
-                entry.counters.auto_freed += 1
-                self._send_home(entry, still_held)
-            if not isinstance(error, Exception):
-                raise
-            errors.append(error)
-        finally:
-            context.depth = depth
+        """Send the frame home if the callback did not, and keep the error for the caller."""
+        entry.counters.callback_errors += 1
+        held = entry.held_replies.pop(id(reply), None)
+        if held is not None:
+            entry.counters.auto_freed += 1
+            self._send_home(entry, held)
+        if not isinstance(error, Exception):
+            raise error
+        errors.append(error)
 
     def _send_home(self, entry: IopEntry, held: HeldReply) -> None:
         """Return a reply frame, and a preserved request frame, to their queues."""
+        _, mfa, preserved = held
         with entry.lock:
-            if held.preserved_mfa != EMPTY_MFA and not entry.saved_requests.pop(
-                held.preserved_mfa, None
-            ):
-                entry.post_nop(held.preserved_mfa)
-            if held.mfa in entry.reply_frames:
-                entry.port.release(held.mfa)
+            if preserved != EMPTY_MFA and not entry.saved_requests.pop(preserved, None):
+                entry.post_nop(preserved)
+            if mfa in entry.reply_frames:
+                entry.port.release(mfa)
 
     def _quiet(self, entry: IopEntry) -> None:
         """Make an IOP stop writing to host memory: by message, else by the transport."""
@@ -710,13 +739,22 @@ class MessageLayer(Closing):
         )
         frame[4:HEADER_SIZE] = key
         entry.counters.synthesised += 1
-        held = HeldReply(frame, EMPTY_MFA, preserved)
-        callback = self._cookies.find(int.from_bytes(key[4:8], "little"))
+        callback = self._cookies.find(key[4:8])
         if callback is None:
             entry.counters.unknown_cookie += 1
             del entry.saved_requests[preserved]
-        else:
-            self._call(entry, callback, frame, held, errors)
+            return
+        entry.held_replies[id(frame)] = (frame, EMPTY_MFA, preserved)
+        ident = threading.get_ident()
+        is_outermost = ident not in self._dispatching
+        self._dispatching.add(ident)
+        try:
+            callback(entry.number, frame)
+        except BaseException as error:
+            self._callback_raised(entry, frame, error, errors)
+        finally:
+            if is_outermost:
+                self._dispatching.discard(ident)
 
     def _note_progress(self) -> None:
         if self._pollers:

@@ -149,6 +149,8 @@ STRUCTURES: Final[tuple[Layout, ...]] = (
 
 _ELEMENT = struct.Struct("<II")
 _LAST, _EOB, _DIR = 0x80, 0x40, 0x04
+_SIMPLE_IN = SglElementType.SIMPLE_ADDRESS_ELEMENT.value
+_SIMPLE_OUT = _SIMPLE_IN | _DIR
 
 
 def simple_sgl(
@@ -176,29 +178,27 @@ def simple_sgl(
     Raises:
         LocalFrameError: no segment, or one that does not fit 32-bit addresses.
     """
-    flags = SglElementType.SIMPLE_ADDRESS_ELEMENT.value | (_DIR if out else 0)
-    words = _context_words(contexts)
+    words = _context_words(contexts) if contexts else b""
+    flags = _SIMPLE_OUT if out else _SIMPLE_IN
     flags |= len(contexts)
-    pieces: list[tuple[int, int]] = []
+    elements: list[bytes] = []
     for address, length in segments:
-        if length < 0 or address < 0 or address + length > 1 << 32:
+        if length < 0 or not 0 <= address <= 0xFFFFFFFF or address + length > 1 << 32:
             raise LocalFrameError(
                 f"segment of {length} bytes at {address:#x} does not fit 32-bit addresses"
             )
         while length > MAX_COUNT:
             # split at a page boundary: devices like aligned pieces
             step = MAX_COUNT & ~0xFFF
-            pieces.append((address, step))
+            elements.append(_element(step, flags, words, address))
             address, length = address + step, length - step
-        pieces.append((address, length))
-    if not pieces:
+        elements.append(_element(length, flags, words, address))
+    if not elements:
         raise LocalFrameError("a buffer needs at least one segment")
-    end = (_LAST if last else 0) | (_EOB if end_of_buffer else 0)
-    final = len(pieces) - 1
-    return b"".join(
-        _first_word(length, flags | (end if index == final else 0)) + words + _address(address)
-        for index, (address, length) in enumerate(pieces)
-    )
+    final = bytearray(elements[-1])
+    final[3] |= (_LAST if last else 0) | (_EOB if end_of_buffer else 0)
+    elements[-1] = bytes(final)
+    return b"".join(elements)
 
 
 def immediate_element(
@@ -245,6 +245,13 @@ def chain_element(
     """
     flags = SglElementType.CHAIN_POINTER_ELEMENT.value | len(contexts) | (_LAST if last else 0)
     return _first_word(length, flags) + _context_words(contexts) + _address(address)
+
+
+def _element(count: int, flags: int, contexts: bytes, address: int) -> bytes:
+    """Return a simple element whose numbers are known to fit."""
+    if not contexts:
+        return _ELEMENT.pack(flags << 24 | count, address)
+    return _first_word(count, flags) + contexts + _address(address)
 
 
 def _first_word(count: int, flags: int) -> bytes:
