@@ -24,9 +24,10 @@ from i2o.frames.block_storage import (
 )
 from i2o.frames.block_storage_groups import BSA_DEVICE_INFO, BsaCapability, BsaState
 from i2o.frames.functions import DeviceClass
-from i2o.frames.layout import MessageLayout
+from i2o.frames.header import VERSION_1_5, MsgFlags, SpecialTid
+from i2o.frames.layout import MessageLayout, structure
 from i2o.frames.params import SGL_OPERATING_LIMITS
-from i2o.frames.sgl import simple_sgl
+from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, SglElementType, SglFlags, simple_sgl
 from i2o.parameters import get_group
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
@@ -45,6 +46,28 @@ QUEUE_DEPTH: Final = 8
 MAX_BLOCK_SIZE: Final = 1 << 20
 _ELEMENT_SIZE: Final = 8  # a simple element with a 32-bit address
 _BLOCK_CLASS: Final = int(DeviceClass.RANDOM_BLOCK_STORAGE)
+_HOST: Final = int(SpecialTid.HOST)
+_FAIL: Final = int(MsgFlags.FAIL)
+_REQ_STATUS: Final = 19  # byte of a reply
+
+_TRANSFERS: Final = {
+    layout.name: structure(
+        f"{layout.name}_of_one_piece",
+        *layout.parts,
+        *SGE_SIMPLE.parts,
+        chapter="bsa",
+        note="The usual transfer: the message and its only simple element in one.",
+    )
+    for layout in (BSA_BLOCK_READ, BSA_BLOCK_WRITE)
+}
+_TRANSFER_WORDS: Final = (BSA_BLOCK_READ.size + SGE_SIMPLE.size) // 4
+_SGL_OFFSET: Final = BSA_BLOCK_READ.sgl_word_offset << 4 | VERSION_1_5
+_READ_FLAGS: Final = (
+    SglElementType.SIMPLE_ADDRESS_ELEMENT.value
+    | SglFlags.LAST_ELEMENT.value
+    | SglFlags.END_OF_BUFFER.value
+)
+_WRITE_FLAGS: Final = _READ_FLAGS | SglFlags.DIR.value
 
 
 class BlockDevice(Closing):
@@ -87,6 +110,7 @@ class BlockDevice(Closing):
             _number(info, "device_state") & BsaState.READ_ONLY
             or _number(info, "device_capability_support") & BsaCapability.READ_ONLY
         )
+        self._block_mask = self.block_size - 1
         self._max_elements = min(
             (frame_size - BSA_BLOCK_READ.size) // _ELEMENT_SIZE, self._fragment_limit()
         )
@@ -126,6 +150,11 @@ class BlockDevice(Closing):
         view = memoryview(buffer).cast("B")
         total = len(view)
         self._check_range(offset, total)
+        if not (offset | total) & self._block_mask and 0 < total <= self.max_transfer:
+            self._transfer_one(BSA_BLOCK_READ, offset, view)
+            if progress is not None:
+                progress(total, total)
+            return total
         report = _Reporter(progress, total)
         first, last = self._whole_blocks(offset, total)
         if first > 0:
@@ -251,12 +280,6 @@ class BlockDevice(Closing):
         if mapped is None:
             self._transfer_copied(layout, offset, view, report)
             return
-        if len(view) <= self.max_transfer:  # the common case, without the book-keeping
-            message = self._message(layout, offset, mapped, 0, len(view))
-            reply = self._requester.call(message, buffers=(mapped,))
-            raise_for_status(reply, self._what(layout, offset), _BLOCK_CLASS)
-            report.add(len(view))
-            return
         flight = _Flight(self._requester, report, self._what(layout, offset))
         try:
             for start, size in self._chunks(len(view)):
@@ -268,6 +291,17 @@ class BlockDevice(Closing):
                 flight.land()
         finally:
             flight.settle(mapped)
+
+    def _transfer_one(self, layout: MessageLayout, offset: int, view: memoryview) -> None:
+        """Move whole blocks that fit one request."""
+        mapped = self._memory.map(view)
+        if mapped is None:
+            self._transfer_copied(layout, offset, view, _Reporter(None, 0))
+            return
+        message = self._message(layout, offset, mapped, 0, len(view))
+        reply = self._requester.call(message, buffers=(mapped,))
+        if reply[_REQ_STATUS] or reply[1] & _FAIL:
+            raise_for_status(reply, self._what(layout, offset), _BLOCK_CLASS)
 
     def _transfer_copied(
         self, layout: MessageLayout, offset: int, view: memoryview, report: _Reporter
@@ -313,14 +347,29 @@ class BlockDevice(Closing):
     def _message(
         self, layout: MessageLayout, offset: int, buffer: HostBuffer, start: int, size: int
     ) -> bytes:
-        out = layout is BSA_BLOCK_WRITE
-        pieces = _slice_segments(buffer.segments, start, size)
-        sgl = simple_sgl(pieces, out=out)
-        if len(sgl) > self._max_elements * _ELEMENT_SIZE:
+        segments = buffer.segments
+        if len(segments) == 1 and size <= MAX_COUNT:
+            whole: bytes = _TRANSFERS[layout.name].build(
+                version_offset=_SGL_OFFSET,
+                message_size=_TRANSFER_WORDS,
+                target_address=self.tid,
+                initiator_address=_HOST,
+                function=layout.function,
+                time_multiplier=1,
+                transfer_byte_count=size,
+                logical_byte_address=offset,
+                flags_count_count=size,
+                flags_count_flags=_READ_FLAGS if layout is BSA_BLOCK_READ else _WRITE_FLAGS,
+                physical_address=segments[0][0] + start,
+            )
+            return whole
+        pieces = _slice_segments(segments, start, size)
+        if len(pieces) > self._max_elements:
             raise InvalidArgument(
-                f"{size} bytes in {len(sgl) // _ELEMENT_SIZE} pieces: the device takes "
+                f"{size} bytes in {len(pieces)} pieces: the device takes "
                 f"{self._max_elements} a request; lower max_transfer"
             )
+        sgl = simple_sgl(pieces, out=layout is BSA_BLOCK_WRITE)
         head: bytes = layout.build(
             target_address=self.tid,
             message_size=(layout.size + len(sgl)) >> 2,
@@ -436,7 +485,9 @@ class _Flight:
     def land(self) -> None:
         """Wait for the oldest request; it leaves the flight only when it succeeded."""
         pending, size = self._pending[0]
-        raise_for_status(self._requester.finish(pending), self._what, _BLOCK_CLASS)
+        reply = self._requester.finish(pending, drain=True)
+        if reply[_REQ_STATUS] or reply[1] & _FAIL:
+            raise_for_status(reply, self._what, _BLOCK_CLASS)
         self._pending.popleft()
         self._report.add(size)
 
@@ -475,9 +526,7 @@ class _FreeTogether:
 def _slice_segments(
     segments: tuple[tuple[int, int], ...], start: int, size: int
 ) -> list[tuple[int, int]]:
-    """Return the bus ranges of part of a buffer."""
-    if len(segments) == 1:
-        return [(segments[0][0] + start, size)]
+    """Return the bus ranges of part of a scattered buffer."""
     pieces = []
     for address, length in segments:
         if start >= length:

@@ -279,7 +279,7 @@ class MessageLayer(Closing):
             InvalidArgument: unknown IOP, reserved flag bits.
             OutOfFrames: no real frame came free in time.
         """
-        if flags or wait_ticks:
+        if flags & ~I2OTRANS_SLEEP or wait_ticks < 0 or self.debug:
             self._check_wait(wait_ticks, flags)
         entry = self._iops.find(iop) or self._iops.entry(iop)
         mfa = EMPTY_MFA
@@ -322,32 +322,35 @@ class MessageLayer(Closing):
                 MessageSize that is no frame's. The frame stays the caller's.
             OutOfFrames: no inbound frame came free in time. The frame stays the caller's.
         """
-        if flags or wait_us:
-            self._check_wait(wait_us, flags)
         entry = self._iops.find(iop) or self._iops.entry(iop)
         held = entry.held_requests.get(id(frame))
         if held is None:
             raise InvalidArgument(f"the frame is not held on IOP {iop}: freed, sent or another's")
-        _, words, key = read_head(frame)
-        size = words << 2
-        if not _MIN_MESSAGE <= size <= len(frame) or size > entry.inbound_size:
-            raise InvalidArgument(
-                f"MessageSize {words} words: expected 3 to {entry.inbound_size // 4}"
-            )
-        mfa = held[1]
-        message = frame[:size]
-        with entry.lock:
-            if mfa == EMPTY_MFA:
-                mfa = entry.port.alloc()
-                if mfa == EMPTY_MFA:
-                    mfa = entry.port.alloc()  # an empty port is read twice
-            if mfa != EMPTY_MFA:
-                self._post(entry, mfa, key, message, is_ours=held[1] == EMPTY_MFA)
-        if mfa == EMPTY_MFA:
-            mfa = self._wait_for_frame(entry, wait_us, flags)
-            with entry.lock:
-                self._post(entry, mfa, key, message, is_ours=True)
+        self._deliver(entry, held[1], frame, wait_us, flags)
         del entry.held_requests[id(frame)]
+
+    def submit(
+        self, iop: int, message: bytes, wait_us: int = 0, flags: int = I2OTRANS_NOSLEEP
+    ) -> None:
+        """Send a message that is complete already, with no request frame in between.
+
+        The same as `request_frame`, copying the message, and `send`; on failure nothing is held.
+
+        Args:
+            iop: IOP number.
+            message: the message; MessageSize words of it are sent.
+            wait_us: see `send`.
+            flags: see `send`.
+
+        Raises:
+            InvalidArgument, OutOfFrames: see `send`.
+        """
+        entry = self._iops.find(iop) or self._iops.entry(iop)
+        if entry.closing:
+            raise InvalidArgument(f"IOP {iop} is being detached")
+        if len(message) < HEADER_SIZE:
+            raise InvalidArgument(f"a message of {len(message)} bytes has no header")
+        self._deliver(entry, EMPTY_MFA, message, wait_us, flags)
 
     def free_reply(self, iop: int, reply: ReplyFrame) -> None:
         """Give a reply frame back (OSMMsgFreeRepBuf). A preserved request frame goes home too.
@@ -454,14 +457,15 @@ class MessageLayer(Closing):
                 return False
             slice_s = min(left, 0.001)
 
-    def run_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+    def run_until(self, done: Callable[[], bool], timeout_s: float, *, drain: bool = False) -> bool:
         """Dispatch replies until a condition holds.
 
         While a `Dispatcher` runs, its thread does the work and this one only waits.
 
         Args:
-            done: looked at after every round.
+            done: looked at after every reply.
             timeout_s: how long at most.
+            drain: do not stop at the reply that was waited for: take all that are there.
 
         Returns:
             Whether the condition holds.
@@ -469,22 +473,24 @@ class MessageLayer(Closing):
         Raises:
             InvalidArgument: called from a callback, which would wait for itself.
         """
-        if self._in_callback():
+        if threading.get_ident() in self._dispatching:
             raise InvalidArgument("a callback cannot wait for replies: it would wait for itself")
+        enough = None if drain else done
+        if not self._pollers:
+            self._poll(_ROUND, enough)  # mostly this is all
+        if done():
+            return True
         deadline = self.clock.monotonic() + timeout_s
         while not done():
+            left = deadline - self.clock.monotonic()
             if self._pollers:
                 with self._progress:
-                    if not done():
-                        self._progress.wait(min(_WAIT_SLICE_S, timeout_s))
-            elif not self._poll(_ROUND, done) and not done():
-                left = deadline - self.clock.monotonic()
-                if left <= 0:
-                    return False
+                    if not done() and left > 0:
+                        self._progress.wait(min(_WAIT_SLICE_S, left))
+            elif not self._poll(_ROUND, enough) and not done() and left > 0:
                 self.wait(min(left, _WAIT_SLICE_S))
-                continue
-            if self.clock.monotonic() >= deadline and not done():
-                return False
+            if left <= 0:
+                return done()
         return True
 
     def filenos(self) -> dict[int, int]:
@@ -558,21 +564,48 @@ class MessageLayer(Closing):
             raise OutOfFrames(f"no inbound frame of IOP {entry.number} came free")
         return mfa
 
+    def _deliver(
+        self, entry: IopEntry, mfa: int, frame: bytes | bytearray, wait_us: int, flags: int
+    ) -> None:
+        """Check a request, take a real frame for it unless it has one, write and post it."""
+        if flags & ~I2OTRANS_SLEEP or wait_us < 0 or self.debug:
+            self._check_wait(wait_us, flags)
+        _, words, key = read_head(frame)
+        size = words << 2
+        if not _MIN_MESSAGE <= size <= len(frame) or size > entry.inbound_size:
+            raise InvalidArgument(
+                f"MessageSize {words} words: expected 3 to {entry.inbound_size // 4}"
+            )
+        message = frame[:size]
+        is_ours = mfa == EMPTY_MFA
+        with entry.lock:
+            if is_ours:
+                mfa = entry.port.alloc()
+                if mfa == EMPTY_MFA:
+                    mfa = entry.port.alloc()  # an empty port is read twice
+            if mfa != EMPTY_MFA:
+                self._post(entry, mfa, key, message, is_ours)
+                return
+        mfa = self._wait_for_frame(entry, wait_us, flags)
+        with entry.lock:
+            self._post(entry, mfa, key, message, is_ours)
+
     def _post(
-        self, entry: IopEntry, mfa: int, key: bytes, message: bytearray, *, is_ours: bool
+        self, entry: IopEntry, mfa: int, key: bytes, message: bytes | bytearray, is_ours: bool
     ) -> None:
         """Write and post a request, and note what it is owed. The lock is held.
 
         A frame that was taken for this request (`is_ours`) goes home if the port fails.
         """
+        port, outstanding = entry.port, entry.outstanding
         if key[3] in SPECIAL:
             entry.expect(key)
         else:
-            entry.outstanding[key] = entry.outstanding.get(key, 0) + 1
+            outstanding[key] = outstanding.get(key, 0) + 1
         try:
-            entry.port.write(mfa, message)
+            port.write(mfa, message)
             entry.with_iop.add(mfa)
-            entry.port.post(mfa)
+            port.post(mfa)
         except BaseException:
             entry.settle(key)
             if is_ours:

@@ -15,11 +15,13 @@ from i2o.closing import Closing
 from i2o.cookies import Callback, Registration
 from i2o.errors import InvalidArgument, RequestTimeout
 from i2o.frames.catalog import function_name
-from i2o.frames.header import HEADER_SIZE
-from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
+from i2o.frames.header import HEADER_SIZE, MSG_HEADER, MsgFlags
+from i2o.message_frames import MessageFrame, ReplyFrame
 from i2o.waits import I2OTRANS_SLEEP
 
 _CONTEXTS: Final = struct.Struct("<II")
+_LAST_CONTEXT: Final = 0xFFFF_FFFF
+_FAIL, _LAST = int(MsgFlags.FAIL), int(MsgFlags.LAST)
 
 FRAME_WAIT_US: Final = 1_000_000
 """How long to wait for an inbound frame, in microseconds."""
@@ -41,14 +43,8 @@ class RequestLayer(Protocol):
     def deregister(self, base_cookie: int) -> None:
         """OSMMsgDeRegister."""
 
-    def request_frame(self, iop: int, wait_ticks: int = 0, flags: int = 0) -> RequestFrame:
-        """OSMMsgGetReqBuf."""
-
-    def free_request(self, iop: int, frame: RequestFrame) -> None:
-        """OSMMsgFreeReqBuf."""
-
-    def send(self, iop: int, frame: RequestFrame, wait_us: int = 0, flags: int = 0) -> None:
-        """OSMMsgSend."""
+    def submit(self, iop: int, message: bytes, wait_us: int = 0, flags: int = 0) -> None:
+        """Get a request frame, copy a message to it and send it."""
 
     def free_reply(self, iop: int, reply: ReplyFrame) -> None:
         """OSMMsgFreeRepBuf."""
@@ -56,7 +52,7 @@ class RequestLayer(Protocol):
     def mfa_convert(self, iop: int, mfa: int) -> MessageFrame | None:
         """OSMMsgMfaConvert."""
 
-    def run_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+    def run_until(self, done: Callable[[], bool], timeout_s: float, *, drain: bool = False) -> bool:
         """Dispatch replies until a condition holds or the time is up."""
 
 
@@ -64,21 +60,19 @@ class Pending:
     """A request in flight.
 
     Attributes:
-        function: its function code.
-        target: the TID it went to.
+        message: the request, without our contexts.
         reply: the final reply, once it came; a copy that outlives the frame.
     """
 
-    __slots__ = ("_abandoned", "_buffers", "_on_reply", "function", "reply", "target")
+    __slots__ = ("_abandoned", "_buffers", "_on_reply", "message", "reply")
 
     def __init__(
         self,
-        function: int,
-        target: int,
+        message: bytes,
         buffers: Sequence[Freeable],
         on_reply: Callable[[ReplyFrame], None] | None,
     ) -> None:
-        self.function, self.target = function, target
+        self.message = message
         self.reply: ReplyFrame | None = None
         self._buffers, self._on_reply = buffers, on_reply
         self._abandoned = False
@@ -90,6 +84,10 @@ class Pending:
             self._free()
         if self._on_reply is not None:
             self._on_reply(reply)
+
+    def is_done(self) -> bool:
+        """Whether the final reply came."""
+        return self.reply is not None
 
     def release(self) -> None:
         """Free the buffers: now, or when a late final reply comes, but never before it."""
@@ -128,6 +126,7 @@ class Requester(Closing):
         on_progress: Callable[[ReplyFrame], None] | None = None,
     ) -> None:
         self._layer, self.iop, self.timeout_s = layer, iop, timeout_s
+        self._submit = layer.submit
         self._on_progress = on_progress
         self._base_cookie, (self.cookie,) = layer.register([self._replied])
         self._pending: dict[int, Pending] = {}
@@ -157,41 +156,47 @@ class Requester(Closing):
         """
         if len(message) < HEADER_SIZE:
             raise InvalidArgument(f"a message of {len(message)} bytes has no header")
-        layer, iop = self._layer, self.iop
-        context = self._free_context()
-        target = (message[4] | message[5] << 8) & 0xFFF
-        pending = Pending(message[7], target, buffers, on_reply)
-        frame = None
+        context = self._next_context
+        if context in self._pending or context > _LAST_CONTEXT:
+            context = self._free_context()
+        self._next_context = context + 1
+        pending = Pending(message, buffers, on_reply)
+        self._pending[context] = pending
         try:
-            frame = layer.request_frame(iop)
-            if len(message) > len(frame):
-                raise InvalidArgument(
-                    f"a message of {len(message)} bytes does not fit a frame of {len(frame)}"
-                )
-            frame[: len(message)] = message
-            frame[8:16] = _CONTEXTS.pack(self.cookie, context)
-            self._pending[context] = pending
-            layer.send(iop, frame, wait_us, I2OTRANS_SLEEP)
+            self._submit(
+                self.iop,
+                message[:8] + _CONTEXTS.pack(self.cookie, context) + message[HEADER_SIZE:],
+                wait_us,
+                I2OTRANS_SLEEP,
+            )
         except BaseException:
-            self._pending.pop(context, None)
+            del self._pending[context]
             for buffer in buffers:
                 buffer.free()
-            if frame is not None:
-                layer.free_request(iop, frame)
             raise
         return pending
 
-    def finish(self, pending: Pending, timeout_s: float | None = None) -> ReplyFrame:
+    def finish(
+        self, pending: Pending, timeout_s: float | None = None, *, drain: bool = False
+    ) -> ReplyFrame:
         """Wait for a request's final reply.
+
+        Args:
+            pending: the request.
+            timeout_s: how long; the requester's own limit if None.
+            drain: others are in flight too: take every reply that is there.
 
         Raises:
             RequestTimeout: it did not come. The request stays known, and so do its buffers.
         """
+        if pending.reply is not None:
+            return pending.reply
         limit = self.timeout_s if timeout_s is None else timeout_s
-        if not self._layer.run_until(lambda: pending.reply is not None, limit):
+        if not self._layer.run_until(pending.is_done, limit, drain=drain):
+            request = MSG_HEADER.unpack_from(pending.message)
             raise RequestTimeout(
-                f"no reply to {function_name(pending.function)} for TID {pending.target:#05x} "
-                f"within {limit:g} s"
+                f"no reply to {function_name(request.function)} for TID "
+                f"{request.target_address:#05x} within {limit:g} s"
             )
         assert pending.reply is not None
         return pending.reply
@@ -223,23 +228,21 @@ class Requester(Closing):
 
     def _free_context(self) -> int:
         context = self._next_context
-        while context in self._pending:
-            context = context % 0xFFFF_FFFF + 1
-        self._next_context = context % 0xFFFF_FFFF + 1
+        while context in self._pending or context > _LAST_CONTEXT:
+            context = context + 1 if context < _LAST_CONTEXT else 1
         return context
 
     def _replied(self, iop: int, reply: ReplyFrame) -> None:
         context = int.from_bytes(reply[12:16], "little")
-        if reply.failed:
+        if reply[1] & _FAIL:
             preserved = int.from_bytes(reply[28:32], "little")
             original = self._layer.mfa_convert(iop, preserved)
             if original is not None:
                 context = int.from_bytes(original[12:16], "little")
-        copy = ReplyFrame(reply)
-        self._layer.free_reply(iop, reply)
-        if copy.final:
+        self._layer.free_reply(iop, reply)  # the object is a copy: it can be kept
+        if reply[1] & _LAST:
             pending = self._pending.pop(context, None)
             if pending is not None:
-                pending.complete(copy)
+                pending.complete(reply)
         elif self._on_progress is not None:
-            self._on_progress(copy)
+            self._on_progress(reply)

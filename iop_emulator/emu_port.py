@@ -57,6 +57,10 @@ class EmuPort:
         self.soft_iop, self.unit, self.name = iop, unit, name
         self.memory: HostMemory = unit.memory
         self.inbound_size = unit.frame_size
+        # what needs no help from here is the unit's own
+        self.write, self.read_inbound, self.post = unit.write, unit.read_inbound, unit.post
+        self.outbound = unit.memory.window
+        self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
         self._lock = threading.Lock()
         self._doorbell: Doorbell | None = None
@@ -100,18 +104,6 @@ class EmuPort:
             mfa = self.unit.alloc()
         return mfa
 
-    def write(self, mfa: int, frame: bytes | bytearray | memoryview) -> None:
-        """Copy a request into its inbound frame."""
-        self.unit.write(mfa, frame)
-
-    def read_inbound(self, mfa: int, size: int) -> bytes:
-        """Read a preserved frame."""
-        return self.unit.read_inbound(mfa, size)
-
-    def post(self, mfa: int) -> None:
-        """Hand a frame to the IOP, which does not run here."""
-        self.unit.post(mfa)
-
     def reap(self) -> int:
         """Pop a reply MFA; when there is none, let the IOP work first."""
         mfa = self.unit.reap()
@@ -120,17 +112,13 @@ class EmuPort:
         if self._has_rung:
             self._silence()
         if self._thread is None:
-            if self.soft_iop.is_idle and not self.unit.request_pending:
+            if not self.unit.request_pending and self.soft_iop.is_idle:
                 return EMPTY
             self._run()
         return self.unit.reap()
 
-    def outbound(self, mfa: int, size: int) -> memoryview:
-        """Return bytes of a reply frame."""
-        return self.memory.window(mfa, size)
-
-    def release(self, mfa: int) -> None:
-        """Give a reply frame to the IOP."""
+    def _release_and_wake(self, mfa: int) -> None:
+        """Give a reply frame to an IOP in its own thread, which may wait for one."""
         self.unit.release(mfa)
         if self._thread is not None:
             self._thread.wake()

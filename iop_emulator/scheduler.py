@@ -56,7 +56,7 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether neither time nor another step would bring anything; parked requests aside."""
-        return not self._timers and not self._jobs
+        return not (self._timers or self._jobs)
 
     @property
     def next_due_ns(self) -> int | None:

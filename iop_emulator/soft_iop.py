@@ -41,6 +41,7 @@ RUN_BUDGET: Final = 64
 
 _LOG: Final = logging.getLogger(__name__)
 _read_header = struct.Struct("<HHI").unpack_from
+_FAULTED: Final = IopState.FAULTED  # looked up once: an enum's members are slow to reach
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 _UNANSWERED: Final = frozenset(
     {
@@ -136,7 +137,7 @@ class SoftIop:
         self._now_ns = now_ns
         if self._begin_ns is None:
             self._begin_ns = now_ns
-        if self._is_dead:
+        if self.state is _FAULTED:
             return None
         scheduler = self.scheduler
         if self.faults is not None or self._closed_until_ns != 0:
@@ -144,8 +145,7 @@ class SoftIop:
         if now_ns < self._stalled_until_ns:
             return self._stalled_until_ns
         self._is_halted = False
-        due = scheduler.next_due_ns
-        if due is not None and due <= now_ns:
+        if not scheduler.is_empty:
             self.counters.timers += scheduler.run_due(now_ns)
         replies = self.replies
         if replies.backlog:
@@ -169,11 +169,11 @@ class SoftIop:
             scheduler.step(self.send)
         self._is_calm = (
             budget > 0
-            and scheduler.is_empty
             and self.faults is None
             and not (self._closed_until_ns or self._stuck or self._is_halted)
+            and scheduler.is_empty
         )
-        return None if self._is_calm and not self.replies.backlog else self.next_deadline_ns(now_ns)
+        return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
 
     @property
     def is_idle(self) -> bool:
@@ -193,7 +193,7 @@ class SoftIop:
 
     @property
     def _is_dead(self) -> bool:
-        return self.state is IopState.FAULTED
+        return self.state is _FAULTED
 
     @property
     def activity(self) -> int:

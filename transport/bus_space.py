@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Host memory of an IOP that lives in the same process: a 32-bit bus, without a bus.
 
-Every buffer gets a bus address of its own, aligned to a slot of 64 KiB, so that finding the
+Every buffer gets a bus address of its own, aligned to a slot of 1 MiB, so that finding the
 buffer behind an address is one dictionary look-up. Addresses are handed out in a circle: a device
 that writes to a buffer freed a moment ago meets a hole, not somebody else's data.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import Final
 
 from i2o.errors import DmaFault, LocalFrameError
 
-_SLOT_BITS: Final = 16
+_SLOT_BITS: Final = 20
 _SLOT_SIZE: Final = 1 << _SLOT_BITS
-_FIRST_SLOT: Final = 0x10  # the first MiB stays unused: a small number is no bus address
+_FIRST_SLOT: Final = 1  # the first MiB stays unused: a small number is no bus address
 _END_SLOT: Final = (1 << 32) >> _SLOT_BITS
 
 
@@ -60,7 +59,6 @@ class BusSpace:
     def __init__(self) -> None:
         self._slots: dict[int, BusBuffer] = {}
         self._next_slot = _FIRST_SLOT
-        self._lock = threading.Lock()
 
     def allocate(self, size: int, align: int = 4096) -> BusBuffer:
         """Return a zeroed buffer; raises MemoryError when no addresses are left."""
@@ -76,7 +74,9 @@ class BusSpace:
 
     def window(self, bus_address: int, length: int) -> memoryview:
         """Return the bytes behind a range; raises DmaFault outside all buffers."""
-        buffer = self._find(bus_address, length)
+        buffer = self._slots.get(bus_address >> _SLOT_BITS)
+        if buffer is None or bus_address + length > buffer.end or length < 0:
+            raise self._fault(bus_address, length)
         start = bus_address - buffer.bus_address
         return buffer.view[start : start + length]
 
@@ -88,8 +88,8 @@ class BusSpace:
         """Copy bytes in; raises DmaFault outside all buffers or into a read-only one."""
         length = len(data)
         buffer = self._slots.get(address >> _SLOT_BITS)
-        if buffer is None or address < buffer.bus_address or address + length > buffer.end:
-            buffer = self._find(address, length)
+        if buffer is None or address + length > buffer.end:
+            raise self._fault(address, length)
         start = address - buffer.bus_address
         try:
             buffer.view[start : start + length] = data
@@ -113,24 +113,35 @@ class BusSpace:
         """Buffers that are mapped now."""
         return len({id(buffer) for buffer in self._slots.values()})
 
-    def _find(self, address: int, length: int) -> BusBuffer:
+    def _fault(self, address: int, length: int) -> DmaFault:
+        """Say why a range is not one buffer's. Buffers start at a slot's first byte."""
         buffer = self._slots.get(address >> _SLOT_BITS)
-        if buffer is None or address < buffer.bus_address or length < 0:
-            raise DmaFault(address, length)
-        if address + length > buffer.end:
-            raise DmaFault(address, length, f"the host buffer there ends at {buffer.end:#010x}")
-        return buffer
+        if buffer is None or length < 0:
+            return DmaFault(address, length)
+        return DmaFault(address, length, f"the host buffer there ends at {buffer.end:#010x}")
 
     def _place(self, view: memoryview, align: int) -> BusBuffer:
-        count = (len(view) + _SLOT_SIZE - 1) >> _SLOT_BITS
+        size = len(view)
+        slots = self._slots
+        if size <= _SLOT_SIZE >= align:
+            slot = self._next_slot
+            if slot < _END_SLOT and slot not in slots:
+                buffer = BusBuffer(self, view, slot << _SLOT_BITS)
+                self._next_slot = slot + 1
+                if slots.setdefault(slot, buffer) is buffer:  # no other thread was faster
+                    return buffer
+        count = (size + _SLOT_SIZE - 1) >> _SLOT_BITS
         step = max(1, align >> _SLOT_BITS)
-        with self._lock:
+        while True:
             slot = self._free_run(count, step)
             buffer = BusBuffer(self, view, slot << _SLOT_BITS)
-            for index in range(slot, slot + count):
-                self._slots[index] = buffer
             self._next_slot = slot + count
-        return buffer
+            taken = [slots.setdefault(index, buffer) for index in range(slot, slot + count)]
+            if all(other is buffer for other in taken):
+                return buffer
+            for index, other in enumerate(taken, slot):
+                if other is buffer:
+                    del slots[index]
 
     def _free_run(self, count: int, step: int) -> int:
         """Return the first of `count` free slots at a multiple of `step`, looking once around."""
@@ -151,6 +162,7 @@ class BusSpace:
 
     def _forget(self, buffer: BusBuffer) -> None:
         first = buffer.bus_address >> _SLOT_BITS
-        with self._lock:
-            for index in range(first, ((buffer.end - 1) >> _SLOT_BITS) + 1):
-                del self._slots[index]
+        last = (buffer.end - 1) >> _SLOT_BITS
+        del self._slots[first]
+        for index in range(first + 1, last + 1):
+            del self._slots[index]

@@ -121,10 +121,9 @@ class LocalUnit:
 
     def reap(self) -> int:
         """Pop a reply MFA, or EMPTY."""
-        try:
-            mfa = self._outbound_posted.popleft()
-        except IndexError:
+        if not self._outbound_posted:
             return EMPTY
+        mfa = self._outbound_posted.popleft()
         self._outbound_held.discard(mfa)
         return mfa
 
@@ -174,10 +173,7 @@ class LocalUnit:
 
     def take_reply_frame(self) -> int:
         """Pop a free reply frame, or EMPTY."""
-        try:
-            return self._outbound_free.popleft()
-        except IndexError:
-            return EMPTY
+        return self._outbound_free.popleft() if self._outbound_free else EMPTY
 
     def post_reply(self, mfa: int, data: bytes) -> None:
         """Write a reply to host memory and queue it; raises DmaFault (the frame is dropped)."""

@@ -78,6 +78,13 @@ def storage_units(struct: AnyConstruct) -> tuple[StorageUnit, ...]:
     return tuple(units)
 
 
+def struct_parts(struct: AnyConstruct) -> tuple[AnyConstruct, ...]:
+    """Return the parts of a `Struct`, names included; raises TypeError for anything else."""
+    if type(struct) is not core.Struct:
+        raise TypeError(f"only a Struct has parts: {struct!r}")
+    return tuple(struct.subcons)
+
+
 def _walk(
     node: AnyConstruct,
     path: tuple[str, ...],

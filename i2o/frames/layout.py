@@ -24,7 +24,7 @@ from i2o.frames.codec import (
     derive_record,
     derive_view,
 )
-from i2o.frames.construct_tree import AnyConstruct, StorageUnit, storage_units
+from i2o.frames.construct_tree import AnyConstruct, StorageUnit, storage_units, struct_parts
 
 Direction = Literal["request", "reply"]
 Part: TypeAlias = AnyConstruct
@@ -125,6 +125,11 @@ class Layout:
     def qualified_name(self) -> str:
         """`chapter.name`: unique among all layouts of one kind."""
         return f"{self.chapter}.{self.name}"
+
+    @property
+    def parts(self) -> tuple[AnyConstruct, ...]:
+        """The named parts of the struct, to build a larger one of."""
+        return struct_parts(self.construct)
 
     @cached_property
     def units(self) -> tuple[StorageUnit, ...]:

@@ -190,9 +190,9 @@ def simple_sgl(
         while length > MAX_COUNT:
             # split at a page boundary: devices like aligned pieces
             step = MAX_COUNT & ~0xFFF
-            elements.append(_element(step, flags, words, address))
+            elements.append(_simple_element(step, flags, words, address))
             address, length = address + step, length - step
-        elements.append(_element(length, flags, words, address))
+        elements.append(_simple_element(length, flags, words, address))
     if not elements:
         raise LocalFrameError("a buffer needs at least one segment")
     final = bytearray(elements[-1])
@@ -247,7 +247,7 @@ def chain_element(
     return _first_word(length, flags) + _context_words(contexts) + _address(address)
 
 
-def _element(count: int, flags: int, contexts: bytes, address: int) -> bytes:
+def _simple_element(count: int, flags: int, contexts: bytes, address: int) -> bytes:
     """Return a simple element whose numbers are known to fit."""
     if not contexts:
         return _ELEMENT.pack(flags << 24 | count, address)

@@ -202,6 +202,25 @@ class SglBuffer:
         return f"<SglBuffer {self.length} bytes, {way}, {len(self.pieces)} pieces>"
 
 
+def lone_simple(frame: Buffer, start: int, end: int) -> tuple[int, int] | None:
+    """Return (bus address, bytes) of a list that is one simple element, by far the commonest.
+
+    Args:
+        frame: the message, a private copy.
+        start: byte where the list starts.
+        end: byte behind the message.
+
+    Returns:
+        None for any other list, and for an empty or a wrong element: `walk_sgl` knows more.
+    """
+    if start >= 0 and start + 8 <= end <= len(frame):
+        word, address = _read_simple(frame, start)
+        count = word & 0xFFFFFF
+        if word & 0xBB000000 == 0x90000000 and count and address + count <= 0x100000000:
+            return address, count
+    return None
+
+
 def walk_sgl(
     frame: Buffer,
     start: int,

@@ -26,7 +26,7 @@ from i2o.frames.block_storage import (
 from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.header import ReqStatus
 from i2o.frames.layout import MessageLayout
-from i2o.frames.sgl_walk import Piece, SglError
+from i2o.frames.sgl_walk import Piece, SglError, lone_simple
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.block_store import BlockStore, StoreError
@@ -44,6 +44,7 @@ _LOG: Final = logging.getLogger(__name__)
 PROGRESS_STEPS: Final = 10
 
 _SGL_WORD: Final = bsa.BSA_BLOCK_READ.sgl_word_offset
+_PLAIN_START: Final = _SGL_WORD << 4 | 0xF  # VersionOffset: the list is no later than there
 _POWER_BYTE: Final = 19  # of the message: where Linux puts the operation
 _SUCCESS_START: Final = bsa.BSA_SUCCESS_REPLY.build()[:4]
 _READ_SIZE: Final = bsa.BSA_BLOCK_READ.size
@@ -391,6 +392,11 @@ class BlockDevice(Ddm):
             DmaFault: a fragment is outside host memory.
         """
         iop = self.iop
+        frame = request.frame
+        if frame[0] <= _PLAIN_START:
+            lone = lone_simple(frame, 4 * _SGL_WORD, len(frame))
+            if lone is not None and lone[1] == count:
+                return iop.dma.windows((lone,), writable=writable)
         found = sgl_data.buffers(request, _SGL_WORD, iop.dma, iop.page_size)
         if len(found) == 1:
             pieces, length = found[0].pieces, found[0].length

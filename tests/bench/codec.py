@@ -18,7 +18,7 @@ from i2o.frames.layout import Layout, structure, word
 ELEMENT = (word("flags_count", ("count", 24), ("flags", 8)), "physical_address" / Int32ul)
 WHOLE_FRAME = structure(
     "bsa_block_read_frame",
-    *BSA_BLOCK_READ.construct.subcons,
+    *BSA_BLOCK_READ.parts,
     "element0" / Struct(*ELEMENT),
     "element1" / Struct(*ELEMENT),
     chapter="bench",

@@ -23,6 +23,7 @@ from construct import (
     GreedyBytes,
     Int8sl,
     Int8ub,
+    Int8ul,
     Int16ub,
     Int16ul,
     Int24ul,
@@ -38,7 +39,8 @@ from construct import (
 )
 from construct.lib import bytes2bits, swapbytes
 
-from i2o.frames.construct_tree import BitField, StorageUnit, storage_units
+from i2o.frames.construct_tree import BitField, StorageUnit, storage_units, struct_parts
+from i2o.frames.layout import structure
 
 THREE_BYTES = BitStruct("a" / BitsInteger(24))
 
@@ -185,3 +187,12 @@ def test_a_part_must_be_inside_a_struct() -> None:
 def test_the_refusal_names_the_field() -> None:
     with pytest.raises(TypeError, match=r"^outer\.inner: not a little-endian"):
         storage_units(Struct("outer" / Struct("inner" / Int16ub)))
+
+
+def test_parts_build_a_larger_struct():
+    first = structure("first", "a" / Int8ul, "b" / Int16ul, chapter="test")
+    both = structure("both", *first.parts, "c" / Int32ul, chapter="test")
+    assert [field.path for field in both.fields] == ["a", "b", "c"]
+    assert both.size == 7
+    with pytest.raises(TypeError, match="only a Struct has parts"):
+        struct_parts(Int8ul)

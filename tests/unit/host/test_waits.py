@@ -162,7 +162,7 @@ class TestRealClock:
     def test_nosleep_spins(self):
         cpu, wall = self.wait_200_ms(I2OTRANS_NOSLEEP)
         assert wall >= 0.2
-        assert cpu > 0.5 * wall or cpu > 0.1
+        assert cpu > 0.04, "busy, even where others want the CPU too"
 
 
 def test_retry_returns_what_the_attempt_found():

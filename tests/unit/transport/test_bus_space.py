@@ -13,7 +13,7 @@ from i2o.errors import DmaFault, LocalFrameError
 from i2o.transport import bus_space
 from i2o.transport.bus_space import BusSpace
 
-SLOT = 1 << 16
+SLOT = 1 << 20
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_freed_address_is_a_hole_and_not_used_again_at_once(space):
 
 
 def test_addresses_run_out_and_come_back(space, monkeypatch):
-    monkeypatch.setattr(bus_space, "_END_SLOT", 0x10 + 12)  # a bus of twelve slots
+    monkeypatch.setattr(bus_space, "_END_SLOT", 1 + 12)  # a bus of twelve slots
     big = [space.allocate(4 * SLOT) for _ in range(3)]
     with pytest.raises(MemoryError):
         space.allocate(1)
