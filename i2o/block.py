@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from i2o.closing import Closing
-from i2o.errors import I2OError, InvalidArgument, ParameterError, RequestFailed
+from i2o.errors import InvalidArgument, ParameterError, RequestFailed
 from i2o.frames.block_storage import (
     BSA_BLOCK_READ,
     BSA_BLOCK_WRITE,
@@ -28,6 +29,7 @@ from i2o.frames.header import VERSION_1_5, MsgFlags, SpecialTid
 from i2o.frames.layout import MessageLayout, structure
 from i2o.frames.params import SGL_OPERATING_LIMITS
 from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, SglElementType, SglFlags, simple_sgl
+from i2o.message_frames import ReplyFrame
 from i2o.parameters import get_group
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
@@ -84,8 +86,6 @@ class BlockDevice(Closing):
         size: bytes.
         block_size: bytes of the smallest unit that can be read or written.
         read_only: the device or its medium refuses writes.
-        max_transfer: bytes of the largest request.
-        queue_depth: requests in flight at most.
     """
 
     def __init__(
@@ -114,8 +114,30 @@ class BlockDevice(Closing):
         self._max_elements = min(
             (frame_size - BSA_BLOCK_READ.size) // _ELEMENT_SIZE, self._fragment_limit()
         )
-        self.max_transfer = max(self.block_size, MAX_TRANSFER)
-        self.queue_depth = QUEUE_DEPTH
+        self._max_transfer = max(self.block_size, MAX_TRANSFER)
+        self._queue_depth = QUEUE_DEPTH
+
+    @property
+    def max_transfer(self) -> int:
+        """Bytes of the largest request; set it to a multiple of the block size."""
+        return self._max_transfer
+
+    @max_transfer.setter
+    def max_transfer(self, size: int) -> None:
+        if size < self.block_size or size % self.block_size:
+            raise InvalidArgument(f"max_transfer {size}: expected whole blocks, one at least")
+        self._max_transfer = size
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests of one transfer that may be in flight; 1 or more."""
+        return self._queue_depth
+
+    @queue_depth.setter
+    def queue_depth(self, depth: int) -> None:
+        if depth < 1:
+            raise InvalidArgument(f"queue_depth {depth}: expected 1 or more")
+        self._queue_depth = depth
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -132,8 +154,8 @@ class BlockDevice(Closing):
             RequestFailed: the device reported an error.
             RequestTimeout: it did not answer.
         """
-        buffer = bytearray(length) if length >= 0 else bytearray()
         self._check_range(offset, length)
+        buffer = bytearray(length)
         self.readinto(offset, buffer, progress=progress)
         return bytes(buffer)
 
@@ -150,6 +172,8 @@ class BlockDevice(Closing):
         view = memoryview(buffer).cast("B")
         total = len(view)
         self._check_range(offset, total)
+        if view.readonly:
+            raise InvalidArgument("a read-only buffer cannot be read into")
         if not (offset | total) & self._block_mask and 0 < total <= self.max_transfer:
             self._transfer_one(BSA_BLOCK_READ, offset, view)
             if progress is not None:
@@ -199,9 +223,13 @@ class BlockDevice(Closing):
 
     def flush(self) -> None:
         """Have everything written so far put on the medium (BsaCacheFlush)."""
-        reply = self._requester.call(BSA_CACHE_FLUSH.build(target_address=self.tid))
-        raise_for_status(reply, f"BsaCacheFlush of TID {self.tid:#05x}", _BLOCK_CLASS)
-        self._unflushed = False
+        self._unflushed = False  # before it is sent: a write meanwhile counts as unflushed
+        try:
+            reply = self._requester.call(BSA_CACHE_FLUSH.build(target_address=self.tid))
+            raise_for_status(reply, f"BsaCacheFlush of TID {self.tid:#05x}", _BLOCK_CLASS)
+        except BaseException:
+            self._unflushed = True
+            raise
 
     def status_check(self) -> None:
         """Ask whether the device is ready (BsaStatusCheck); raises RequestFailed if not."""
@@ -298,9 +326,13 @@ class BlockDevice(Closing):
         if mapped is None:
             self._transfer_copied(layout, offset, view, _Reporter(None, 0))
             return
-        message = self._message(layout, offset, mapped, 0, len(view))
+        try:
+            message = self._message(layout, offset, mapped, 0, len(view))
+        except BaseException:
+            mapped.free()
+            raise
         reply = self._requester.call(message, buffers=(mapped,))
-        if reply[_REQ_STATUS] or reply[1] & _FAIL:
+        if _is_bad(reply):
             raise_for_status(reply, self._what(layout, offset), _BLOCK_CLASS)
 
     def _transfer_copied(
@@ -327,8 +359,8 @@ class BlockDevice(Closing):
                 if not reading:
                     buffer.view[:size] = view[start : start + size]
                     buffer.to_device()
-                message = self._message(layout, offset + start, buffer, 0, size)
                 try:
+                    message = self._message(layout, offset + start, buffer, 0, size)
                     pending = self._requester.start(message)
                 except BaseException:
                     buffer.free()
@@ -341,14 +373,14 @@ class BlockDevice(Closing):
             flight.settle(*(buffer for buffer, _, _ in places))
 
     def _chunks(self, total: int) -> list[tuple[int, int]]:
-        step = self.max_transfer - self.max_transfer % self.block_size
+        step = self.max_transfer
         return [(start, min(step, total - start)) for start in range(0, total, step)]
 
     def _message(
         self, layout: MessageLayout, offset: int, buffer: HostBuffer, start: int, size: int
     ) -> bytes:
         segments = buffer.segments
-        if len(segments) == 1 and size <= MAX_COUNT:
+        if len(segments) == 1 and size <= MAX_COUNT and self._max_elements:
             whole: bytes = _TRANSFERS[layout.name].build(
                 version_offset=_SGL_OFFSET,
                 message_size=_TRANSFER_WORDS,
@@ -486,17 +518,19 @@ class _Flight:
         """Wait for the oldest request; it leaves the flight only when it succeeded."""
         pending, size = self._pending[0]
         reply = self._requester.finish(pending, drain=True)
-        if reply[_REQ_STATUS] or reply[1] & _FAIL:
+        if _is_bad(reply):
             raise_for_status(reply, self._what, _BLOCK_CLASS)
         self._pending.popleft()
         self._report.add(size)
 
     def settle(self, *buffers: HostBuffer) -> None:
         """Free the buffers once no request of this flight can write to them any more."""
-        for pending, _ in self._pending:
+        error = sys.exception()
+        is_interrupted = error is not None and not isinstance(error, Exception)
+        for pending, _ in () if is_interrupted else self._pending:
             try:
                 self._requester.finish(pending)
-            except I2OError:
+            except Exception:
                 break  # it does not answer: its buffers are freed when it does
         unanswered = [pending for pending, _ in self._pending if pending.reply is None]
         if unanswered:
@@ -521,6 +555,11 @@ class _FreeTogether:
         if not self._users:
             for buffer in self._buffers:
                 buffer.free()
+
+
+def _is_bad(reply: ReplyFrame) -> bool:
+    """Whether a final reply says anything but success."""
+    return len(reply) <= _REQ_STATUS or reply[_REQ_STATUS] != 0 or bool(reply[1] & _FAIL)
 
 
 def _slice_segments(

@@ -47,6 +47,7 @@ _FIRST_IOP_ID: Final = 2
 _HOST_PAGE_SIZE: Final = 4096
 _TABLE_TRIES: Final = 4  # a table may grow between asking for its size and reading it
 _MAX_TABLE: Final = 1 << 20
+_PAUSE_S: Final = 0.001
 _LOOK_S: Final = 0.05  # longest wait between two looks at memory the IOP writes to
 
 
@@ -93,6 +94,27 @@ def bring_up(
         RemoteFrameError: a table contradicts itself.
     """
     entry.port.mask_interrupt(True)
+    entry.refusing = "is being reset"
+    try:
+        status = _reset_and_init(layer, entry, limits, after_reset)
+    finally:
+        entry.refusing = ""
+    with Requester(layer, entry.number, timeout_s=limits.request_s) as requester:
+        hrt = _read_hrt(requester, entry)
+        _set_system_table(layer, requester, entry, status)
+        _enable(requester)
+        status = read_status(entry, limits, layer.clock)
+        if status.state != IopState.OPERATIONAL:
+            raise IopDead(f"after SysEnable the IOP is {status.state_name}, not OPERATIONAL")
+        lct = _read_lct(requester, entry, status.expected_lct_size)
+    entry.port.mask_interrupt(False)
+    return BringUpResult(status, hrt, lct)
+
+
+def _reset_and_init(
+    layer: Layer, entry: IopEntry, limits: Limits, after_reset: Callable[[], object]
+) -> IopStatus:
+    """Go from any state to HOLD, while nobody else may send."""
     status = read_status(entry, limits, layer.clock)
     if status.i2o_version > 1:
         raise IopDead(
@@ -111,16 +133,7 @@ def bring_up(
     entry.inbound_size = min(status.inbound_frame_size or 64, entry.port.inbound_size)
     entry.size_at_next_reboot = entry.inbound_size
     _init_outbound(entry, limits, layer.clock, status)
-    with Requester(layer, entry.number, timeout_s=limits.request_s) as requester:
-        hrt = _read_hrt(requester, entry)
-        _set_system_table(layer, requester, entry, status)
-        _enable(requester)
-        status = read_status(entry, limits, layer.clock)
-        if status.state != IopState.OPERATIONAL:
-            raise IopDead(f"after SysEnable the IOP is {status.state_name}, not OPERATIONAL")
-        lct = _read_lct(requester, entry, status.expected_lct_size)
-    entry.port.mask_interrupt(False)
-    return BringUpResult(status, hrt, lct)
+    return status
 
 
 def read_tables(layer: Layer, entry: IopEntry, limits: Limits) -> BringUpResult:
@@ -187,15 +200,24 @@ def set_inbound_size_target(layer: RequestLayer, entry: IopEntry, size: int) -> 
 
 def _post(entry: IopEntry, message: bytes, timeout_s: float, clock: Clock) -> None:
     """Put a message on the port, waiting for a free frame."""
+    mfa = _take_frame(entry, timeout_s, clock, "no inbound frame came free within {:g} s")
+    with entry.lock:
+        entry.port.write(mfa, message)
+        entry.with_iop.add(mfa)
+        entry.has_posted = True
+        entry.port.post(mfa)
+
+
+def _take_frame(entry: IopEntry, timeout_s: float, clock: Clock, complaint: str) -> int:
+    """Wait for a free inbound frame; raises IopDead."""
     deadline = clock.monotonic() + timeout_s
     while (mfa := entry.alloc()) is None:
         left = deadline - clock.monotonic()
         if left <= 0:
-            raise IopDead(f"no inbound frame came free within {timeout_s:g} s")
-        entry.port.wait(min(left, _LOOK_S))
-    entry.port.write(mfa, message)
-    entry.with_iop.add(mfa)
-    entry.port.post(mfa)
+            raise IopDead(complaint.format(timeout_s))
+        if entry.port.wait(min(left, _LOOK_S)):
+            clock.sleep(_PAUSE_S)  # it did something, but gave no frame back
+    return mfa
 
 
 def _watch(
@@ -207,6 +229,7 @@ def _watch(
 ) -> bool:
     """Look at memory that the IOP writes to until a condition holds."""
     deadline = clock.monotonic() + timeout_s
+    has_acted = False
     while True:
         buffer.from_device()
         if done():
@@ -214,7 +237,9 @@ def _watch(
         left = deadline - clock.monotonic()
         if left <= 0:
             return False
-        entry.port.wait(min(left, _LOOK_S))
+        if has_acted:
+            clock.sleep(_PAUSE_S)  # it did something, but not this: no clock may hang here
+        has_acted = entry.port.wait(min(left, _LOOK_S))
 
 
 def _reset(
@@ -239,18 +264,18 @@ def _reset(
     if accepted != IopResetStatus.IN_PROGRESS:
         raise IopDead(f"the IOP rejected IopReset (status {accepted})")
     entry.with_iop.clear()
-    deadline = clock.monotonic() + limits.reset_frame_s
-    while (mfa := entry.alloc()) is None:
-        left = deadline - clock.monotonic()
-        if left <= 0:
-            raise IopDead(f"no inbound frame within {limits.reset_frame_s:g} s of IopReset")
-        entry.port.wait(min(left, _LOOK_S))
-    entry.post_nop(mfa)
-    _await_reset_state(entry, limits, clock)
+    mfa = _take_frame(
+        entry, limits.reset_frame_s, clock, "no inbound frame within {:g} s of IopReset"
+    )
+    with entry.lock:
+        entry.post_nop(mfa)
+    status = _await_reset_state(entry, limits, clock)
+    if status.state != IopState.RESET:
+        raise IopDead(f"after IopReset the IOP is {status.state_name}, not RESET")
 
 
 def _await_reset_state(entry: IopEntry, limits: Limits, clock: Clock) -> IopStatus:
-    """Ask for the status until it is no longer INITIALIZING; it must be RESET then."""
+    """Ask for the status until it is no longer INITIALIZING."""
     deadline = clock.monotonic() + limits.initializing_s
     while (status := read_status(entry, limits, clock)).state == IopState.INITIALIZING:
         if clock.monotonic() >= deadline:

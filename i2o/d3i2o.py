@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from i2o.cookies import Callback
-from i2o.errors import I2OError, MessageLayerError
+from i2o.errors import I2OError, OutOfFrames
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
 from i2o.message_layer import I2O_FRAMESIZE_FORCE
 from i2o.opening import default_message_layer
 from i2o.waits import I2OTRANS_NOSLEEP, I2OTRANS_SLEEP
 
+_LAYER: Final = default_message_layer()
+_REFUSALS: Final = (I2OError, OSError, TypeError, ValueError)  # wrong arguments have a code, too
 SUCCESS: Final = 0
 TRUE: Final = 1
 FALSE: Final = 0
@@ -31,7 +33,7 @@ I2O_FRAME_FORCE: Final = I2O_FRAMESIZE_FORCE
 
 def OSMMsgOpenCall() -> None:  # noqa: N802
     """Initialise the message layer. Every OSM calls it first; again is harmless."""
-    default_message_layer()
+    # importing this module made the layer
 
 
 def OSMMsgRegister(  # noqa: N802
@@ -51,8 +53,8 @@ def OSMMsgRegister(  # noqa: N802
     if count != len(CbFuncArray):
         return errno.EINVAL, 0, ()
     try:
-        base, cookies = default_message_layer().register(CbFuncArray)
-    except MessageLayerError as error:
+        base, cookies = _LAYER.register(CbFuncArray)
+    except _REFUSALS as error:
         return _code(error), 0, ()
     return SUCCESS, base, cookies
 
@@ -60,8 +62,8 @@ def OSMMsgRegister(  # noqa: N802
 def OSMMsgDeRegister(base_cookie: int) -> int:  # noqa: N802
     """Forget an OSM. Returns SUCCESS, or EINVAL for a number that is no base cookie."""
     try:
-        default_message_layer().deregister(base_cookie)
-    except MessageLayerError as error:
+        _LAYER.deregister(base_cookie)
+    except _REFUSALS as error:
         return _code(error)
     return SUCCESS
 
@@ -78,16 +80,16 @@ def OSMMsgGetReqBuf(iop: int, wait: int, flags: int) -> RequestFrame | None:  # 
         The frame, or None.
     """
     try:
-        return default_message_layer().request_frame(iop, wait, flags)
-    except MessageLayerError:
+        return _LAYER.request_frame(iop, wait, flags)
+    except _REFUSALS:
         return None
 
 
 def OSMMsgFreeReqBuf(iop: int, buffer: RequestFrame) -> int:  # noqa: N802
     """Give a request frame back unsent. Returns SUCCESS, or EINVAL if it is not held on it."""
     try:
-        default_message_layer().free_request(iop, buffer)
-    except MessageLayerError as error:
+        _LAYER.free_request(iop, buffer)
+    except _REFUSALS as error:
         return _code(error)
     return SUCCESS
 
@@ -106,8 +108,8 @@ def OSMMsgSend(IopNum: int, msg: RequestFrame, wait: int, flags: int) -> int:  #
         caller's, to send again or to free.
     """
     try:
-        default_message_layer().send(IopNum, msg, wait, flags)
-    except MessageLayerError as error:
+        _LAYER.send(IopNum, msg, wait, flags)
+    except _REFUSALS as error:
         return _code(error)
     return SUCCESS
 
@@ -115,35 +117,35 @@ def OSMMsgSend(IopNum: int, msg: RequestFrame, wait: int, flags: int) -> int:  #
 def OSMMsgFreeRepBuf(IopNum: int, reply: ReplyFrame) -> int:  # noqa: N802, N803
     """Give a reply frame back. Returns SUCCESS, or EINVAL if it is not held on that IOP."""
     try:
-        default_message_layer().free_reply(IopNum, reply)
-    except MessageLayerError as error:
+        _LAYER.free_reply(IopNum, reply)
+    except _REFUSALS as error:
         return _code(error)
     return SUCCESS
 
 
 def OSMMsgGetNumIops() -> int:  # noqa: N802
     """Return how many IOPs are registered, initialised or not."""
-    return default_message_layer().iop_count()
+    return _LAYER.iop_count()
 
 
 def OSMMsgIopValid(IopNum: int) -> int:  # noqa: N802, N803
     """Return TRUE if the IOP is known, online and active, else FALSE."""
-    return TRUE if default_message_layer().iop_valid(IopNum) else FALSE
+    return TRUE if _LAYER.iop_valid(IopNum) else FALSE
 
 
 def OSMMsgIopToKey(IopNum: int) -> int:  # noqa: N802, N803
     """Return the resource manager's key of an IOP, or -1."""
     try:
-        return default_message_layer().iop_key(IopNum)
-    except MessageLayerError:
+        return _LAYER.iop_key(IopNum)
+    except _REFUSALS:
         return -1
 
 
 def OSMMsgKeyToIop(key: int) -> int:  # noqa: N802
     """Return the IOP with that resource manager's key, or -1."""
     try:
-        return default_message_layer().iop_by_key(key)
-    except MessageLayerError:
+        return _LAYER.iop_by_key(key)
+    except _REFUSALS:
         return -1
 
 
@@ -154,24 +156,24 @@ OSMMsgKeytoIop = OSMMsgKeyToIop
 def OSMMsgMfaConvert(IopNum: int, mfa: int) -> MessageFrame | None:  # noqa: N802, N803
     """Return the request preserved for a FAIL reply that is still held, or None."""
     try:
-        return default_message_layer().mfa_convert(IopNum, mfa)
-    except I2OError:
+        return _LAYER.mfa_convert(IopNum, mfa)
+    except _REFUSALS:
         return None
 
 
 def OSMMsgGetInboundFrameSize(IopNum: int) -> int:  # noqa: N802, N803
     """Return the bytes of an inbound frame, or -1."""
     try:
-        return default_message_layer().inbound_frame_size(IopNum)
-    except MessageLayerError:
+        return _LAYER.inbound_frame_size(IopNum)
+    except _REFUSALS:
         return -1
 
 
 def OSMMsgGetOutboundFrameSize(IopNum: int) -> int:  # noqa: N802, N803
     """Return the bytes of an outbound frame, or -1."""
     try:
-        return default_message_layer().outbound_frame_size(IopNum)
-    except MessageLayerError:
+        return _LAYER.outbound_frame_size(IopNum)
+    except _REFUSALS:
         return -1
 
 
@@ -188,15 +190,15 @@ def OSMMsgSetInboundFrameSize(IopNum: int, size: int, flags: int) -> int:  # noq
         power of two, reserved flag bits, or an IOP that refused.
     """
     try:
-        default_message_layer().set_inbound_frame_size(IopNum, size, flags)
-    except I2OError:
+        _LAYER.set_inbound_frame_size(IopNum, size, flags)
+    except _REFUSALS:
         return errno.EINVAL
     return SUCCESS
 
 
-def _code(error: MessageLayerError) -> int:
+def _code(error: Exception) -> int:
     """Return the documented code: ENOMEM where the page knows it, else EINVAL."""
-    return errno.ENOMEM if error.errno == errno.ENOMEM else errno.EINVAL
+    return errno.ENOMEM if isinstance(error, OutOfFrames) else errno.EINVAL
 
 
 __all__ = [

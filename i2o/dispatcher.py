@@ -9,10 +9,12 @@ import select
 import threading
 
 from i2o.closing import Closing
+from i2o.errors import InvalidArgument
 from i2o.message_layer import MessageLayer
 
 logger = logging.getLogger(__name__)
 
+_PAUSE_AFTER_ERROR_MS = 1
 _LONGEST_SLEEP_S = 0.1  # an IOP attached meanwhile is noticed after this time
 
 
@@ -39,10 +41,13 @@ class Dispatcher(Closing):
         """Stop the thread.
 
         Raises:
+            InvalidArgument: called by a callback, on the thread that is to stop.
             Whatever callbacks raised: the error itself, or an ExceptionGroup of several.
         """
         if self._closed:
             return
+        if threading.current_thread() is self._thread:
+            raise InvalidArgument("a callback cannot close the dispatcher that runs it")
         self._closed = True
         os.eventfd_write(self._stop, 1)
         self._thread.join()
@@ -58,16 +63,18 @@ class Dispatcher(Closing):
         while True:
             poller = select.poll()
             poller.register(stop, select.POLLIN)
-            for number in self._layer.filenos().values():
-                poller.register(number, select.POLLIN)
-            ready = poller.poll(1000 * self._patience())
-            if any(number == stop for number, _ in ready):
-                return
             try:
+                for number in self._layer.filenos().values():
+                    poller.register(number, select.POLLIN)
+                ready = poller.poll(1000 * self._patience())
+                if any(number == stop for number, _ in ready):
+                    return
                 self._layer.poll()
             except Exception as error:
                 logger.warning("a reply callback raised", exc_info=True)
                 self.errors.append(error)
+                if poller.poll(_PAUSE_AFTER_ERROR_MS) == [(stop, select.POLLIN)]:
+                    return
 
     def _patience(self) -> float:
         """Return how long to sleep at most, in seconds."""

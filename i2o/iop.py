@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from i2o import parameters
 from i2o.block import BlockDevice
+from i2o.bring_up import EXECUTIVE_TID
 from i2o.closing import Closing
-from i2o.errors import InvalidArgument, ParameterError
+from i2o.errors import I2OError, InvalidArgument, ParameterError
 from i2o.frames import catalog, utility
 from i2o.frames.functions import DeviceClass
 from i2o.frames.layout import ParameterGroup
@@ -24,7 +27,7 @@ from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
 if TYPE_CHECKING:
     from i2o.transport.host_memory import HostMemory
 
-EXECUTIVE_TID = 0
+logger = logging.getLogger(__name__)
 
 
 class Iop(Closing):
@@ -192,6 +195,13 @@ class Iop(Closing):
         )
         raise_for_status(self.requester.call(message), f"UtilClaimRelease of TID {tid:#05x}")
 
+    def _give_back(self, tid: int) -> None:
+        """Release a claim; that it is gone already (a reset ends claims) is no error."""
+        try:
+            self.release(tid)
+        except I2OError as error:
+            logger.info("IOP %d: claim of TID %#05x: %s", self.number, tid, error)
+
     def block(self, tid: int | None = None, *, claim: bool = True) -> BlockDevice:
         """Open a block device.
 
@@ -221,11 +231,11 @@ class Iop(Closing):
                 self.memory,
                 tid,
                 frame_size=self.layer.inbound_frame_size(self.number),
-                on_close=(lambda: self.release(tid)) if claim else None,
+                on_close=(lambda: self._give_back(tid)) if claim else None,
             )
         except BaseException:
             if claim:
-                self.release(tid)
+                self._give_back(tid)
             raise
         self._blocks.append(device)
         return device
@@ -235,14 +245,10 @@ class Iop(Closing):
         if self._closed:
             return
         self._closed = True
-        try:
+        with ExitStack() as stack:  # last in, first out, whatever raises
+            stack.callback(self.requester.close)
+            stack.callback(
+                self.layer.close if self._owns_layer else lambda: self.layer.detach(self.number)
+            )
             for device in self._blocks:
-                device.close()
-        finally:
-            try:
-                if self._owns_layer:
-                    self.layer.close()
-                else:
-                    self.layer.detach(self.number)
-            finally:
-                self.requester.close()
+                stack.callback(device.close)

@@ -96,7 +96,9 @@ class IopEntry:
         port: the transport.
         frames_from_fifo: GetReqBuf takes a real inbound frame at once.
         online: brought up and not known to be dead.
-        closing: being detached; nothing new is sent.
+        refusing: why nothing may be sent now (reset, detached, dead), or an empty string.
+        is_dead: its port said that it is gone for good.
+        has_posted: something was posted since the last reset, so it may write to host memory.
         lock: guards port, outstanding requests and counters.
     """
 
@@ -104,7 +106,9 @@ class IopEntry:
         self.number, self.key, self.port = number, key, port
         self.frames_from_fifo = frames_from_fifo
         self.online = False
-        self.closing = False
+        self.refusing = ""
+        self.is_dead = False
+        self.has_posted = False
         self.lock = threading.RLock()
         self.counters = Counters()
         self.inbound_size = port.inbound_size
@@ -139,7 +143,7 @@ class IopEntry:
     def post_nop(self, mfa: int) -> None:
         """Send an inbound frame home: as a UtilNOP, which is never answered."""
         self.port.write(mfa, _NOP)
-        self.with_iop.add(mfa)
+        self.with_iop.discard(mfa)  # a NOP is never answered: no FAIL reply may name it
         self.port.post(mfa)
         self.counters.nops += 1
 
@@ -161,6 +165,7 @@ class IopEntry:
                 kept = preserved if preserved in self.saved_requests else EMPTY_MFA
                 self.held_replies[index] = (reply, EMPTY_MFA, kept)
             self.with_iop.clear()
+            self.has_posted = False
             self.reply_frames = frozenset()
             pool, self.reply_pool = self.reply_pool, None
             if pool is not None:
@@ -213,7 +218,10 @@ class IopEntry:
         if len(reply) < 32:
             return EMPTY_MFA
         mfa = int.from_bytes(reply[28:32], "little")
-        return mfa if mfa in self.with_iop else EMPTY_MFA
+        if mfa not in self.with_iop:
+            return EMPTY_MFA
+        self.with_iop.discard(mfa)  # the host's, until its NOP is posted
+        return mfa
 
     def save_request(self, key: RequestKey) -> int:
         """Keep the header of a request that got a synthesised FAIL; return its stand-in MFA."""

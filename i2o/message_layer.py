@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -41,6 +42,7 @@ from i2o.iop_table import (
     SPECIAL,
     Counters,
     HeldReply,
+    HeldRequest,
     IopEntry,
     IopTable,
     read_head,
@@ -61,6 +63,7 @@ I2O_FRAMESIZE_FORCE = 1
 _KIND, _FINAL = REPLY_FLAG | LAST_FLAG | FAIL_FLAG, REPLY_FLAG | LAST_FLAG
 _MIN_MESSAGE = 12  # a NOP: header words 0 to 2
 _ROUND = 64  # replies dispatched between two looks at the clock
+_CALLBACK_PATIENCE, _CALLBACK_PAUSE_S = 5000, 0.001
 _WAIT_SLICE_S = 0.1  # how long a port is waited on before the predicate is looked at again
 
 
@@ -79,7 +82,7 @@ class MessageLayer(Closing):
         self.clock, self.hz, self.debug = clock, hz, debug
         self._iops = IopTable()
         self._cookies = CookieTable()
-        self._dispatching: set[int] = set()  # idents of threads that run callbacks
+        self._dispatching: dict[int, IopEntry] = {}  # what each thread runs callbacks for
         self._progress = threading.Condition()
         self._pollers = 0
         self._progress_count = 0
@@ -148,6 +151,8 @@ class MessageLayer(Closing):
         """
         if frame_source not in ("memory", "fifo"):
             raise InvalidArgument(f"frame_source {frame_source!r}: expected 'memory' or 'fifo'")
+        if bring_up:
+            self._refuse_in_callback("bring up an IOP")
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
         entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
         if bring_up:
@@ -164,23 +169,28 @@ class MessageLayer(Closing):
         Requests outstanding from before get their final callbacks once the reset is done.
         """
         entry = self._iops.entry(iop)
+        self._refuse_in_callback("bring up an IOP")
         entry.online = False
         errors: list[Exception] = []
-        entry.result = bring_up.bring_up(
-            self,
-            entry,
-            limits or bring_up.Limits(),
-            after_reset=lambda: self._finish_outstanding(entry, errors),
-        )
-        entry.online = True
-        _raise_callback_errors(errors)
+        try:
+            entry.result = bring_up.bring_up(
+                self,
+                entry,
+                limits or bring_up.Limits(),
+                after_reset=lambda: self._finish_outstanding(entry, errors),
+            )
+            entry.online = True
+        except Exception as error:
+            errors.insert(0, error)
+        _raise_collected(errors)
+        assert entry.result is not None
         return entry.result
 
     def refresh(self, iop: int) -> BringUpResult:
         """Read status block, HRT and LCT again and return them."""
+        self.result(iop)  # there was one
+        self._refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)
-        if entry.result is None:
-            raise IopDead(f"IOP {iop} was not brought up")
         entry.result = bring_up.read_tables(self, entry, bring_up.Limits())
         return entry.result
 
@@ -195,23 +205,35 @@ class MessageLayer(Closing):
         """
         entry = self._iops.entry(iop)
         entry.online = False
-        entry.closing = True
+        entry.refusing = "is being detached"
         errors: list[Exception] = []
         try:
-            if entry.reply_pool is not None:
-                self._drain(entry, 1 << 30, errors)
+            try:
+                if entry.has_posted and not entry.is_dead:
+                    self._drain(entry, 1 << 30, errors)
+            finally:
                 self._quiet(entry)
-            self._finish_outstanding(entry, errors)
+        except IopDead as error:
+            logger.warning("IOP %d: %s", iop, error)
         finally:
-            self._iops.remove(iop)
-            entry.forget_frames()
-            entry.port.close()
-        _raise_callback_errors(errors)
+            try:
+                self._finish_outstanding(entry, errors)
+                self._await_callbacks(entry)
+            finally:
+                self._iops.remove(iop)
+                entry.forget_frames()
+                entry.port.close()
+        _raise_collected(errors)
 
     def close(self) -> None:
-        """Detach every IOP."""
+        """Detach every IOP, even if callbacks raise."""
+        errors: list[Exception] = []
         for entry in self._iops:
-            self.detach(entry.number)
+            try:
+                self.detach(entry.number)
+            except Exception as error:
+                errors.append(error)
+        _raise_collected(errors)
 
     def iop_count(self) -> int:
         """Return how many IOPs are registered, brought up or not (OSMMsgGetNumIops)."""
@@ -283,8 +305,8 @@ class MessageLayer(Closing):
             self._check_wait(wait_ticks, flags)
         entry = self._iops.find(iop) or self._iops.entry(iop)
         mfa = EMPTY_MFA
-        if entry.closing:
-            raise InvalidArgument(f"IOP {iop} is being detached")
+        if entry.refusing:
+            raise InvalidArgument(f"IOP {iop} {entry.refusing}")
         if entry.frames_from_fifo:
             mfa = self._take_frame(entry, waits.ticks_to_us(wait_ticks, self.hz), flags)
         frame = RequestFrame(entry.inbound_size)
@@ -326,7 +348,7 @@ class MessageLayer(Closing):
         held = entry.held_requests.get(id(frame))
         if held is None:
             raise InvalidArgument(f"the frame is not held on IOP {iop}: freed, sent or another's")
-        self._deliver(entry, held[1], frame, wait_us, flags)
+        self._deliver(entry, frame, held, wait_us, flags)
         del entry.held_requests[id(frame)]
 
     def submit(
@@ -346,11 +368,7 @@ class MessageLayer(Closing):
             InvalidArgument, OutOfFrames: see `send`.
         """
         entry = self._iops.find(iop) or self._iops.entry(iop)
-        if entry.closing:
-            raise InvalidArgument(f"IOP {iop} is being detached")
-        if len(message) < HEADER_SIZE:
-            raise InvalidArgument(f"a message of {len(message)} bytes has no header")
-        self._deliver(entry, EMPTY_MFA, message, wait_us, flags)
+        self._deliver(entry, message, None, wait_us, flags)
 
     def free_reply(self, iop: int, reply: ReplyFrame) -> None:
         """Give a reply frame back (OSMMsgFreeRepBuf). A preserved request frame goes home too.
@@ -443,9 +461,12 @@ class MessageLayer(Closing):
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until some IOP may have done something; False when the time ran out."""
-        entries = list(self._iops)
+        entries = [entry for entry in self._iops if not entry.is_dead]
         if len(entries) == 1:
             return entries[0].port.wait(timeout_s)
+        if not entries:
+            self.clock.sleep(timeout_s)
+            return False
         deadline = self.clock.monotonic() + timeout_s
         slice_s = 0.0
         while True:
@@ -473,8 +494,7 @@ class MessageLayer(Closing):
         Raises:
             InvalidArgument: called from a callback, which would wait for itself.
         """
-        if threading.get_ident() in self._dispatching:
-            raise InvalidArgument("a callback cannot wait for replies: it would wait for itself")
+        self._refuse_in_callback("wait for replies: it would wait for itself")
         enough = None if drain else done
         if not self._pollers:
             self._poll(_ROUND, enough)  # mostly this is all
@@ -495,7 +515,7 @@ class MessageLayer(Closing):
 
     def filenos(self) -> dict[int, int]:
         """Return the file descriptor of each IOP, readable while replies may be there."""
-        return {entry.number: entry.port.fileno() for entry in self._iops}
+        return {entry.number: entry.port.fileno() for entry in self._iops if not entry.is_dead}
 
     def fileno(self) -> int:
         """Return the file descriptor of the only IOP.
@@ -510,7 +530,7 @@ class MessageLayer(Closing):
 
     def next_deadline_ns(self) -> int | None:
         """Return when to poll although no descriptor is readable, or None."""
-        deadlines = (entry.port.next_deadline_ns() for entry in self._iops)
+        deadlines = (entry.port.next_deadline_ns() for entry in self._iops if not entry.is_dead)
         return min((value for value in deadlines if value is not None), default=None)
 
     def polled_by_thread(self, active: bool) -> None:
@@ -526,17 +546,41 @@ class MessageLayer(Closing):
         errors: list[Exception] = []
         done = 0
         for entry in self._iops.all:
-            done += self._drain(entry, budget - done, errors, enough)
+            try:
+                done += self._drain(entry, budget - done, errors, enough)
+            except IopDead as error:
+                self._bury(entry, error, errors)
             if done >= budget:
                 break
         if done and self._pollers:
             self._note_progress()
         if errors:
-            _raise_callback_errors(errors)
+            _raise_collected(errors)
         return done
+
+    def _bury(self, entry: IopEntry, error: IopDead, errors: list[Exception]) -> None:
+        """Finish what a dead IOP owes: it writes to no host memory any more."""
+        if not entry.is_dead:
+            logger.warning("IOP %d: %s", entry.number, error)
+            entry.is_dead, entry.online, entry.refusing = True, False, "is dead"
+            self._finish_outstanding(entry, errors)
+
+    def _await_callbacks(self, entry: IopEntry) -> None:
+        """Wait until no other thread runs a callback for this IOP, for a while."""
+        own = threading.get_ident()
+        for _ in range(_CALLBACK_PATIENCE):
+            busy = tuple(self._dispatching.items())
+            if not any(other is entry and ident != own for ident, other in busy):
+                return
+            time.sleep(_CALLBACK_PAUSE_S)  # other threads' time, whatever clock is injected
+        logger.warning("IOP %d: detached while a callback is still running", entry.number)
 
     def _in_callback(self) -> bool:
         return threading.get_ident() in self._dispatching
+
+    def _refuse_in_callback(self, what: str) -> None:
+        if threading.get_ident() in self._dispatching:
+            raise InvalidArgument(f"a callback cannot {what}")
 
     def _check_wait(self, wait: int, flags: int) -> None:
         """Refuse reserved flag bits and, in debug mode, sleeping where callbacks run."""
@@ -565,11 +609,18 @@ class MessageLayer(Closing):
         return mfa
 
     def _deliver(
-        self, entry: IopEntry, mfa: int, frame: bytes | bytearray, wait_us: int, flags: int
+        self,
+        entry: IopEntry,
+        frame: bytes | bytearray,
+        held: HeldRequest | None,
+        wait_us: int,
+        flags: int,
     ) -> None:
         """Check a request, take a real frame for it unless it has one, write and post it."""
         if flags & ~I2OTRANS_SLEEP or wait_us < 0 or self.debug:
             self._check_wait(wait_us, flags)
+        if len(frame) < HEADER_SIZE:
+            raise InvalidArgument(f"a frame of {len(frame)} bytes has no header")
         _, words, key = read_head(frame)
         size = words << 2
         if not _MIN_MESSAGE <= size <= len(frame) or size > entry.inbound_size:
@@ -577,8 +628,11 @@ class MessageLayer(Closing):
                 f"MessageSize {words} words: expected 3 to {entry.inbound_size // 4}"
             )
         message = frame[:size]
-        is_ours = mfa == EMPTY_MFA
         with entry.lock:
+            if held is not None:  # a reset may have taken its real frame away meanwhile
+                held = entry.held_requests.get(id(frame), held)
+            mfa = EMPTY_MFA if held is None else held[1]
+            is_ours = mfa == EMPTY_MFA
             if is_ours:
                 mfa = entry.port.alloc()
                 if mfa == EMPTY_MFA:
@@ -598,20 +652,29 @@ class MessageLayer(Closing):
         A frame that was taken for this request (`is_ours`) goes home if the port fails.
         """
         port, outstanding = entry.port, entry.outstanding
+        if entry.refusing:
+            if is_ours and not entry.is_dead:
+                entry.post_nop(mfa)
+            raise InvalidArgument(f"IOP {entry.number} {entry.refusing}")
+        entry.has_posted = True
         if key[3] in SPECIAL:
             entry.expect(key)
         else:
             outstanding[key] = outstanding.get(key, 0) + 1
         try:
             port.write(mfa, message)
-            entry.with_iop.add(mfa)
-            port.post(mfa)
         except BaseException:
             entry.settle(key)
             if is_ours:
                 entry.post_nop(mfa)
             raise
+        entry.with_iop.add(mfa)
         entry.counters.requests += 1
+        try:
+            port.post(mfa)
+        except Exception:  # an interrupt is no failure: the frame may be posted already
+            entry.settle(key)
+            raise
 
     def _drain(
         self,
@@ -624,10 +687,10 @@ class MessageLayer(Closing):
         done = 0
         reap, lock, number = entry.port.reap, entry.lock, entry.number
         ident, dispatching = threading.get_ident(), self._dispatching
-        is_outermost = ident not in dispatching
-        dispatching.add(ident)
+        outer = dispatching.get(ident)
         try:
-            while done < budget:
+            dispatching[ident] = entry
+            while done < budget and not entry.is_dead:
                 with lock:
                     mfa = reap()
                     if mfa == EMPTY_MFA:
@@ -645,8 +708,10 @@ class MessageLayer(Closing):
                 if enough is not None and enough():
                     break
         finally:
-            if is_outermost:
-                dispatching.discard(ident)
+            if outer is None:
+                dispatching.pop(ident, None)
+            else:
+                dispatching[ident] = outer
         return done
 
     def _accept(self, entry: IopEntry, mfa: int) -> tuple[ReplyFrame, Callback | None]:
@@ -741,12 +806,19 @@ class MessageLayer(Closing):
                 entry.port.release(mfa)
 
     def _quiet(self, entry: IopEntry) -> None:
-        """Make an IOP stop writing to host memory: by message, else by the transport."""
+        """Make an IOP stop writing to host memory: by message, by the transport, or for good."""
+        if not entry.has_posted or entry.is_dead:
+            return
         try:
             bring_up.reset(entry, bring_up.Limits(), self.clock)
-        except I2OError as error:
+            return
+        except (I2OError, MemoryError) as error:
             logger.info("IOP %d: reset by message failed (%s)", entry.number, error)
+        try:
             entry.port.reset()
+        except I2OError as error:
+            logger.warning("IOP %d: cannot be reset (%s); closing it", entry.number, error)
+            entry.port.close()
 
     def _finish_outstanding(self, entry: IopEntry, errors: list[Exception]) -> None:
         """Synthesise the final replies that are still owed; collect what callbacks raise."""
@@ -754,10 +826,16 @@ class MessageLayer(Closing):
             owed = [key for key, count in entry.outstanding.items() for _ in range(count)]
             entry.outstanding.clear()
             entry.event_registrations.clear()
+        interrupt: BaseException | None = None
         for key in owed:
-            self._synthesise(entry, key, errors)
+            try:
+                self._synthesise(entry, key, errors)
+            except BaseException as error:  # the others get their callbacks all the same
+                interrupt = error
         if owed:
             self._note_progress()
+        if interrupt is not None:
+            raise interrupt
 
     def _synthesise(self, entry: IopEntry, key: bytes, errors: list[Exception]) -> None:
         preserved = entry.save_request(key)
@@ -779,15 +857,17 @@ class MessageLayer(Closing):
             return
         entry.held_replies[id(frame)] = (frame, EMPTY_MFA, preserved)
         ident = threading.get_ident()
-        is_outermost = ident not in self._dispatching
-        self._dispatching.add(ident)
+        outer = self._dispatching.get(ident)
         try:
+            self._dispatching[ident] = entry
             callback(entry.number, frame)
         except BaseException as error:
             self._callback_raised(entry, frame, error, errors)
         finally:
-            if is_outermost:
-                self._dispatching.discard(ident)
+            if outer is None:
+                self._dispatching.pop(ident, None)
+            else:
+                self._dispatching[ident] = outer
 
     def _note_progress(self) -> None:
         if self._pollers:
@@ -795,8 +875,8 @@ class MessageLayer(Closing):
                 self._progress.notify_all()
 
 
-def _raise_callback_errors(errors: list[Exception]) -> None:
-    """Raise what callbacks raised: one as it is, several as a group."""
+def _raise_collected(errors: list[Exception]) -> None:
+    """Raise what callbacks raised, or what failed besides: one as it is, several as a group."""
     if len(errors) == 1:
         raise errors[0]
     if errors:

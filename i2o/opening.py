@@ -47,4 +47,8 @@ def open(
     own = layer is None
     shared = MessageLayer(clock=clock) if layer is None else layer
     number = shared.attach(uri, frame_source=frame_source, limits=limits)
-    return Iop(shared, number, owns_layer=own, timeout_s=timeout_s)
+    try:
+        return Iop(shared, number, owns_layer=own, timeout_s=timeout_s)
+    except BaseException:
+        shared.detach(number)
+        raise

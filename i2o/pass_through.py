@@ -73,6 +73,8 @@ def passthru(
             f"a message of {len(message)} bytes: expected whole words, {HEADER_SIZE} bytes or "
             f"more, and {MAX_MESSAGE} at most before an SGL"
         )
+    if reply_length < 0:
+        raise InvalidArgument(f"reply_length {reply_length} is negative")
     views = [memoryview(item.buffer).cast("B") for item in data]
     for item, view in zip(data, views, strict=True):
         if item.flags not in (I2O_PT_DATA_READ, I2O_PT_DATA_WRITE):

@@ -13,15 +13,17 @@ from typing import Final, Protocol
 
 from i2o.closing import Closing
 from i2o.cookies import Callback, Registration
-from i2o.errors import InvalidArgument, RequestTimeout
+from i2o.errors import I2OError, InvalidArgument, RequestTimeout
 from i2o.frames.catalog import function_name
 from i2o.frames.header import HEADER_SIZE, MSG_HEADER, MsgFlags
+from i2o.iop_table import UNANSWERED
 from i2o.message_frames import MessageFrame, ReplyFrame
 from i2o.waits import I2OTRANS_SLEEP
 
 _CONTEXTS: Final = struct.Struct("<II")
 _LAST_CONTEXT: Final = 0xFFFF_FFFF
-_FAIL, _LAST = int(MsgFlags.FAIL), int(MsgFlags.LAST)
+_FAIL: Final = int(MsgFlags.FAIL)
+_ENDS: Final = int(MsgFlags.LAST | MsgFlags.FAIL)  # some firmware leaves LAST out of a FAIL
 
 FRAME_WAIT_US: Final = 1_000_000
 """How long to wait for an inbound frame, in microseconds."""
@@ -91,9 +93,8 @@ class Pending:
 
     def release(self) -> None:
         """Free the buffers: now, or when a late final reply comes, but never before it."""
-        if self.reply is None:
-            self._abandoned = True
-        else:
+        self._abandoned = True  # before the look: the reply may come in another thread
+        if self.reply is not None:
             self._free()
 
     def abandon(self, *buffers: Freeable) -> None:
@@ -156,6 +157,8 @@ class Requester(Closing):
         """
         if len(message) < HEADER_SIZE:
             raise InvalidArgument(f"a message of {len(message)} bytes has no header")
+        if message[7] in UNANSWERED:
+            raise InvalidArgument(f"{function_name(message[7])} is never answered by a reply")
         context = self._next_context
         if context in self._pending or context > _LAST_CONTEXT:
             context = self._free_context()
@@ -169,10 +172,13 @@ class Requester(Closing):
                 wait_us,
                 I2OTRANS_SLEEP,
             )
-        except BaseException:
+        except (I2OError, OSError):
             del self._pending[context]
             for buffer in buffers:
                 buffer.free()
+            raise
+        except BaseException:  # interrupted: perhaps after it was posted
+            pending.release()
             raise
         return pending
 
@@ -221,10 +227,11 @@ class Requester(Closing):
         return len(self._pending)
 
     def close(self) -> None:
-        """Deregister. Call it when nothing is in flight, or after the IOP was detached."""
+        """Deregister: now, or when the last late reply came and freed its buffers."""
         if not self._closed:
             self._closed = True
-            self._layer.deregister(self._base_cookie)
+            if not self._pending:
+                self._layer.deregister(self._base_cookie)
 
     def _free_context(self) -> int:
         context = self._next_context
@@ -239,10 +246,14 @@ class Requester(Closing):
             original = self._layer.mfa_convert(iop, preserved)
             if original is not None:
                 context = int.from_bytes(original[12:16], "little")
-        self._layer.free_reply(iop, reply)  # the object is a copy: it can be kept
-        if reply[1] & _LAST:
-            pending = self._pending.pop(context, None)
-            if pending is not None:
-                pending.complete(reply)
-        elif self._on_progress is not None:
+        try:
+            self._layer.free_reply(iop, reply)  # the object is a copy: it can be kept
+        finally:
+            if reply[1] & _ENDS:
+                pending = self._pending.pop(context, None)
+                if pending is not None:
+                    pending.complete(reply)
+                if self._closed and not self._pending:
+                    self._layer.deregister(self._base_cookie)
+        if not reply[1] & _ENDS and self._on_progress is not None:
             self._on_progress(reply)

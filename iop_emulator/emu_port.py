@@ -9,10 +9,10 @@ thread of its own. `run=process` is served by `process_port`.
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.closing import Closing
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.iop_thread import IopThread
@@ -27,7 +27,7 @@ from i2o.transport.uri import Uri
 _LONGEST_SLICE_S: Final = 3600.0
 
 
-class EmuPort:
+class EmuPort(Closing):
     """A `Port` to a `SoftIop`.
 
     Args:
@@ -128,10 +128,11 @@ class EmuPort:
     def wait(self, timeout_s: float) -> bool:
         """Let the IOP work; return True as soon as it may have done something."""
         end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
-        if self.unit.reply_pending:
-            return True
         if self._thread is not None:
-            return self._wait_for_thread(timeout_s)
+            return self.unit.reply_pending or self._wait_for_thread(timeout_s)
+        if self.unit.reply_pending:
+            self._run()  # a host that polls memory may wait with replies it has not taken
+            return True
         while True:
             before = self.soft_iop.activity
             self._run()
@@ -193,29 +194,15 @@ class EmuPort:
         if self._doorbell is not None:
             self._doorbell.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     # --- inside --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         """Let the IOP work, unless another thread of the host is in there already."""
-        lock = self._lock
-        if not lock.acquire(blocking=False):
+        if self._lock.locked():
             return
-        try:
+        with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
                 self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
-        finally:
-            lock.release()
 
     def _on_post(self) -> None:
         if self._thread is not None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from itertools import count
 
 from i2o.iop_emulator.request import Request
 
-Job = Iterator[bytes | None]
-"""A long operation: every step may give a reply, the last one gives the final reply."""
+Job = Generator[bytes | None, None, bytes]
+"""A long operation: every step may give a progress reply; it returns the final reply."""
 
 
 class Scheduler:
@@ -77,9 +77,9 @@ class Scheduler:
         _, job = self._jobs[0]
         try:
             reply = next(job)
-        except StopIteration:
+        except StopIteration as end:
             self._jobs.popleft()
-            return
+            reply = end.value
         if reply is not None:
             send(reply)
 

@@ -11,10 +11,10 @@ import re
 from typing import TYPE_CHECKING
 
 from i2o import opening, parameters
+from i2o.bring_up import EXECUTIVE_TID
 from i2o.errors import ParameterError, RequestFailed
 from i2o.frames.layout import ParameterGroup
 from i2o.frames.params import FIRST_GENERIC_GROUP
-from i2o.iop import EXECUTIVE_TID
 from i2o.tools import output
 from i2o.tools.arguments import SubParsers, UsageError, add_iop, add_json, number, tid
 from i2o.tools.failures import explain

@@ -238,8 +238,7 @@ class BlockDevice(Ddm):
             try:
                 self.store.read_into(address + done, [memoryview(bytearray(length))])
             except OSError as error:
-                yield self._store_error(request, error, address + done, before=done)
-                return
+                return self._store_error(request, error, address + done, before=done)
             done += length
             percent = 100 * done // count
             if reports and done < count and percent >= told + 100 // PROGRESS_STEPS:
@@ -247,7 +246,7 @@ class BlockDevice(Ddm):
                 yield self._progress(request, percent)
             else:
                 yield None
-        yield _SUCCESS_START + request.frame[4:16] + _success_tail(0, count)
+        return _SUCCESS_START + request.frame[4:16] + _success_tail(0, count)
 
     @handles(Function.BSA_CACHE_FLUSH)
     def cache_flush(self, request: Request) -> bytes:
