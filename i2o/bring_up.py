@@ -98,7 +98,8 @@ def bring_up(
     try:
         status = _reset_and_init(layer, entry, limits, after_reset)
     finally:
-        entry.refusing = ""
+        if not entry.is_dead:
+            entry.refusing = ""
     with Requester(layer, entry.number, timeout_s=limits.request_s) as requester:
         hrt = _read_hrt(requester, entry)
         _set_system_table(layer, requester, entry, status)
@@ -121,8 +122,8 @@ def _reset_and_init(
             f"the IOP speaks I2O version code {status.i2o_version}; 0 (1.0) and 1 (1.5) are known"
         )
     _reset(entry, limits, layer.clock, status)
-    after_reset()
     entry.forget_frames()
+    after_reset()
     status = read_status(entry, limits, layer.clock)
     if status.desired_private_mem_size or status.desired_private_io_size:
         raise IopDead(

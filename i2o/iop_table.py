@@ -10,22 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from i2o.errors import InvalidArgument
-from i2o.frames.functions import Function
+from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import EMPTY_MFA, MsgFlags
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.resources import BringUpResult
 from i2o.transport.host_memory import HostBuffer
 from i2o.transport.port import Port
-
-UNANSWERED: Final = frozenset(
-    {
-        int(Function.UTIL_NOP),
-        int(Function.EXEC_STATUS_GET),
-        int(Function.EXEC_IOP_RESET),
-        int(Function.EXEC_OUTBOUND_INIT),
-    }
-)
-"""Functions that the IOP answers through memory, or not at all."""
 
 EVENT_REGISTER: Final = int(Function.UTIL_EVENT_REGISTER)
 """Answered once per event, not once per request."""

@@ -170,6 +170,8 @@ class MessageLayer(Closing):
         """
         entry = self._iops.entry(iop)
         self._refuse_in_callback("bring up an IOP")
+        if entry.is_dead:
+            raise IopDead(f"IOP {iop} is dead: detach it")
         entry.online = False
         errors: list[Exception] = []
         try:
@@ -217,11 +219,11 @@ class MessageLayer(Closing):
             logger.warning("IOP %d: %s", iop, error)
         finally:
             try:
+                entry.forget_frames()
                 self._finish_outstanding(entry, errors)
                 self._await_callbacks(entry)
             finally:
                 self._iops.remove(iop)
-                entry.forget_frames()
                 entry.port.close()
         _raise_collected(errors)
 
@@ -463,7 +465,7 @@ class MessageLayer(Closing):
         """Wait until some IOP may have done something; False when the time ran out."""
         entries = [entry for entry in self._iops if not entry.is_dead]
         if len(entries) == 1:
-            return entries[0].port.wait(timeout_s)
+            return self._wait_for(entries[0], timeout_s)
         if not entries:
             self.clock.sleep(timeout_s)
             return False
@@ -471,7 +473,7 @@ class MessageLayer(Closing):
         slice_s = 0.0
         while True:
             for entry in entries:
-                if entry.port.wait(slice_s):
+                if self._wait_for(entry, slice_s):
                     return True
             left = deadline - self.clock.monotonic()
             if left <= 0:
@@ -558,11 +560,22 @@ class MessageLayer(Closing):
             _raise_collected(errors)
         return done
 
+    def _wait_for(self, entry: IopEntry, timeout_s: float) -> bool:
+        """Wait on one port; that it died is something that happened, too."""
+        try:
+            return entry.port.wait(timeout_s)
+        except IopDead as error:
+            errors: list[Exception] = []
+            self._bury(entry, error, errors)
+            _raise_collected(errors)
+            return True
+
     def _bury(self, entry: IopEntry, error: IopDead, errors: list[Exception]) -> None:
         """Finish what a dead IOP owes: it writes to no host memory any more."""
         if not entry.is_dead:
             logger.warning("IOP %d: %s", entry.number, error)
             entry.is_dead, entry.online, entry.refusing = True, False, "is dead"
+            entry.forget_frames()
             self._finish_outstanding(entry, errors)
 
     def _await_callbacks(self, entry: IopEntry) -> None:

@@ -15,8 +15,8 @@ from i2o.closing import Closing
 from i2o.cookies import Callback, Registration
 from i2o.errors import I2OError, InvalidArgument, RequestTimeout
 from i2o.frames.catalog import function_name
+from i2o.frames.functions import UNANSWERED
 from i2o.frames.header import HEADER_SIZE, MSG_HEADER, MsgFlags
-from i2o.iop_table import UNANSWERED
 from i2o.message_frames import MessageFrame, ReplyFrame
 from i2o.waits import I2OTRANS_SLEEP
 

@@ -9,7 +9,7 @@ unsupported function.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.frames import executive as messages
@@ -21,43 +21,20 @@ from i2o.frames.header import VERSION_1_5, DetailedStatus
 from i2o.frames.sgl_walk import SglBuffer
 from i2o.frames.tables import IopResetStatus, IopState, OutboundInitStatus
 from i2o.iop_emulator import sgl_data
-from i2o.iop_emulator.ddm.base import Ddm, IopServices
+from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.executive_parameters import executive_groups
 from i2o.iop_emulator.handlers import handles
-from i2o.iop_emulator.lct import Lct, hardware_resource_table
-from i2o.iop_emulator.options import IopOptions
+from i2o.iop_emulator.iop_control import IopControl
+from i2o.iop_emulator.lct import hardware_resource_table
 from i2o.iop_emulator.parameter_groups import Group
-from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
+from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS
 from i2o.iop_emulator.request import Request
-from i2o.transport.device_unit import DeviceUnit
 
 TID: Final = 0
 MIN_REPLY_WORDS: Final = 5
 MAX_NOTIFIES: Final = 16
 _MAX_SYSTEM_TABLE: Final = 255
 _PAD: Final = tables.LCT_ENTRY.size
-
-
-class IopControl(IopServices, Protocol):
-    """What the executive may ask of its IOP, beyond what every device may."""
-
-    unit: DeviceUnit
-    options: IopOptions
-    lct: Lct
-    replies: ReplyQueue
-    state: IopState
-
-    def reset(self, *, hold_ns: int = 0) -> None:
-        """Lose everything and go to RESET."""
-
-    def init_outbound(self, words: int, page_size: int) -> None:
-        """Forget all reply frames and go to HOLD."""
-
-    def clear(self) -> None:
-        """End what the host has going on and go to HOLD."""
-
-    def enter(self, state: IopState) -> None:
-        """Change the state."""
 
 
 class Executive(Ddm):

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from i2o.frames import executive_groups as groups
+from i2o.frames.codec import Record
 from i2o.frames.executive_groups import (
     DdmModuleType,
     IopBusAttribute,
@@ -15,18 +16,24 @@ from i2o.frames.executive_groups import (
 )
 from i2o.frames.functions import DeviceClass
 from i2o.frames.tables import BusType, HrtAdapterState
+from i2o.iop_emulator.iop_control import IopControl
 from i2o.iop_emulator.lct import ADAPTER_ID
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
-
-if TYPE_CHECKING:
-    from i2o.iop_emulator.executive import Executive
 
 _MEMORY: Final = 64 << 20
 _MIN_FRAME: Final = 64
 _MAX_FRAME: Final = 0xFFFF * 4
 
 
-def executive_groups(executive: Executive) -> list[Group]:
+class ExecutiveState(Protocol):
+    """What the groups show of an executive."""
+
+    control: IopControl
+    init_code: int
+    system_table: tuple[Record, ...]
+
+
+def executive_groups(executive: ExecutiveState) -> list[Group]:
     """Return the groups 0x0000 to 0x0007 and 0x0100 to 0x0104."""
     values = _Values(executive)
     return [
@@ -54,7 +61,7 @@ def executive_groups(executive: Executive) -> list[Group]:
 class _Values:
     """Reads the groups' values off an executive."""
 
-    def __init__(self, executive: Executive) -> None:
+    def __init__(self, executive: ExecutiveState) -> None:
         self._executive, self._control = executive, executive.control
         unit, options = self._control.unit, self._control.options
         self._targets: dict[str, int] = {

@@ -8,22 +8,26 @@ In Python:
     plan.on("*").between(500, 900).starve()
 
 or in TOML: `seed = 7`, then `[[fault]]` tables with the conditions `on`, `tid`, `after`, `every`,
-`times`, `probability`, `from_ms`, `to_ms` and an `action`. Of several rules that match a request
-the first one acts; the others do not count it.
+`times`, `probability`, `from_ms`, `to_ms` and an `action`. Functions and statuses go by name or by
+number. Of several rules that match a request the first one acts; the others do not count it.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
 
 from i2o.errors import I2OError
+from i2o.frames.block_storage import BsaDetailedStatus
 from i2o.frames.functions import Function
-from i2o.frames.header import FailureCode, ReqStatus
+from i2o.frames.header import DetailedStatus, FailureCode, ReqStatus
 from i2o.iop_emulator.request import Request
 
 ActionName = Literal[
@@ -39,6 +43,10 @@ ActionName = Literal[
     "reset",
 ]
 ACTIONS: Final[tuple[str, ...]] = get_args(ActionName)
+MAX_MS: Final = 86_400_000
+"""The longest time in a plan: a day."""
+MAX_FILE: Final = 1 << 20
+"""Bytes of the largest plan that is read."""
 _MS: Final = 1_000_000
 
 
@@ -225,7 +233,9 @@ class FaultPlan:
         """
         try:
             data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except RecursionError:
+            raise FaultPlanError(f"{source}: no TOML: nested too deeply") from None
+        except ValueError as error:  # bad TOML, or a number of thousands of digits
             raise FaultPlanError(f"{source}: no TOML: {error}") from None
         _known(data, ("seed", "fault"), source)
         own_seed = _typed(data.get("seed", 0), int, "seed", source)
@@ -250,13 +260,21 @@ class FaultPlan:
         """Read a plan from a TOML file.
 
         Raises:
-            FaultPlanError: the file cannot be read, or see `from_toml`.
+            FaultPlanError: it is no regular file of up to `MAX_FILE` bytes, cannot be read, or
+                see `from_toml`.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise FaultPlanError(f"fault plan {str(path)!r} cannot be read: {reason}") from None
+            text = _read_file(path).decode()
+        except UnicodeDecodeError:
+            reason = "it is not UTF-8 text"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except ValueError as error:  # a path with a NUL character
+            reason = str(error)
+        else:
+            reason = ""
+        if reason:
+            raise FaultPlanError(f"fault plan {str(path)!r} cannot be read: {reason}")
         return cls.from_toml(text, source=str(path), seed=seed)
 
 
@@ -358,6 +376,9 @@ _ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "crash": (),
     "reset": (),
 }
+_BLOCK_FUNCTIONS: Final = frozenset(
+    function.value for name, function in Function.__members__.items() if name.startswith("BSA_")
+)
 _NEEDED: Final = {"delay": "ms", "stall": "ms", "status": "req_status"}
 
 
@@ -373,8 +394,9 @@ def _rule(table: dict[str, Any], place: str) -> Rule:
     def number(key: str, default: Any, kind: type = int) -> Any:
         return _typed(table[key], kind, key, place) if key in table else default
 
+    function = _function(_typed(table.get("on", "*"), (str, int), "on", place))
     rule = Rule(
-        function=_function(_typed(table.get("on", "*"), (str, int), "on", place)),
+        function=function,
         tid=number("tid", None),
         after=number("after", 0),
         every=number("every", 1),
@@ -383,31 +405,76 @@ def _rule(table: dict[str, Any], place: str) -> Rule:
         from_ms=number("from_ms", 0, float),
         to_ms=number("to_ms", None, float),
     )
-    rule.action = Action(
-        name,
-        **{key: number(key, 0, float if key == "ms" else int) for key in arguments if key in table},
-    )
+
+    def argument(key: str) -> Any:
+        if isinstance(table[key], str) and key in ("req_status", "detail"):
+            return _status(table[key], key, function)
+        return number(key, 0, float if key == "ms" else int)
+
+    rule.action = Action(name, **{key: argument(key) for key in arguments if key in table})
     return rule
+
+
+def _status(name: str, key: str, function: int | None) -> int:
+    """Return the status of a name; of two that share it the one of the function's class."""
+    enums: list[type[IntEnum]] = [ReqStatus]
+    if key == "detail":
+        enums = [DetailedStatus, BsaDetailedStatus]
+        if function in _BLOCK_FUNCTIONS:
+            enums.reverse()
+    for enum in enums:
+        if name.upper() in enum.__members__:
+            return enum[name.upper()].value
+    known = sorted({member for enum in enums for member in enum.__members__})
+    raise FaultPlanError(f"{key} = {name!r} is no status; known are {', '.join(known)}")
+
+
+def _read_file(path: str | Path) -> bytes:
+    """Read a small regular file; raises OSError for any other, without waiting for a FIFO."""
+    _require_regular(os.stat(path))
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        _require_regular(os.fstat(file.fileno()))
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise OSError(f"it is larger than {MAX_FILE >> 20} MiB")
+    return data
+
+
+def _require_regular(found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError("it is a directory")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
 
 
 def _check(rule: Rule) -> None:
     action = rule.action
+    times = f"between 0 and {MAX_MS}"
     limits: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
         ("tid", rule.tid, lambda v: 0 <= v <= 0xFFF, "between 0 and 0xFFF"),
         ("after", rule.after, lambda v: v >= 0, "0 or more"),
         ("every", rule.every, lambda v: v >= 1, "1 or more"),
         ("times", rule.times, lambda v: v >= 1, "1 or more"),
         ("probability", rule.probability, lambda v: 0 <= v <= 1, "between 0 and 1"),
-        ("from_ms", rule.from_ms, lambda v: v >= 0, "0 or more"),
+        ("from_ms", rule.from_ms, lambda v: 0 <= v <= MAX_MS, times),
+        ("to_ms", rule.to_ms, lambda v: 0 <= v <= MAX_MS, times),
         ("to_ms", rule.to_ms, lambda v: v > rule.from_ms, "later than from_ms"),
-        ("ms", action.ms, lambda v: v >= 0, "0 or more"),
+        ("ms", action.ms, lambda v: 0 <= v <= MAX_MS, times),
         ("req_status", action.req_status, lambda v: 0 <= v <= 0xFF, "between 0 and 0xFF"),
         ("detail", action.detail, lambda v: 0 <= v <= 0xFFFF, "between 0 and 0xFFFF"),
         ("code", action.code, lambda v: 0 <= v <= 0xFF, "between 0 and 0xFF"),
     )
     for name, value, is_good, wanted in limits:
         if value is not None and not is_good(value):
-            raise FaultPlanError(f"{name} = {value:g} must be {wanted}")
+            raise FaultPlanError(f"{name} = {_shown(value)} must be {wanted}")
+
+
+def _shown(value: float) -> str:
+    """Return a number as text, however many digits it has."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "a number too large to show"
 
 
 def _function(name: int | str) -> int | None:

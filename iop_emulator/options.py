@@ -144,6 +144,9 @@ class EmuOptions:
         if uri.address:
             raise UriError(f"{uri.text!r}: expected emu:?OPTIONS, not {uri.address!r}")
         uri.require_known(_KNOWN)
+        for name, value in uri.options:
+            if "\0" in value:
+                raise UriError(f"{uri.text!r}: {name}={value!r} contains a NUL character")
         personality = uri.one("personality", PERSONALITIES[0])
         if personality not in PERSONALITIES:
             raise UriError(

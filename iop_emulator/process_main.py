@@ -7,6 +7,7 @@ Started by `process_port`, never by hand. It serves until the host closes its en
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import sys
 
@@ -86,4 +87,5 @@ def serve(iop: SoftIop, unit: DeviceHalf, end: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # warnings reach any terminal, `stty tostop` too
     sys.exit(main(sys.argv[1:]))

@@ -14,10 +14,10 @@ import select
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from i2o import errors
+from i2o.closing import Closing
 from i2o.errors import IopDead, TransportUnavailable
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.options import EmuOptions
@@ -31,7 +31,7 @@ _STOP_S: Final = 5.0
 _MODULE: Final = "i2o.iop_emulator.process_main"
 
 
-class ProcessPort:
+class ProcessPort(Closing):
     """A `Port` to an IOP in a child process.
 
     Use `launch`.
@@ -180,15 +180,14 @@ class ProcessPort:
     def reset(self) -> None:
         """Cycle the IOP's power; if it does not answer, its process is ended.
 
-        Raises:
-            IopDead: it did not answer.
+        Either way it writes no host memory afterwards. Whoever asks a process that was ended for
+        anything else gets `IopDead`.
         """
         try:
             self._half.power_cycle(_STOP_S)
         except IopDead:
             self.process.kill()
             self.process.wait()
-            raise
 
     def close(self) -> None:
         """End the child and release everything; a second call does nothing."""
@@ -200,26 +199,19 @@ class ProcessPort:
             self._bell.close()
         self._resources.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def _start(uri: str, end_fd: int, memory_fd: int) -> subprocess.Popen[bytes]:
-    """Start the child; it finds the same i2o as this process."""
+    """Start the child; it finds the same i2o as this process.
+
+    It gets a process group of its own: an interrupt from the terminal is for the host alone.
+    """
     root = str(Path(errors.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", _MODULE, uri, str(end_fd), str(memory_fd)],
         pass_fds=(end_fd, memory_fd),
         stdin=subprocess.DEVNULL,
+        process_group=0,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
 

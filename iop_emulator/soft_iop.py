@@ -16,7 +16,7 @@ from typing import Final
 
 from i2o.errors import RemoteFrameError
 from i2o.frames.executive import ExecutiveEvent
-from i2o.frames.functions import Function
+from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import ReqStatus
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import BlockStore
@@ -43,16 +43,6 @@ _LOG: Final = logging.getLogger(__name__)
 _read_header = struct.Struct("<HHI").unpack_from
 _FAULTED: Final = IopState.FAULTED  # looked up once: an enum's members are slow to reach
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
-_UNANSWERED: Final = frozenset(
-    {
-        Function.UTIL_NOP.value,
-        Function.EXEC_STATUS_GET.value,
-        Function.EXEC_IOP_RESET.value,
-        Function.EXEC_OUTBOUND_INIT.value,
-    }
-)
-"""Functions without a reply frame: they are served before OutboundInit, and when replies are
-stuck."""
 
 
 class SoftIop:
@@ -265,7 +255,7 @@ class SoftIop:
                 return
             device = self.lct.devices[route & 0xFFF]
         function = route >> 24
-        if (not self._has_replies or self.replies.is_congested) and function not in _UNANSWERED:
+        if (not self._has_replies or self.replies.is_congested) and function not in UNANSWERED:
             self._postpone(mfa, frame, function)
             return
         request = Request(frame, route, now_ns)
@@ -355,7 +345,7 @@ class SoftIop:
             self._is_halted = True
             self._stalled_until_ns = self._now_ns + action.duration_ns
             self.scheduler.at(self._stalled_until_ns, request, self._serve_late)
-        elif name in ("drop", "fail") or (name == "status" and request.function in _UNANSWERED):
+        elif name in ("drop", "fail") or (name == "status" and request.function in UNANSWERED):
             self.counters.dropped += 1
         elif name == "status":
             device = self.lct.devices[request.target]

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from i2o.closing import Closing
 from i2o.d3i2o import (
     I2OTRANS_SLEEP,
     SUCCESS,
@@ -45,7 +45,7 @@ Sink = Callable[[memoryview], object]
 """Called with each piece that was read, in order; the memory is used again afterwards."""
 
 
-class DiskOsm:
+class DiskOsm(Closing):
     """An OSM that moves the blocks of one disk.
 
     Args:
@@ -124,17 +124,6 @@ class DiskOsm:
         for _, buffer in self._free:
             buffer.free()
         self._free.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _send(
         self,

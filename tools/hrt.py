@@ -7,34 +7,26 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from i2o import opening
 from i2o.frames.tables import HrtAdapterState
 from i2o.resources import HrtEntry
 from i2o.tools import output
-from i2o.tools.arguments import DEFAULT_IOP, SubParsers, add_iop, add_json
+from i2o.tools.arguments import SubParsers
+from i2o.tools.listing import add_list_parser, show_tables
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
     """Add the sub-command."""
-    parser = subparsers.add_parser("hrt", help=summary, description=__doc__)
-    add_iop(parser, several=True)
-    add_json(parser)
-    parser.set_defaults(run=run)
+    add_list_parser(subparsers, "hrt", summary, __doc__, run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of every IOP asked for."""
-    for uri in args.iop or [DEFAULT_IOP]:
-        with opening.open(uri) as iop:
-            if args.json:
-                for entry in iop.hrt:
-                    output.emit({"iop": uri, **record(entry)})
-            else:
-                head = (
-                    f"{output.styled(uri, output.BOLD)}  {output.plural(len(iop.hrt), 'adapter')}"
-                )
-                output.show(head, *rows(iop.hrt))
-    return 0
+    return show_tables(
+        args,
+        records=lambda iop: map(record, iop.hrt),
+        head=lambda iop: output.plural(len(iop.hrt), "adapter"),
+        lines=lambda iop: rows(iop.hrt),
+    )
 
 
 def rows(hrt: Sequence[HrtEntry], *, indent: int = 0) -> list[str]:

@@ -6,34 +6,27 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from i2o import opening
 from i2o.frames.tables import LctDeviceFlags
 from i2o.resources import Lct, LctEntry
 from i2o.tools import output
-from i2o.tools.arguments import DEFAULT_IOP, SubParsers, add_iop, add_json
+from i2o.tools.arguments import SubParsers
 from i2o.tools.field_text import is_text
+from i2o.tools.listing import add_list_parser, show_tables
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
     """Add the sub-command."""
-    parser = subparsers.add_parser("lct", help=summary, description=__doc__)
-    add_iop(parser, several=True)
-    add_json(parser)
-    parser.set_defaults(run=run)
+    add_list_parser(subparsers, "lct", summary, __doc__, run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of every IOP asked for."""
-    for uri in args.iop or [DEFAULT_IOP]:
-        with opening.open(uri) as iop:
-            if args.json:
-                for entry in iop.devices:
-                    output.emit({"iop": uri, **record(entry)})
-            else:
-                output.show(
-                    f"{output.styled(uri, output.BOLD)}  {summary_of(iop.lct)}", *rows(iop.lct)
-                )
-    return 0
+    return show_tables(
+        args,
+        records=lambda iop: map(record, iop.devices),
+        head=lambda iop: summary_of(iop.lct),
+        lines=lambda iop: rows(iop.lct),
+    )
 
 
 def summary_of(lct: Lct) -> str:

@@ -15,8 +15,9 @@ from i2o import opening
 from i2o.frames.tables import IopCapabilities, IopState, MessengerType
 from i2o.resources import IopStatus
 from i2o.tools import output
-from i2o.tools.arguments import DEFAULT_IOP, SubParsers, add_iop, add_json
+from i2o.tools.arguments import DEFAULT_IOP, SubParsers
 from i2o.tools.failures import NEGATIVE, OK
+from i2o.tools.listing import add_list_parser
 
 if TYPE_CHECKING:
     from i2o.iop import Iop
@@ -26,10 +27,7 @@ _VERSIONS = {0: "1.0", 1: "1.5", 2: "2.0"}
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
     """Add the sub-command."""
-    parser = subparsers.add_parser("status", help=summary, description=__doc__)
-    add_iop(parser, several=True)
-    add_json(parser)
-    parser.set_defaults(run=run)
+    add_list_parser(subparsers, "status", summary, __doc__, run)
 
 
 def run(args: argparse.Namespace) -> int:

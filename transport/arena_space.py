@@ -7,6 +7,7 @@ allocates and tells about it; the device's side is told, and refuses everything 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable
@@ -86,7 +87,11 @@ class ArenaSpace:
             self._cover(address, size)
             self._next = address + size
         if self._on_cover is not None:
-            self._on_cover(address, size)
+            try:
+                self._on_cover(address, size)
+            except BaseException:
+                self._uncover(address)
+                raise
         start = address - ARENA_BASE
         view = self._arena[start : start + size]
         view[:] = bytes(size)
@@ -95,10 +100,11 @@ class ArenaSpace:
 
     def close(self) -> None:
         """Let go of the shared memory; using a buffer afterwards is an error."""
-        for buffer in self._buffers.values():
-            buffer.view.release()
+        views = [buffer.view for buffer in self._buffers.values()]
         self._buffers.clear()
-        self._arena.release()
+        for view in (*views, self._arena):
+            with contextlib.suppress(BufferError):  # somebody still looks through it
+                view.release()
 
     def map(self, buffer: memoryview) -> None:
         """Return None: the other process cannot reach the caller's own memory."""
@@ -112,9 +118,7 @@ class ArenaSpace:
 
     def uncover(self, address: int) -> None:
         """Forget a buffer."""
-        with self._lock:
-            self._starts.remove(address)
-            del self._ends[address]
+        self._uncover(address)
         self._buffers.pop(address, None)
         if self._on_uncover is not None:
             self._on_uncover(address)
@@ -149,6 +153,11 @@ class ArenaSpace:
     def _cover(self, address: int, length: int) -> None:
         insort(self._starts, address)
         self._ends[address] = address + length
+
+    def _uncover(self, address: int) -> None:
+        with self._lock:
+            self._starts.remove(address)
+            del self._ends[address]
 
     def _free_run(self, size: int, align: int) -> int:
         """Find room, from where the last buffer ended and around: stale addresses meet holes."""

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
+from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import IopDead, LocalFrameError
 from i2o.transport.arena_space import ArenaSpace
 from i2o.transport.device_unit import DmaSpace, PostedFrame
@@ -35,6 +36,7 @@ _RECORD: Final = struct.Struct("<III")
 _MOST_RECORDS: Final = 1024
 _PACKET: Final = _MOST_RECORDS * _RECORD.size
 _SOCKET_BUFFER: Final = 1 << 20
+_SLICE_S: Final = 0.05  # how long one thread may not know what another one took in
 
 
 class Word(IntEnum):
@@ -73,7 +75,8 @@ class _SharedFrames:
 
     def close(self) -> None:
         """Unmap the memory, unless somebody still has a view of it (then when that is gone)."""
-        self.memory.release()
+        with contextlib.suppress(BufferError):
+            self.memory.release()
         with contextlib.suppress(BufferError):
             self._map.close()
 
@@ -118,10 +121,10 @@ class HostHalf:
         self._with_host: set[int] = set()
         self._replies: deque[int] = deque()
         self._starved = False
+        self._is_gone = False
+        self._news = 0
         self.generation = 0
         self._lock = threading.Lock()
-        self._poller = select.poll()
-        self._poller.register(end, select.POLLIN)
 
     def alloc(self) -> int:
         """Pop a free inbound MFA, or EMPTY; raises IopDead."""
@@ -136,7 +139,11 @@ class HostHalf:
         return mfa
 
     def write(self, mfa: int, frame: bytes | bytearray | memoryview) -> None:
-        """Copy a request into an inbound frame; raises LocalFrameError if it does not fit."""
+        """Copy a request into an inbound frame; raises LocalFrameError if it does not fit.
+
+        Raises IopDead when the process is known to be gone.
+        """
+        self._require_process()
         if mfa not in self._with_host:
             raise LocalFrameError(f"MFA {mfa:#010x} is not the host's to write: allocate it first")
         if len(frame) > self._frames.frame_size:
@@ -154,6 +161,7 @@ class HostHalf:
 
     def post(self, mfa: int) -> None:
         """Queue a request; raises IopDead."""
+        self._require_process()
         if mfa not in self._with_host:
             self._on_misuse(f"MFA {mfa:#010x} was posted to 0x40, but the host does not hold it")
             return
@@ -161,7 +169,7 @@ class HostHalf:
         self._tell(Word.POST, mfa, self.generation)
 
     def reap(self) -> int:
-        """Pop a reply MFA, or EMPTY; raises IopDead."""
+        """Pop a reply MFA, or EMPTY; raises IopDead when no reply is left and none can come."""
         if not self._replies:
             self.drain()
         try:
@@ -180,9 +188,12 @@ class HostHalf:
         """Have the device's power cycled, and wait until it was; raises IopDead."""
         before = self.generation
         self._tell(Word.POWER_CYCLE)
+        end_ns = SYSTEM_CLOCK.monotonic_ns() + round(timeout_s * 1e9)
         while self.generation == before:
-            if not self.wait(timeout_s):
+            left_ns = end_ns - SYSTEM_CLOCK.monotonic_ns()
+            if left_ns <= 0:
                 raise IopDead(f"the IOP's process did not reset within {timeout_s:g} s")
+            self.wait(left_ns / 1e9)
 
     @property
     def reply_pending(self) -> bool:
@@ -190,11 +201,30 @@ class HostHalf:
         return bool(self._replies)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the device tells something; False when the time ran out; raises IopDead."""
-        return bool(self._poller.poll(max(0.0, timeout_s * 1000))) and self.drain()
+        """Wait until the device tells something; False when the time ran out; raises IopDead.
+
+        Several threads may wait: what one of them takes in ends the waiting of all.
+        """
+        before = self._news
+        end_ns = SYSTEM_CLOCK.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
+        poller, fd = select.poll(), self._end.fileno()
+        if fd >= 0:
+            poller.register(fd, select.POLLIN)
+        while True:
+            left_s = max(0.0, (end_ns - SYSTEM_CLOCK.monotonic_ns()) / 1e9)
+            if self._end.fileno() < 0 or poller.poll(min(left_s, _SLICE_S) * 1000):
+                self.drain()
+            if self._news != before:
+                return True
+            if left_s <= _SLICE_S:
+                return False
 
     def drain(self) -> bool:
-        """Take in everything the device has told; return whether that was anything."""
+        """Take in everything the device has told; return whether that was anything.
+
+        Raises:
+            IopDead: that was nothing, and the process is gone.
+        """
         with self._lock:
             has_news = False
             while True:
@@ -205,8 +235,12 @@ class HostHalf:
                 except OSError:
                     packet = b""
                 if not packet:
-                    raise IopDead("the IOP's process is gone")
+                    self._is_gone = True
+                    if has_news:  # what it said before it died counts
+                        return True
+                    self._require_process()
                 has_news = True
+                self._news += 1
                 for word, value, _ in _RECORD.iter_unpack(packet):
                     self._take(word, value)
 
@@ -233,6 +267,10 @@ class HostHalf:
             self._free.extend(self._frames.all())
             self.generation = value
 
+    def _require_process(self) -> None:
+        if self._is_gone:
+            raise IopDead("the IOP's process is gone")
+
     def _tell_uncover(self, address: int) -> None:
         with contextlib.suppress(IopDead):  # a buffer may be freed when nobody is there any more
             self._tell(Word.UNCOVER, address)
@@ -241,6 +279,7 @@ class HostHalf:
         try:
             self._end.send(_RECORD.pack(word, value, more))
         except OSError:
+            self._is_gone = True
             raise IopDead("the IOP's process is gone") from None
 
 

@@ -11,6 +11,7 @@ transport devices were never published.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class Function(IntEnum):
@@ -107,6 +108,17 @@ class Function(IntEnum):
     DPT_PRIVATE_DRIVER_PRINTF = 0xFF
     DPT_PRIVATE_DIAG_ENABLE = 0xFF
     DPT_PRIVATE_DRIVER_GETPUT = 0xFF
+
+
+UNANSWERED: Final = frozenset(
+    {
+        Function.UTIL_NOP.value,
+        Function.EXEC_STATUS_GET.value,
+        Function.EXEC_IOP_RESET.value,
+        Function.EXEC_OUTBOUND_INIT.value,
+    }
+)
+"""Functions without a reply frame: the IOP answers them through host memory, or not at all."""
 
 
 class DeviceClass(IntEnum):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,6 +88,10 @@ BAD = [
     (("lct", "-i", "emu:?frames=x"), 2, "not an integer"),
     (("lct", "-i", "emu:?disk="), 2, "needs a path"),
     (("lct", "-i", "emu:?faults=/nonexistent"), 2, "/nonexistent"),
+    (("lct", "-i", "emu:?faults=a%00b"), 2, "NUL"),
+    (("lct", "-i", "emu:?disk=a%00b.img"), 2, "NUL"),
+    (("lct", "-i", "emu:?run=process&disk=a%00b.img"), 2, "NUL"),
+    (("lct", "-i", "emu:?faults=/dev/zero"), 2, "no regular file"),
     (("hrt", "-i", "emu:?disk=/nonexistent"), 3, "does not exist"),
     (("hrt", "-i", "emu:?disk=/"), 3, "is a directory"),
     (("status", "-i", "emu:?disk=/dev/null"), 3, "no block device"),
@@ -163,7 +168,7 @@ def test_human_sizes():
 
 def test_a_closed_pipe_is_no_error(program, environment):
     done = subprocess.run(
-        f"{' '.join(program)} params 0x10 2>err.txt | head -n 1;"
+        f"{shlex.join(program)} params 0x10 2>err.txt | head -n 1;"
         "echo ${PIPESTATUS[0]}; cat err.txt",
         shell=True,
         executable="/bin/bash",
@@ -187,7 +192,7 @@ def test_a_full_disk_under_stdout_is_one_line(program, environment):
 
 def test_closed_standard_streams_are_no_error(program, environment):
     done = subprocess.run(
-        f"{' '.join(program)} lct >&- 2>&-", shell=True, env=environment, cwd=CHECKOUT, timeout=60
+        f"{shlex.join(program)} lct >&- 2>&-", shell=True, env=environment, cwd=CHECKOUT, timeout=60
     )
     assert done.returncode == 0
 
@@ -212,11 +217,19 @@ def test_an_interrupted_read_leaves_no_file(
          f"emu:?disk={image}&faults={_slow_plan(tmp_path)}&seed=1"],
         stderr=subprocess.PIPE, env=environment, cwd=CHECKOUT,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while not list(target.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    started.send_signal(number)
-    _, err = started.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 60
+        while started.poll() is None and not list(target.iterdir()):
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(started.args, 60)
+            time.sleep(0.01)
+        started.send_signal(number)
+        _, err = started.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        pytest.fail(f"it did not end: {started.communicate()[1].decode()}")
+    finally:
+        started.kill()
     assert (started.returncode, err.decode()) == (code, text)
     assert list(target.iterdir()) == []
 

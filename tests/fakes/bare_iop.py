@@ -113,7 +113,8 @@ class BareIop:
         debug: bool = False,
         reply_frames: int = 8,
     ) -> None:
-        self.clock = ManualClock()
+        shared = layer.clock if layer is not None else None
+        self.clock = shared if isinstance(shared, ManualClock) else ManualClock()
         self.layer = layer or MessageLayer(clock=self.clock, debug=debug)
         self.port = BarePort(self.clock, frame_count=frame_count)
         self.number = self.layer.attach(
@@ -151,11 +152,11 @@ class BareIop:
         """Post an ordinary reply to a request."""
         return self.reply(bytes((1, flags, 5, 0)) + request.data[4:16] + status)
 
-    def fail(self, request: PostedFrame, *, preserve: bool = True) -> int:
+    def fail(self, request: PostedFrame, *, preserve: bool = True, flags: int = 0xE0) -> int:
         """Post a FAIL reply, its transaction context zeroed, its frame preserved."""
         mfa = request.mfa if preserve else EMPTY
         data = (
-            b"\x01\xe0\x09\x00"
+            bytes((1, flags, 9, 0))
             + request.data[4:12]
             + bytes(4)
             + b"\x01\x01\x01\x8d"

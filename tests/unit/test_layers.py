@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ FOLDERS = {
     "iop_emulator": "i2o.iop_emulator",
     "tools": "i2o.tools",
 }
-LOWEST = ("i2o.errors", "i2o.clock", "i2o._version")
+LOWEST = ("i2o.errors", "i2o.clock", "i2o.closing", "i2o._version")
 ON_TOP = ("i2o.tools", "i2o.testing", "i2o.__main__")
 EMULATOR = "i2o.iop_emulator"
 MAY_NAME_THE_EMULATOR = ("i2o.transport.registry", EMULATOR, *ON_TOP)
@@ -57,22 +56,8 @@ class Module:
     @property
     def imports(self) -> set[str]:
         """Modules of the project that this one imports anywhere, even lazily or for types only."""
-        return self._imports(ast.walk(self.tree))
-
-    @property
-    def imports_when_run(self) -> set[str]:
-        """The same without those for types only."""
-        for_types = [
-            node
-            for block in ast.walk(self.tree)
-            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-            for node in ast.walk(block)
-        ]
-        return self._imports(node for node in ast.walk(self.tree) if node not in for_types)
-
-    def _imports(self, nodes: Iterable[ast.AST]) -> set[str]:
         found: set[str] = set()
-        for node in nodes:
+        for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -181,7 +166,7 @@ def test_no_import_cycles() -> None:
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, " -> ".join((*path[path.index(name) :], name))
         if name not in done and name in modules():
-            for target in sorted(modules()[name].imports_when_run - {name}):
+            for target in sorted(modules()[name].imports - {name}):
                 visit(target, (*path, name))
             done.add(name)
 

@@ -7,9 +7,10 @@ import io
 import os
 import random
 import tarfile
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -24,7 +25,8 @@ from i2o.errors import (
     RequestFailed,
     RequestTimeout,
 )
-from i2o.frames.block_storage import BsaDetailedStatus
+from i2o.frames.block_storage import BSA_BLOCK_READ, BSA_BLOCK_WRITE, BsaDetailedStatus
+from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, simple_sgl
 from i2o.transport.bus_space import BusSpace
 
 SIZE = 4 << 20
@@ -281,6 +283,67 @@ def test_scattered_buffers_become_several_elements(iop, disk):
     with pytest.raises(InvalidArgument, match="lower max_transfer"):
         narrow.read(0, 3072)
     assert narrow.read(0, 512) == disk.read(0, 512)
+
+
+def test_a_frame_too_narrow_for_any_element_leaves_no_buffer_behind(either, iop):
+    narrow = BlockDevice(iop.requester, iop.memory, either.tid, frame_size=BSA_BLOCK_READ.size)
+    before = buffers_in_use(iop)
+    for attempt in (
+        lambda: narrow.read(0, 512),
+        lambda: narrow.read(1, 3),
+        lambda: narrow.read(0, 3 * narrow.max_transfer),
+        lambda: narrow.write(0, bytes(512)),
+        lambda: narrow.write(0, bytes(3 * narrow.max_transfer)),
+    ):
+        with pytest.raises(InvalidArgument, match="lower max_transfer"):
+            attempt()
+        assert buffers_in_use(iop) == before
+    assert iop.requester.in_flight == 0
+
+
+def test_a_device_that_never_answers_is_waited_for_once_more_not_once_a_request(image, tmp_path):
+    plan = tmp_path / "lost.toml"
+    plan.write_text('[[fault]]\non = "bsa_block_read"\naction = "drop"\n')
+    clock = ManualClock()
+    with i2o.open(f"emu:?disk={image}&faults={plan}", clock=clock, timeout_s=10) as iop:
+        disk = iop.block()
+        start = clock.monotonic()
+        with pytest.raises(RequestTimeout):
+            disk.read(0, 6 * disk.max_transfer)
+        assert iop.requester.in_flight == 6
+        assert clock.monotonic() - start <= 2 * 10 + 1, "one for the read, one for its rest"
+
+
+@given(
+    tid=st.integers(1, 0xFFF),
+    offset=st.integers(0, (1 << 63) - 1),
+    address=st.integers(0, (1 << 30)),
+    start=st.integers(0, (1 << 30)),
+    size=st.integers(1, MAX_COUNT),
+    layout=st.sampled_from([BSA_BLOCK_READ, BSA_BLOCK_WRITE]),
+)
+def test_the_transfer_in_one_piece_is_the_message_and_its_element(
+    tid, offset, address, start, size, layout
+):
+    device = BlockDevice.__new__(BlockDevice)
+    device.tid, device._max_elements = tid, 4
+    buffer = SimpleNamespace(segments=((address, 1 << 40),))
+    out = layout is BSA_BLOCK_WRITE
+    message = device._message(layout, offset, buffer, start, size)
+    head = layout.build(
+        target_address=tid,
+        message_size=(layout.size + SGE_SIMPLE.size) // 4,
+        time_multiplier=1,
+        transfer_byte_count=size,
+        logical_byte_address=offset,
+    )
+    element = SGE_SIMPLE.build(
+        flags_count_count=size,
+        flags_count_flags=0xD4 if out else 0xD0,
+        physical_address=address + start,
+    )
+    assert message == head + element
+    assert element == simple_sgl(((address + start, size),), out=out)
 
 
 def test_a_device_without_limits_takes_what_the_frame_holds(iop, monkeypatch):

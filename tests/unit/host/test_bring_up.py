@@ -8,6 +8,7 @@ import pytest
 import i2o
 from fakes.scripted_iop import Script, ScriptedPort
 from i2o.bring_up import Limits
+from i2o.clock import SYSTEM_CLOCK, ManualClock
 from i2o.errors import IopDead, RemoteFrameError, RequestFailed, RequestTimeout
 from i2o.frames.functions import Function
 from i2o.frames.tables import IopState
@@ -101,6 +102,31 @@ def test_what_goes_wrong_is_named_and_the_iop_is_detached(script, error, words):
         layer.attach(port)
     assert layer.iop_count() == 0
     assert port.closed
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(version=2),
+        Script(private_memory=4096),
+        Script(silent=frozenset({F.EXEC_STATUS_GET})),
+        Script(silent=frozenset({F.EXEC_OUTBOUND_INIT})),
+        Script(state_after_outbound=IopState.RESET),
+    ],
+)
+def test_an_iop_that_did_not_come_up_is_reset_before_its_port_is_closed(script):
+    port = ScriptedPort(script)
+    before_close = []
+    close = port.close
+
+    def closing() -> None:
+        before_close.append(port.resets + port.seen.count(F.EXEC_IOP_RESET))
+        close()
+
+    port.close = closing
+    with pytest.raises(IopDead):
+        MessageLayer(clock=port.clock).attach(port)
+    assert before_close == [1], "reset once, by message or by the transport"
 
 
 def test_already_enabled_counts_as_success():
@@ -202,6 +228,65 @@ class TestAgain:
         layer.free_reply(number, kept[0])
         assert (unit.idle_inbound(), unit.idle_outbound()) == free
         layer.deregister(base)
+
+    def test_a_fifo_frame_held_across_the_reset_is_memory_only(self):
+        with MessageLayer() as layer:
+            number = layer.attach("emu:", frame_source="fifo")
+            seen = []
+
+            def replied(iop_number, reply):
+                seen.append(reply.failed)
+                layer.free_reply(iop_number, reply)
+
+            _, (cookie,) = layer.register([replied])
+            sent, freed = layer.request_frame(number), layer.request_frame(number)
+            sent[:16] = UTIL_LOCK.build(target_address=0x10, initiator_context=cookie)
+            layer.bring_up(number)
+            layer.send(number, sent)
+            layer.free_request(number, freed)
+            assert layer.run_until(lambda: bool(seen), 5)
+            assert seen == [False]
+            port = layer.port(number)
+            port.wait(0)
+            assert port.unit.idle_inbound() == port.unit.frame_count
+            assert list(port.soft_iop.complaints) == []
+
+    @pytest.mark.parametrize("clock", [SYSTEM_CLOCK, ManualClock()], ids=["real", "manual"])
+    @pytest.mark.parametrize("how", ["refresh", "bring_up"])
+    def test_a_reply_that_nobody_took_yet_is_in_nobodys_way(self, clock, how):
+        """The IOP is told through memory, and waiting returns at once: there is a reply."""
+        with i2o.open("emu:", clock=clock) as iop:
+            layer, number = iop.layer, iop.number
+            pending = iop.requester.start(UTIL_LOCK.build(target_address=0x10))
+            layer.port(number).wait(0)
+            assert layer.port(number).unit.reply_pending
+            assert not pending.is_done()
+            if how == "refresh":
+                layer.refresh(number)
+                assert not iop.requester.finish(pending).failed
+            else:
+                layer.bring_up(number)
+                assert pending.is_done(), "answered, or failed by the reset"
+            assert layer.iop_valid(number)
+            assert layer.outstanding(number) == 0
+            assert iop.status.state_name == "OPERATIONAL"
+
+    def test_what_failed_and_what_callbacks_raised_both_come_out(self):
+        layer, port, number = attach(Script())
+
+        def fails(iop_number, reply):
+            layer.free_reply(iop_number, reply)
+            raise ZeroDivisionError
+
+        _, (cookie,) = layer.register([fails])
+        layer.submit(number, UTIL_LOCK.build(target_address=5, initiator_context=cookie))
+        port.script.state_after_outbound = IopState.RESET
+        with pytest.raises(ExceptionGroup) as caught:
+            layer.bring_up(number)
+        assert {type(error) for error in caught.value.exceptions} == {IopDead, ZeroDivisionError}
+        assert not layer.iop_valid(number)
+        assert layer.outstanding(number) == 0
+        layer.detach(number)
 
     def test_a_raising_callback_comes_out_after_the_bring_up(self, iop):
         layer, number = iop.layer, iop.number

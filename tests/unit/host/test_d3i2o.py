@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 
 import pytest
 
@@ -185,10 +187,46 @@ def test_the_worked_example_of_the_force_rule(layer):
         assert remembered() == 256
 
 
-def test_the_new_size_is_there_after_the_reboot(layer):
+def test_the_size_stays_until_the_reboot_and_is_remembered_as_asked(layer):
     iop = layer.attach("emu:?frame_size=128")
     assert d3i2o.OSMMsgSetInboundFrameSize(iop, 512, 0) == d3i2o.SUCCESS
     assert d3i2o.OSMMsgGetInboundFrameSize(iop) == 128
+    assert len(d3i2o.OSMMsgGetReqBuf(iop, 0, 0)) == 128
+    assert layer._iops.entry(iop).size_at_next_reboot == 512
+
+
+def test_an_equal_size_is_sent(layer):
+    iop = layer.attach("emu:?frame_size=128")
+    counters = layer.counters(iop)
+    for flags in (0, d3i2o.I2O_FRAMESIZE_FORCE):
+        before = counters.requests
+        assert d3i2o.OSMMsgSetInboundFrameSize(iop, 128, flags) == d3i2o.SUCCESS
+        assert counters.requests == before + 1
+
+
+def test_an_iop_whose_process_died(layer):
+    """Every call returns a code, before the death was noticed and after it."""
+    iop = layer.attach("emu:?run=process")
+    key = d3i2o.OSMMsgIopToKey(iop)
+    frame = d3i2o.OSMMsgGetReqBuf(iop, 0, 0)
+    frame[:16] = BSA_STATUS_CHECK.build(target_address=disk_tid(layer, iop))
+    process = layer.port(iop).process
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert d3i2o.OSMMsgSend(iop, frame, 0, 0) == errno.EINVAL
+    assert d3i2o.OSMMsgSetInboundFrameSize(iop, 1024, 0) == errno.EINVAL
+    assert layer.outstanding(iop) == 0
+    layer.poll()
+    assert d3i2o.OSMMsgIopValid(iop) == d3i2o.FALSE
+    assert d3i2o.OSMMsgGetNumIops() == 1, "registered until it is detached"
+    assert d3i2o.OSMMsgSend(iop, frame, 0, 0) == errno.EINVAL
+    assert d3i2o.OSMMsgSend(iop, frame, 200_000, d3i2o.I2OTRANS_SLEEP) == errno.EINVAL
+    assert d3i2o.OSMMsgFreeReqBuf(iop, frame) == d3i2o.SUCCESS
+    assert d3i2o.OSMMsgGetReqBuf(iop, 0, 0) is None
+    assert d3i2o.OSMMsgMfaConvert(iop, 0x1000) is None
+    assert d3i2o.OSMMsgSetInboundFrameSize(iop, 1024, 0) == errno.EINVAL
+    assert d3i2o.OSMMsgKeyToIop(key) == iop
+    layer.detach(iop)
 
 
 def test_a_refused_size_is_not_remembered(layer):

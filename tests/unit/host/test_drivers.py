@@ -4,15 +4,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
 import i2o
+from fakes.bare_iop import BareIop
 from i2o.aio import AsyncDriver
 from i2o.dispatcher import Dispatcher
-from i2o.errors import InvalidArgument, OutOfFrames, RequestTimeout
+from i2o.errors import InvalidArgument, IopDead, OutOfFrames, RequestTimeout
 from i2o.frames.block_storage import BSA_STATUS_CHECK
+from i2o.frames.header import FailureCode
+from i2o.frames.utility import UTIL_NOP
 from i2o.message_layer import MessageLayer
 from i2o.requester import Requester
 
@@ -116,9 +123,143 @@ class TestDispatcher:
             dispatcher.close()
             assert len(dispatcher.errors) >= 1
 
+    def test_a_callback_cannot_close_its_dispatcher(self):
+        with MessageLayer() as layer:
+            iop = layer.attach("emu:")
+            refused: list[str] = []
+            called = threading.Event()
+
+            def closes(number, reply):
+                layer.free_reply(number, reply)
+                try:
+                    dispatcher.close()
+                except InvalidArgument as error:
+                    refused.append(str(error))
+                called.set()
+
+            _, (cookie,) = layer.register([closes])
+            dispatcher = Dispatcher(layer)
+            for count in range(1, 3):
+                called.clear()
+                frame = layer.request_frame(iop)
+                frame[:16] = BSA_STATUS_CHECK.build(target_address=DISK, initiator_context=cookie)
+                layer.send(iop, frame)
+                assert called.wait(10), "it still works"
+                assert len(refused) == count
+            dispatcher.close()
+            assert dispatcher.errors == []
+
     def test_run_until_gives_up_while_a_dispatcher_runs(self):
         with i2o.open("emu:") as iop, Dispatcher(iop.layer):
             assert not iop.layer.run_until(lambda: False, 0.02)
+
+
+class TestDeadProcess:
+    """The IOP's process is killed while requests are outstanding."""
+
+    @pytest.fixture
+    def layer(self):
+        with MessageLayer() as layer:
+            yield layer
+
+    def start(self, layer, plan, count: int = 3):
+        """Attach, send requests that are never answered; return (IOP, what callbacks saw)."""
+        iop = layer.attach("emu:?run=process" + plan(LOST))
+        seen = []
+
+        def replied(number, reply):
+            original = layer.mfa_convert(number, reply.preserved_mfa_low)
+            seen.append((reply[1], reply.failure_code, original.transaction_context))
+            layer.free_reply(number, reply)
+
+        _, (cookie,) = layer.register([replied])
+        for context in range(count):
+            frame = layer.request_frame(iop)
+            frame[:16] = BSA_STATUS_CHECK.build(
+                target_address=DISK, initiator_context=cookie, transaction_context=context
+            )
+            layer.send(iop, frame)
+        assert layer.outstanding(iop) == count
+        return iop, seen
+
+    def kill(self, layer, iop) -> None:
+        process = layer.port(iop).process
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def expected(self, count: int = 3):
+        return [(0xE0, FailureCode.SERVICE_TERMINATED, context) for context in range(count)]
+
+    def test_each_request_gets_one_fail(self, layer, plan):
+        iop, seen = self.start(layer, plan)
+        self.kill(layer, iop)
+        assert layer.run_until(lambda: len(seen) == 3, 10)
+        assert sorted(seen) == self.expected()
+        assert not layer.iop_valid(iop)
+        assert layer.outstanding(iop) == 0
+        for _ in range(3):
+            assert layer.poll() == 0
+        assert not layer.run_until(lambda: False, 0.02)
+        assert not layer.wait(0.01)
+        layer.detach(iop)
+        assert layer.iop_count() == 0
+        assert sorted(seen) == self.expected(), "nobody is called twice"
+
+    def test_killed_while_it_is_waited_on(self, layer, plan):
+        iop, seen = self.start(layer, plan)
+        killer = threading.Timer(0.1, os.kill, (layer.port(iop).process.pid, signal.SIGKILL))
+        killer.start()
+        try:
+            assert layer.run_until(lambda: len(seen) == 3, 10)
+        finally:
+            killer.join()
+        assert sorted(seen) == self.expected()
+
+    @pytest.mark.parametrize("how", ["detach", "close"])
+    def test_the_death_is_noticed_only_when_it_is_detached(self, layer, plan, how):
+        iop, seen = self.start(layer, plan)
+        self.kill(layer, iop)
+        if how == "detach":
+            layer.detach(iop)
+        else:
+            layer.close()
+        assert sorted(seen) == self.expected()
+        assert layer.iop_count() == 0
+
+    def test_a_dispatcher_does_not_spin(self, layer, plan):
+        iop, seen = self.start(layer, plan)
+        polls = 0
+        poll = layer.poll
+
+        def counted(budget: int = 64) -> int:
+            nonlocal polls
+            polls += 1
+            return poll(budget)
+
+        layer.poll = counted
+        with Dispatcher(layer) as dispatcher:
+            self.kill(layer, iop)
+            assert layer.run_until(lambda: len(seen) == 3, 10)
+            before = polls
+            time.sleep(0.3)
+            assert polls - before <= 20
+            assert dispatcher.errors == []
+        assert sorted(seen) == self.expected()
+
+    def test_a_requester_says_so(self, layer, plan):
+        iop = layer.attach("emu:?run=process" + plan(LOST))
+        with Requester(layer, iop, timeout_s=10) as requester:
+            freed = []
+            buffer = SimpleNamespace(free=lambda: freed.append(True))
+            pending = requester.start(check(), buffers=(buffer,))
+            self.kill(layer, iop)
+            assert requester.finish(pending).failed
+            assert freed == []
+            pending.release()
+            assert freed == [True]
+            with pytest.raises((InvalidArgument, IopDead)):
+                requester.start(check())
+            assert requester.in_flight == 0
 
 
 class TestAsyncio:
@@ -224,6 +365,56 @@ class TestRequester:
             second = iop.requester.start(BSA_STATUS_CHECK.build(target_address=0x777))
             assert iop.requester.finish(second).failed
             assert iop.requester.finish(first).failed
+
+    def test_a_fail_without_the_last_flag_is_final(self):
+        iop = BareIop()
+        before = iop.port.memory.buffer_count
+        with Requester(iop.layer, iop.number) as requester:
+            buffer = iop.port.memory.allocate(64)
+            pending = requester.start(check(), buffers=(buffer,))
+            request = iop.port.unit.fetch()
+            iop.port.unit.preserve(request.mfa)
+            iop.fail(request, flags=0xA0)
+            assert requester.finish(pending).failed
+            pending.release()
+            assert requester.in_flight == 0
+            assert iop.layer.outstanding(iop.number) == 0
+            assert iop.port.memory.buffer_count == before
+        assert iop.fetch().data[7] == UTIL_NOP.function
+
+    def test_closed_with_a_request_in_flight_it_deregisters_after_the_late_reply(self):
+        iop = BareIop()
+        before = iop.port.memory.buffer_count
+        requester = Requester(iop.layer, iop.number)
+        pending = requester.start(check(), buffers=(iop.port.memory.allocate(64),))
+        pending.release()
+        requester.close()
+        requester.close()
+        assert iop.layer._cookies._registrations
+        assert iop.port.memory.buffer_count == before + 1, "the IOP may still write to it"
+        iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert pending.is_done()
+        assert iop.port.memory.buffer_count == before
+        assert not iop.layer._cookies._registrations
+        assert iop.entry.counters.unknown_cookie == 0
+
+    def test_a_context_that_is_pending_is_never_used_again(self):
+        iop = BareIop()
+        with Requester(iop.layer, iop.number) as requester:
+            pending = [requester.start(check()) for _ in range(2)]
+            requester._next_context = 1
+            pending.append(requester.start(check()))
+            requests = [iop.fetch() for _ in range(3)]
+            contexts = [int.from_bytes(request.data[12:16], "little") for request in requests]
+            assert len(set(contexts)) == 3
+            for request, waiting in zip(reversed(requests), reversed(pending), strict=True):
+                iop.answer(request)
+                iop.layer.poll()
+                assert waiting.reply.transaction_context == int.from_bytes(
+                    request.data[12:16], "little"
+                )
+            assert requester.in_flight == 0
 
     def test_contexts_wrap_around(self):
         with i2o.open("emu:") as iop:

@@ -8,13 +8,20 @@ import struct
 import pytest
 
 import i2o
-from i2o.errors import InvalidArgument, ParameterError, RemoteFrameError, RequestFailed, UriError
+from i2o.errors import (
+    InvalidArgument,
+    OutOfFrames,
+    ParameterError,
+    RemoteFrameError,
+    RequestFailed,
+    UriError,
+)
 from i2o.frames.block_storage import BSA_BLOCK_READ, BSA_STATUS_CHECK
-from i2o.frames.executive_groups import EXEC_IOP_HARDWARE
+from i2o.frames.executive_groups import EXEC_IOP_HARDWARE, EXEC_LCT_TABLE
 from i2o.frames.params import ParamBlockStatus
 from i2o.message_frames import ReplyFrame
 from i2o.message_layer import MessageLayer
-from i2o.parameters import _result_block, find_field
+from i2o.parameters import _result_block, find_field, get_table
 from i2o.pass_through import I2O_PT_DATA_READ, I2O_PT_DATA_WRITE, PassthruData
 from i2o.replies import describe, raise_for_status, status_of
 
@@ -47,6 +54,37 @@ class TestTables:
         iop.close()
         iop.close()
         assert iop.layer.iop_count() == 0
+
+
+class TestOpening:
+    def test_a_layer_that_takes_no_more_osms(self):
+        with MessageLayer() as layer:
+            for _ in range(256):
+                layer.register([print])
+            with pytest.raises(OutOfFrames):
+                i2o.open("emu:", layer=layer)
+            assert layer.iop_count() == 0
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_an_iop_object_that_cannot_be_made_leaves_nothing_attached(self, monkeypatch, shared):
+        """A leak of the layer's own port would be noticed by its descriptors or threads."""
+        detached = []
+        detach = MessageLayer.detach
+
+        def noted(self, number):
+            detached.append(number)
+            detach(self, number)
+
+        def full(*_, **__):
+            raise OutOfFrames("256 OSMs are registered already")
+
+        monkeypatch.setattr(MessageLayer, "detach", noted)
+        monkeypatch.setattr("i2o.iop.Requester", full)
+        with MessageLayer() as layer:
+            with pytest.raises(OutOfFrames):
+                i2o.open("emu:?run=thread", layer=layer if shared else None)
+            assert layer.iop_count() == 0
+            assert detached == [0]
 
 
 class TestParameters:
@@ -89,6 +127,22 @@ class TestParameters:
                     assert error.block_status
                 else:
                     assert isinstance(value, list if group.is_table else dict)
+
+    @pytest.mark.parametrize("status", [ParamBlockStatus.BUFFER_FULL])
+    def test_a_table_for_which_no_buffer_is_enough(self, monkeypatch, status):
+        sizes = []
+
+        def full(requester, memory, tid, layout, operation, size, what):
+            sizes.append(size)
+            assert len(sizes) < 20, "it does not give up"
+            raise ParameterError(what, status)
+
+        monkeypatch.setattr("i2o.parameters._exchange", full)
+        with pytest.raises(ParameterError) as caught:
+            get_table(None, None, 0, EXEC_LCT_TABLE)
+        assert caught.value.block_status == status
+        assert sizes == sorted(set(sizes))
+        assert sizes[-1] == 1 << 20
 
     @pytest.mark.parametrize("group", [0x7777, "nonsense", "lan.device_info"])
     def test_unknown_groups_list_the_known(self, iop, disk, group):

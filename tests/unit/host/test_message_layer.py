@@ -6,12 +6,23 @@ from __future__ import annotations
 import errno
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakes.bare_iop import BareIop, BarePort
-from i2o.errors import I2OError, InvalidArgument, IopDead, LocalFrameError, OutOfFrames
-from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity
+from i2o.clock import ManualClock
+from i2o.errors import (
+    I2OError,
+    InvalidArgument,
+    IopDead,
+    LocalFrameError,
+    OutOfFrames,
+    RequestTimeout,
+)
+from i2o.frames.header import FAILURE_REPLY, MSG_HEADER, FailureCode, FailureSeverity
 from i2o.frames.lan import LAN_PACKET_SEND
 from i2o.frames.utility import UTIL_EVENT_REGISTER, UTIL_LOCK, UTIL_NOP
+from i2o.iop_table import read_head
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.message_layer import MessageLayer
 
@@ -337,6 +348,24 @@ class TestReplies:
         assert len(osm.replies) == 3
         assert frames_home(iop)
 
+    def test_deregistering_ends_event_registrations(self, iop):
+        osm, other = Osm(iop), Osm(iop)
+        osm.send(UTIL_EVENT_REGISTER, event_mask=0xFFFFFFFF)
+        other.send(UTIL_EVENT_REGISTER, event_mask=0xFFFFFFFF)
+        request, _ = iop.fetch(), iop.fetch()
+        iop.layer.deregister(osm.base)
+        assert {key[4:8] for key in iop.entry.event_registrations} == {
+            other.cookie.to_bytes(4, "little")
+        }
+        iop.layer.deregister(other.base)
+        assert iop.entry.event_registrations == set()
+        iop.answer(request)
+        iop.layer.poll()
+        assert osm.replies == []
+        assert iop.entry.counters.unexpected == 1
+        assert iop.entry.counters.unknown_cookie == 0
+        assert frames_home(iop)
+
     def test_callbacks_may_send_free_and_deregister(self, iop):
         seen = []
 
@@ -556,7 +585,42 @@ class TestFail:
         iop.fail(request)
         iop.layer.poll()
         assert len(osm.replies) == 1, "the only candidate"
-        assert frames_home(iop) or iop.fetch().data[7] == UTIL_NOP.function
+        assert iop.fetch().data[7] == UTIL_NOP.function, "the frame itself goes home"
+        assert frames_home(iop)
+        assert iop.entry.counters.nops == 1
+
+    @pytest.mark.parametrize("free", [True, False])
+    def test_of_two_replies_that_name_one_preserved_frame_the_first_is_believed(self, iop, free):
+        osm = Osm(iop, free=free)
+        osm.send(context=1)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.fail(request)
+        assert iop.layer.poll() == 2
+        assert len(osm.replies) == 1
+        assert iop.entry.counters.unexpected == 1
+        if not free:
+            assert iop.entry.counters.nops == 0, "the OSM still holds it"
+            iop.layer.free_reply(iop.number, osm.replies[0])
+        assert iop.entry.counters.nops == 1
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+        assert iop.port.misuse == []
+
+    def test_a_nop_on_its_way_home_is_no_preserved_frame(self, iop):
+        osm = Osm(iop)
+        osm.send(context=1)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        iop.fail(request)  # names the frame in which the NOP is
+        iop.layer.poll()
+        assert iop.entry.counters.nops == 1
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+        assert iop.port.misuse == []
 
     def test_a_failed_event_registration_ends_it(self, iop):
         osm = Osm(iop)
@@ -627,6 +691,58 @@ class TestFinalCallbacks:
         iop.layer.detach(iop.number)
         assert len(refused) == 1
 
+    @pytest.mark.parametrize("source", ["memory", "fifo"])
+    def test_what_a_callback_of_a_dying_iop_sends_is_refused_and_stays_its_own(self, source):
+        iop = BareIop(frame_source=source, frame_count=FRAMES)
+        freed = []
+
+        def replied(number, reply):
+            iop.layer.free_reply(number, reply)
+            with pytest.raises(InvalidArgument, match="detached"):
+                iop.layer.send(number, held)
+            with pytest.raises(InvalidArgument, match="detached"):
+                iop.layer.submit(number, bytes(held[:16]))
+            iop.layer.free_request(number, held)
+            freed.append(held)
+
+        osm = Osm(iop)
+        _, (osm.cookie,) = iop.layer.register([replied])
+        held = osm.request(context=2)
+        osm.send(context=1)
+        iop.layer.detach(iop.number)
+        assert freed == [held]
+        assert iop.entry.outstanding_count == 0
+        assert iop.entry.held_requests == {}
+        assert iop.entry.counters.requests == 1
+        assert iop.port.closed
+        assert iop.port.misuse == []
+
+    def test_an_iop_that_was_only_registered_is_reset_if_something_was_posted(self, iop):
+        port = BarePort(iop.clock)
+        number = iop.layer.attach(port, bring_up=False)
+        resets = []
+
+        def replied(which, reply):
+            resets.append(port.resets)
+            assert not port.closed
+            iop.layer.free_reply(which, reply)
+
+        _, (cookie,) = iop.layer.register([replied])
+        frame = iop.layer.request_frame(number)
+        frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
+        iop.layer.send(number, frame)
+        iop.layer.detach(number)
+        assert resets == [1]
+        assert port.closed
+
+    def test_an_iop_to_which_nothing_was_posted_is_not_reset(self, iop):
+        frame = iop.layer.request_frame(iop.number)
+        iop.layer.free_request(iop.number, frame)
+        iop.layer.detach(iop.number)
+        assert iop.port.resets == 0
+        assert not iop.port.unit.request_pending
+        assert iop.port.closed
+
     def test_a_raising_callback_does_not_stop_the_detach(self, iop):
         def fails(number, reply):
             raise ZeroDivisionError
@@ -667,6 +783,115 @@ class TestFinalCallbacks:
         iop.reply(b"\x01\xd0\x06\x00" + request.data[4:12] + b"\x01\x01\x00\x00" + bytes(8))
         iop.layer.poll()
         assert len(osm.replies) == 1
+
+
+class TestDeadIop:
+    """A port that raises IopDead: the IOP is gone, and with it whoever writes to host memory."""
+
+    @pytest.fixture
+    def dead(self, iop) -> BareIop:
+        def gone() -> int:
+            self.reaps += 1
+            raise IopDead("the cable is out")
+
+        self.reaps = 0
+        iop.port.reap = gone
+        return iop
+
+    def test_each_request_gets_one_fail_and_poll_goes_on(self, dead):
+        osm = Osm(dead)
+        for context in (1, 2, 2):
+            osm.send(context=context)
+        dead.layer.poll()
+        assert len(osm.replies) == 3
+        for reply in osm.replies:
+            assert (reply[1], reply.failure_code) == (0xE0, FailureCode.SERVICE_TERMINATED)
+        assert not dead.layer.iop_valid(dead.number)
+        assert dead.layer.outstanding(dead.number) == 0
+        reaps = self.reaps
+        for _ in range(5):
+            assert dead.layer.poll() == 0
+        assert self.reaps == reaps, "a dead port is left alone"
+        assert len(osm.replies) == 3
+        assert not dead.layer.run_until(lambda: False, 0.5)
+        assert len(dead.clock.slept) <= 10, "it sleeps"
+        assert dead.layer.filenos() == {}
+        assert dead.layer.next_deadline_ns() is None
+
+    def test_nothing_more_can_be_sent(self, dead):
+        osm = Osm(dead)
+        held = osm.request(context=9)
+        dead.layer.poll()
+        with pytest.raises(InvalidArgument, match="dead"):
+            dead.layer.request_frame(dead.number)
+        with pytest.raises(InvalidArgument, match="dead"):
+            dead.layer.send(dead.number, held)
+        with pytest.raises(InvalidArgument, match="dead"):
+            dead.layer.submit(dead.number, bytes(held[:16]))
+        dead.layer.free_request(dead.number, held)
+        assert dead.layer.outstanding(dead.number) == 0
+
+    def test_a_bring_up_that_is_tried_does_not_make_it_alive(self, dead):
+        def gone(*_) -> int:
+            raise IopDead("the cable is out")
+
+        dead.layer.poll()
+        dead.port.post = gone
+        with pytest.raises(I2OError):
+            dead.layer.bring_up(dead.number)
+        assert not dead.layer.iop_valid(dead.number)
+        with pytest.raises(InvalidArgument, match="dead"):
+            dead.layer.request_frame(dead.number)
+        with pytest.raises(InvalidArgument, match="dead"):
+            dead.layer.submit(dead.number, UTIL_LOCK.build())
+        assert dead.layer.poll() == 0
+
+    @pytest.mark.parametrize("polled", [True, False])
+    def test_it_is_detached_without_an_error(self, dead, polled):
+        osm = Osm(dead)
+        osm.send()
+        if polled:
+            dead.layer.poll()
+        dead.layer.detach(dead.number)
+        assert len(osm.replies) == 1
+        assert dead.port.closed
+        assert dead.layer.iop_count() == 0
+
+    def test_the_others_go_on(self, dead):
+        other = BareIop(layer=dead.layer)
+        other.port.clock = dead.clock
+        first, second = Osm(dead), Osm(other)
+        first.send()
+        second.send()
+        other.answer(other.fetch())
+        assert dead.layer.poll() >= 1
+        assert [reply.failed for reply in first.replies] == [True]
+        assert [reply.failed for reply in second.replies] == [False]
+        assert dead.layer.iop_valid(other.number)
+
+    def test_a_port_that_dies_while_it_is_waited_on(self, iop):
+        def gone(*_) -> int:
+            raise IopDead("the cable is out")
+
+        osm = Osm(iop)
+        osm.send()
+        iop.port.wait = gone
+        assert iop.layer.run_until(lambda: bool(osm.replies), 1)
+        assert osm.replies[0].failed
+        assert not iop.layer.iop_valid(iop.number)
+        assert not iop.layer.run_until(lambda: False, 1)
+
+    def test_what_a_callback_of_a_dead_iop_raises_comes_out_once(self, dead):
+        def fails(number, reply):
+            raise ZeroDivisionError
+
+        osm = Osm(dead)
+        _, (osm.cookie,) = dead.layer.register([fails])
+        osm.send()
+        with pytest.raises(ZeroDivisionError):
+            dead.layer.poll()
+        assert dead.layer.poll() == 0
+        dead.layer.detach(dead.number)
 
 
 class TestRegistration:
@@ -744,6 +969,47 @@ class TestIops:
                 layer.attach(port, bring_up=False)
         assert all(port.closed for port in ports)
 
+    def test_close_detaches_all_although_callbacks_raise(self, iop):
+        def fails(number, reply):
+            iop.layer.free_reply(number, reply)
+            raise ValueError(number)
+
+        others = [BareIop(layer=iop.layer) for _ in range(2)]
+        osm = Osm(iop)
+        _, (osm.cookie,) = iop.layer.register([fails])
+        osm.send()
+        with pytest.raises(ValueError, match=str(iop.number)):
+            iop.layer.close()
+        assert all(each.port.closed for each in (iop, *others))
+        assert iop.layer.iop_count() == 0
+
+    def test_close_raises_the_errors_of_all(self, iop):
+        def fails(number, reply):
+            iop.layer.free_reply(number, reply)
+            raise ValueError(number)
+
+        other = BareIop(layer=iop.layer)
+        _, (cookie,) = iop.layer.register([fails])
+        for each in (iop, other):
+            osm = Osm(each)
+            osm.cookie = cookie
+            osm.send()
+        with pytest.raises(ExceptionGroup) as caught:
+            iop.layer.close()
+        assert sorted(map(str, caught.value.exceptions)) == [str(iop.number), str(other.number)]
+        assert iop.port.closed
+        assert other.port.closed
+
+    def test_without_an_iop_waiting_sleeps(self):
+        clock = ManualClock()
+        layer = MessageLayer(clock=clock)
+        assert not layer.wait(0.5)
+        assert clock.slept == [0.5]
+        clock.slept.clear()
+        assert not layer.run_until(lambda: False, 1.0)
+        assert clock.monotonic() >= 1.5
+        assert 1 <= len(clock.slept) <= 20
+
     def test_one_descriptor_per_iop(self):
         layer = MessageLayer()
         with pytest.raises(InvalidArgument):
@@ -779,6 +1045,12 @@ class TestInboundFrameSize:
         with pytest.raises(InvalidArgument):
             iop.layer.set_inbound_frame_size(iop.number, 128, 2)
 
+    def test_an_equal_request_is_sent(self, iop):
+        with pytest.raises(RequestTimeout):  # this IOP does not answer
+            iop.layer.set_inbound_frame_size(iop.number, 128)
+        assert iop.port.unit.request_pending
+        assert iop.entry.size_at_next_reboot == 128
+
     def test_a_lower_request_is_ignored_with_success(self, iop):
         iop.layer.set_inbound_frame_size(iop.number, 64)
         assert not iop.port.unit.request_pending
@@ -794,3 +1066,17 @@ def test_frames_show_only_the_fields_they_have():
     assert reply.size_bytes == 16
     with pytest.raises(AttributeError):
         _ = reply.percent_complete_of_what
+
+
+@given(frame=st.binary(min_size=16, max_size=64))
+def test_the_short_look_at_a_header_sees_what_its_layout_says(frame):
+    flags, words, key = read_head(frame)
+    record = MSG_HEADER.unpack_from(frame)
+    assert (flags, words) == (record.msg_flags, record.message_size)
+    assert key[3] == record.function
+    assert int.from_bytes(key[:3], "little") == (
+        record.target_address | record.initiator_address << 12
+    )
+    assert key[4:8] == record.initiator_context.to_bytes(4, "little")
+    assert key[8:] == frame[12:16]
+    assert key == frame[4:16]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -142,27 +143,36 @@ def test_a_negative_wait_is_refused():
 
 
 class TestRealClock:
-    """Once with real time: sleeping gives the CPU away, spinning keeps it."""
+    """Once with real time: sleeping gives the CPU away, spinning keeps asking for the time."""
 
-    def wait_200_ms(self, flags: int) -> tuple[float, float]:
+    def wait_200_ms(self, flags: int, monkeypatch) -> tuple[float, float, int]:
+        """Return CPU time, time, and how often the busy wait read the clock."""
         layer = MessageLayer()
         iop = BareIop(layer=layer)
         starve(iop.port, NEVER)
         frame = lock_frame(iop)
-        cpu, wall = time.thread_time(), time.monotonic()
-        with pytest.raises(OutOfFrames):
-            layer.send(iop.number, frame, 200_000, flags)
-        return time.thread_time() - cpu, time.monotonic() - wall
+        reads = 0
 
-    def test_sleep_uses_no_cpu(self):
-        cpu, wall = self.wait_200_ms(I2OTRANS_SLEEP)
-        assert wall >= 0.2
-        assert cpu < 0.030
+        def counted() -> float:
+            nonlocal reads
+            reads += 1
+            return time.monotonic()
 
-    def test_nosleep_spins(self):
-        cpu, wall = self.wait_200_ms(I2OTRANS_NOSLEEP)
+        with monkeypatch.context() as patch:
+            patch.setattr("i2o.clock.time", SimpleNamespace(monotonic=counted))
+            cpu, wall = time.thread_time(), time.monotonic()
+            with pytest.raises(OutOfFrames):
+                layer.send(iop.number, frame, 200_000, flags)
+            return time.thread_time() - cpu, time.monotonic() - wall, reads
+
+    def test_sleep_gives_the_cpu_away_and_nosleep_does_not(self, monkeypatch):
+        cpu, wall, reads = self.wait_200_ms(I2OTRANS_SLEEP, monkeypatch)
         assert wall >= 0.2
-        assert cpu > 0.04, "busy, even where others want the CPU too"
+        assert cpu < 0.1
+        assert reads == 0
+        _, wall, reads = self.wait_200_ms(I2OTRANS_NOSLEEP, monkeypatch)
+        assert wall >= 0.2
+        assert reads > 100, "far more often than it pauses, even where others want the CPU too"
 
 
 def test_retry_returns_what_the_attempt_found():

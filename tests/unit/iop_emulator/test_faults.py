@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fakes.iop_rig import DISK, Rig
@@ -12,7 +14,7 @@ from i2o.frames.functions import Function
 from i2o.frames.header import FAIL_REPLY, FAILURE_REPLY, FailureCode
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
-from i2o.iop_emulator.faults import ACTIONS, Action, FaultPlan, FaultPlanError, Rule
+from i2o.iop_emulator.faults import ACTIONS, MAX_FILE, Action, FaultPlan, FaultPlanError, Rule
 
 PLAIN = (0, 0)
 
@@ -346,6 +348,22 @@ def test_a_plan_in_toml():
         ("[[fault]]\naction='drop'\nfrom_ms=-1", "from_ms"),
         ("[[fault]]\naction='drop'\nfrom_ms=5\nto_ms=5", "later than from_ms"),
         ("[[fault]]\naction='delay'\nms=-5", "ms = -5"),
+        ("[[fault]]\naction='delay'\nms=inf", "ms = inf must be between 0 and 86400000"),
+        ("[[fault]]\naction='stall'\nms=nan", "ms = nan must be between 0 and 86400000"),
+        ("[[fault]]\naction='starve'\nms=1e300", r"ms = 1e\+300 must be between 0 and 86400000"),
+        (f"[[fault]]\naction='delay'\nms=1{'0' * 400}", "ms = a number too large to show must be"),
+        ("[[fault]]\naction='drop'\nfrom_ms=inf", "from_ms = inf must be between 0 and 86400000"),
+        ("[[fault]]\naction='drop'\nfrom_ms=nan", "from_ms = nan must be between 0 and 86400000"),
+        ("[[fault]]\naction='drop'\nto_ms=inf", "to_ms = inf must be between 0 and 86400000"),
+        ("[[fault]]\naction='drop'\nto_ms=nan", "to_ms = nan must be between 0 and 86400000"),
+        ("[[fault]]\naction='drop'\nto_ms=-1", "to_ms = -1 must be between 0 and 86400000"),
+        ("[[fault]]\naction='drop'\nprobability=nan", "probability = nan"),
+        (f"seed = 1{'0' * 5000}", "no TOML"),
+        (f"seed = {'[' * 100_000}", "nested too deeply"),
+        ("[[fault]]\naction='status'\nreq_status='BAD'", "req_status = 'BAD' is no status; known"),
+        ("[[fault]]\naction='status'\nreq_status='MEDIA_ERROR'", "ERROR_NO_DATA_TRANSFER"),
+        ("[[fault]]\naction='status'\nreq_status=5\ndetail='BAD'", "MEDIA_ERROR.*TCL_ERROR"),
+        ("[[fault]]\naction='fail'\ncode='CONGESTION'", "code = 'CONGESTION' must be int"),
         ("[[fault]]\naction='status'\nreq_status=256", "req_status"),
         ("[[fault]]\naction='status'\nreq_status=5\ndetail=65536", "detail"),
         ("[[fault]]\naction='fail'\ncode=300", "code"),
@@ -365,6 +383,65 @@ def test_plans_in_files(tmp_path):
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(FaultPlanError, match="not UTF-8"):
         FaultPlan.from_file(file)
+
+
+@pytest.mark.parametrize(
+    ("function", "detail", "code"),
+    [
+        ("BSA_READ", "MEDIA_ERROR", 0x01),
+        ("BSA_READ", "TIMEOUT", 0x0E),
+        ("BSA_READ", "BAD_KEY", 0x02),
+        ("UTIL_PARAMS_GET", "TIMEOUT", 0x17),
+        ("UTIL_PARAMS_GET", "device_locked", 0x0B),
+        ("*", "Media_Locked", 0x06),
+    ],
+)
+def test_statuses_have_names(function, detail, code):
+    (rule,) = FaultPlan.from_toml(
+        f"[[fault]]\non='{function}'\naction='status'\n"
+        f"req_status='error_no_data_transfer'\ndetail='{detail}'"
+    ).rules
+    assert (rule.action.req_status, rule.action.detail) == (5, code)
+
+
+def test_only_small_regular_files_are_plans(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path, why in (
+        (fifo, "it is no regular file"),
+        ("/dev/zero", "it is no regular file"),
+        (tmp_path, "it is a directory"),
+        ("a\0b", "null"),
+    ):
+        with pytest.raises(FaultPlanError, match=f"cannot be read: .*{why}"):
+            FaultPlan.from_file(path)
+    file = tmp_path / "plan.toml"
+    file.write_bytes(b"#" * MAX_FILE)
+    assert FaultPlan.from_file(file).rules == ()
+    os.truncate(file, 1 << 40)  # a sparse one: reading it whole would take a while
+    with pytest.raises(FaultPlanError, match="cannot be read: it is larger than 1 MiB"):
+        FaultPlan.from_file(file)
+
+
+def test_a_file_that_is_exchanged_for_a_fifo_meanwhile(tmp_path, monkeypatch):
+    file, fifo = tmp_path / "plan.toml", tmp_path / "fifo"
+    file.write_text("seed = 1")
+    os.mkfifo(fifo)
+    regular = os.stat(file)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: regular)
+    with pytest.raises(FaultPlanError, match="it is no regular file"):
+        FaultPlan.from_file(fifo)
+
+
+@pytest.mark.parametrize("ms", [-1, float("inf"), float("nan"), 1e300, 10**400])
+def test_the_builder_checks_times(ms):
+    for make_rule in (
+        lambda: FaultPlan().on("*").delay(ms),
+        lambda: FaultPlan().on("*").between(ms).drop(),
+        lambda: FaultPlan().on("*").between(0, ms).drop(),
+    ):
+        with pytest.raises(FaultPlanError, match=r"ms = .* must be between 0 and 86400000"):
+            make_rule()
 
 
 def test_the_builder_checks_too():

@@ -10,6 +10,7 @@ import pytest
 from fakes.iop_rig import DISK, Rig
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive, utility
+from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import FAIL_REPLY, FAILURE_REPLY, FINAL_REPLY, FailureCode
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import MemoryDisk
@@ -25,6 +26,20 @@ def test_a_reply_repeats_the_header_of_its_request():
     reply = rig.call(CHECK)
     assert reply.data == b"\x01\xc0\x05\x00" + CHECK[4:16] + bytes(4)
     assert reply.flags == FINAL_REPLY
+
+
+def test_only_what_needs_no_reply_frame_is_served_without_any():
+    assert {0x00, 0xA0, 0xA1, 0xBD} == UNANSWERED
+    served = set()
+    for function in Function:
+        rig = Rig(up=False)
+        frame = bytearray(CHECK)
+        frame[4:8] = struct.pack("<I", function << 24 | 1 << 12)
+        rig.post(bytes(frame))
+        rig.run()
+        if not any("before OutboundInit" in sentence for sentence in rig.complaints):
+            served.add(int(function))
+    assert served == UNANSWERED
 
 
 def test_the_frame_is_free_again_before_the_reply_is_taken():

@@ -6,10 +6,17 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
+import struct
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from i2o.closing import Closing
 from i2o.errors import DmaFault, I2OError, IopDead, LocalFrameError, TransportUnavailable
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive
@@ -113,11 +120,107 @@ def test_a_child_that_dies_is_noticed():
         for call in (port.alloc, port.reap, lambda: port.release(0x2000), lambda: port.wait(0)):
             with pytest.raises(IopDead):
                 call()
-        with pytest.raises(IopDead):
-            port.reset()
+        for call in (lambda: port.write(0x1000, CHECK), lambda: port.post(0x1000)):
+            with pytest.raises(IopDead):
+                call()
+        port.reset()  # nobody is there to write host memory
         with pytest.raises(IopDead):
             port.memory.allocate(4)
         buffer.free()
+        assert port.next_deadline_ns() is None
+        assert select.select([port.fileno()], [], [], 0)[0]
+        port.mask_interrupt(True)
+        port.mask_interrupt(False)
+    port.close()
+
+
+def test_a_reset_ends_a_child_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr(process_port, "_STOP_S", 0.2)
+    with open_port("emu:?run=process") as port:
+        buffer = port.memory.allocate(8)
+        port.process.send_signal(signal.SIGSTOP)
+        port.reset()
+        assert port.process.returncode == -signal.SIGKILL
+        with pytest.raises(IopDead):
+            port.alloc()
+        buffer.free()
+        port.reset()
+
+
+def test_a_port_closes_itself():
+    assert issubclass(process_port.ProcessPort, Closing)
+
+
+def test_closing_never_raises_for_a_view_in_use():
+    with open_port("emu:?run=process") as port:
+        kept = [port.memory.allocate(8), port.memory.allocate(8)]
+        in_use = memoryview(kept[0].view).cast("I")
+        numbers = struct.iter_unpack("<I", kept[1].view)
+        port.process.kill()
+    port.close()
+    assert port.process.returncode == -signal.SIGKILL
+    for buffer in kept:
+        buffer.free()
+    assert (list(in_use), list(numbers)) == ([0, 0], [(0,), (0,)])
+
+
+HOST = """
+import os, sys, time
+from i2o.transport import open_port
+with open_port("emu:?run=process") as port:
+    try:
+        print(port.process.pid, flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(0.3)  # time for the child to die of it
+        port.alloc()
+        print("served", flush=True)
+print(port.process.returncode)
+"""
+
+
+@pytest.fixture
+def host():
+    """A process of its own with an IOP in a child, both in the terminal's foreground."""
+    checkout = str(Path(__file__).resolve().parents[3])
+    started = subprocess.Popen(
+        [sys.executable, "-c", HOST],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": checkout},
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def test_an_interrupt_from_the_terminal_is_for_the_host_alone(host):
+    assert host.stdout.readline()
+    os.killpg(host.pid, signal.SIGINT)
+    out, err = host.communicate(timeout=60)
+    assert (out, err, host.returncode) == ("served\n0\n", "", 0)
+
+
+def test_a_child_ends_when_the_host_is_killed(host):
+    child = int(host.stdout.readline())
+    host.kill()
+    host.wait()
+    deadline = time.monotonic() + 60
+    while _is_running(child):
+        assert time.monotonic() < deadline, "the child outlives its host"
+        time.sleep(0.01)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def test_what_the_child_cannot_open_is_said(tmp_path):
@@ -302,6 +405,85 @@ def test_starvation_and_power_cycles(halves):
     device.drain()
     assert device.take_power_cycle()
     assert not device.take_power_cycle()
+
+
+def test_several_threads_may_wait(halves):
+    host, device = halves
+    frame = host.memory.allocate(128)
+    host.release(frame.bus_address)
+    host.drain()
+    device.drain()
+    seen: list[object] = []
+
+    def wait() -> None:
+        try:
+            seen.append(host.wait(20))
+        except Exception as error:
+            seen.append(error)
+
+    threads = [threading.Thread(target=wait, name=f"i2o-{number}") for number in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    start = time.monotonic()
+    device.post_reply(device.take_reply_frame(), b"answer")
+    device.flush()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 4
+    assert time.monotonic() - start < 10  # all of them, not only the one who took it in
+    assert host.reap() == frame.bus_address
+
+
+def test_a_power_cycle_that_another_thread_is_told_of(halves, monkeypatch):
+    host, device = halves
+
+    def another_thread_is_faster(timeout_s: float) -> bool:
+        device.refill()
+        host.drain()
+        return False
+
+    monkeypatch.setattr(host, "wait", another_thread_is_faster)
+    host.power_cycle(5)
+    assert host.generation == 2
+
+
+def test_what_came_before_the_end_counts(halves):
+    host, device = halves
+    frame = host.memory.allocate(128)
+    host.release(frame.bus_address)
+    device.drain()
+    device.post_reply(device.take_reply_frame(), b"answer")
+    device.flush()
+    device._end.close()
+    assert host.reap() == frame.bus_address
+    for call in (
+        host.reap,
+        host.alloc,
+        lambda: host.wait(1),
+        lambda: host.post(0x1000),
+        lambda: host.write(0x1000, CHECK),
+    ):
+        with pytest.raises(IopDead):
+            call()
+    frame.free()
+
+
+def test_waiting_on_a_closed_end_is_an_error(halves):
+    host, _ = halves
+    host._end.close()
+    with pytest.raises(IopDead):
+        host.wait(60)
+
+
+def test_a_buffer_that_nobody_is_told_of_takes_no_room(halves):
+    host, device = halves
+    first = host.memory.allocate(8)
+    device._end.close()
+    with pytest.raises(IopDead):
+        host.memory.allocate(8)
+    with pytest.raises(DmaFault):
+        host.memory.window(first.bus_address + 4096, 8)
 
 
 def test_misuse_is_told(halves):

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the executive of a software IOP may ask of the IOP around it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from i2o.frames.tables import IopState
+from i2o.iop_emulator.ddm.base import IopServices
+from i2o.iop_emulator.lct import Lct
+from i2o.iop_emulator.options import IopOptions
+from i2o.iop_emulator.reply_queue import ReplyQueue
+from i2o.transport.device_unit import DeviceUnit
+
+
+class IopControl(IopServices, Protocol):
+    """What the executive may ask of its IOP, beyond what every device may."""
+
+    unit: DeviceUnit
+    options: IopOptions
+    lct: Lct
+    replies: ReplyQueue
+    state: IopState
+
+    def reset(self, *, hold_ns: int = 0) -> None:
+        """Lose everything and go to RESET."""
+
+    def init_outbound(self, words: int, page_size: int) -> None:
+        """Forget all reply frames and go to HOLD."""
+
+    def clear(self) -> None:
+        """End what the host has going on and go to HOLD."""
+
+    def enter(self, state: IopState) -> None:
+        """Change the state."""
