@@ -29,25 +29,18 @@ from i2o.cookies import Callback, CookieTable, Registration, context_bytes
 from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
 from i2o.frames.header import (
     EMPTY_MFA,
-    FAILURE_REPLY,
     HEADER_SIZE,
-    FailureCode,
-    FailureSeverity,
 )
 from i2o.iop_table import (
-    EVENT_REGISTER,
-    FAIL_FLAG,
-    LAST_FLAG,
-    REPLY_FLAG,
     SPECIAL,
     Counters,
-    HeldReply,
     HeldRequest,
     IopEntry,
     IopTable,
     read_head,
 )
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
+from i2o.reply_path import ReplyPath
 from i2o.resources import BringUpResult
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
@@ -60,7 +53,6 @@ FrameSource = Literal["memory", "fifo"]
 I2O_FRAMESIZE_FORCE = 1
 """Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
 
-_KIND, _FINAL = REPLY_FLAG | LAST_FLAG | FAIL_FLAG, REPLY_FLAG | LAST_FLAG
 _MIN_MESSAGE = 12  # a NOP: header words 0 to 2
 _ROUND = 64  # replies dispatched between two looks at the clock
 _CALLBACK_PATIENCE, _CALLBACK_PAUSE_S = 5000, 0.001
@@ -82,7 +74,7 @@ class MessageLayer(Closing):
         self.clock, self.hz, self.debug = clock, hz, debug
         self._iops = IopTable()
         self._cookies = CookieTable()
-        self._dispatching: dict[int, IopEntry] = {}  # what each thread runs callbacks for
+        self._replies = ReplyPath(self._cookies)
         self._progress = threading.Condition()
         self._pollers = 0
         self._progress_count = 0
@@ -152,7 +144,7 @@ class MessageLayer(Closing):
         if frame_source not in ("memory", "fifo"):
             raise InvalidArgument(f"frame_source {frame_source!r}: expected 'memory' or 'fifo'")
         if bring_up:
-            self._refuse_in_callback("bring up an IOP")
+            self._replies.refuse_in_callback("bring up an IOP")
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
         entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
         if bring_up:
@@ -169,7 +161,7 @@ class MessageLayer(Closing):
         Requests outstanding from before get their final callbacks once the reset is done.
         """
         entry = self._iops.entry(iop)
-        self._refuse_in_callback("bring up an IOP")
+        self._replies.refuse_in_callback("bring up an IOP")
         if entry.is_dead:
             raise IopDead(f"IOP {iop} is dead: detach it")
         entry.online = False
@@ -191,7 +183,7 @@ class MessageLayer(Closing):
     def refresh(self, iop: int) -> BringUpResult:
         """Read status block, HRT and LCT again and return them."""
         self.result(iop)  # there was one
-        self._refuse_in_callback("read the tables of an IOP")
+        self._replies.refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)
         entry.result = bring_up.read_tables(self, entry, bring_up.Limits())
         return entry.result
@@ -212,7 +204,7 @@ class MessageLayer(Closing):
         try:
             try:
                 if entry.has_posted and not entry.is_dead:
-                    self._drain(entry, 1 << 30, errors)
+                    self._replies.drain(entry, 1 << 30, errors)
             finally:
                 self._quiet(entry)
         except IopDead as error:
@@ -383,7 +375,7 @@ class MessageLayer(Closing):
         if held is None:
             entry.counters.bad_frees += 1
             raise InvalidArgument(f"the reply is not held on IOP {iop}: freed or another's")
-        self._send_home(entry, held)
+        self._replies.send_home(entry, held)
 
     def mfa_convert(self, iop: int, mfa: int) -> MessageFrame | None:
         """Return the preserved request of a FAIL reply (OSMMsgMfaConvert), or None.
@@ -496,7 +488,7 @@ class MessageLayer(Closing):
         Raises:
             InvalidArgument: called from a callback, which would wait for itself.
         """
-        self._refuse_in_callback("wait for replies: it would wait for itself")
+        self._replies.refuse_in_callback("wait for replies: it would wait for itself")
         enough = None if drain else done
         if not self._pollers:
             self._poll(_ROUND, enough)  # mostly this is all
@@ -549,7 +541,7 @@ class MessageLayer(Closing):
         done = 0
         for entry in self._iops.all:
             try:
-                done += self._drain(entry, budget - done, errors, enough)
+                done += self._replies.drain(entry, budget - done, errors, enough)
             except IopDead as error:
                 self._bury(entry, error, errors)
             if done >= budget:
@@ -580,25 +572,16 @@ class MessageLayer(Closing):
 
     def _await_callbacks(self, entry: IopEntry) -> None:
         """Wait until no other thread runs a callback for this IOP, for a while."""
-        own = threading.get_ident()
         for _ in range(_CALLBACK_PATIENCE):
-            busy = tuple(self._dispatching.items())
-            if not any(other is entry and ident != own for ident, other in busy):
+            if not self._replies.is_busy_elsewhere(entry):
                 return
             time.sleep(_CALLBACK_PAUSE_S)  # other threads' time, whatever clock is injected
         logger.warning("IOP %d: detached while a callback is still running", entry.number)
 
-    def _in_callback(self) -> bool:
-        return threading.get_ident() in self._dispatching
-
-    def _refuse_in_callback(self, what: str) -> None:
-        if threading.get_ident() in self._dispatching:
-            raise InvalidArgument(f"a callback cannot {what}")
-
     def _check_wait(self, wait: int, flags: int) -> None:
         """Refuse reserved flag bits and, in debug mode, sleeping where callbacks run."""
         waits.check_flags(wait, flags)
-        if self.debug and wait and flags & I2OTRANS_SLEEP and self._in_callback():
+        if self.debug and wait and flags & I2OTRANS_SLEEP and self._replies.in_callback():
             raise InvalidArgument(
                 "I2OTRANS_SLEEP in a callback: callbacks count as interrupt context"
             )
@@ -689,135 +672,6 @@ class MessageLayer(Closing):
             entry.settle(key)
             raise
 
-    def _drain(
-        self,
-        entry: IopEntry,
-        budget: int,
-        errors: list[Exception],
-        enough: Callable[[], bool] | None = None,
-    ) -> int:
-        """Dispatch up to `budget` replies of one IOP; an empty port is read twice."""
-        done = 0
-        reap, lock, number = entry.port.reap, entry.lock, entry.number
-        ident, dispatching = threading.get_ident(), self._dispatching
-        outer = dispatching.get(ident)
-        try:
-            dispatching[ident] = entry
-            while done < budget and not entry.is_dead:
-                with lock:
-                    mfa = reap()
-                    if mfa == EMPTY_MFA:
-                        mfa = reap()
-                        if mfa == EMPTY_MFA:
-                            break
-                    reply, callback = self._accept(entry, mfa)
-                done += 1
-                if callback is None:
-                    continue
-                try:
-                    callback(number, reply)
-                except BaseException as error:
-                    self._callback_raised(entry, reply, error, errors)
-                if enough is not None and enough():
-                    break
-        finally:
-            if outer is None:
-                dispatching.pop(ident, None)
-            else:
-                dispatching[ident] = outer
-        return done
-
-    def _accept(self, entry: IopEntry, mfa: int) -> tuple[ReplyFrame, Callback | None]:
-        """Copy a reply, find whose it is, and settle the books. The lock is held.
-
-        A reply that nobody is going to free is sent home here, and has no callback.
-        """
-        size = entry.outbound_size
-        if mfa not in entry.reply_frames:
-            entry.counters.malformed += 1
-            logger.warning("IOP %d: reply at %#010x, not one of our frames", entry.number, mfa)
-            return ReplyFrame(), None
-        view = entry.port.outbound(mfa, size)
-        flags, words, key = read_head(view)
-        if words << 2 < size:
-            size = words << 2
-        reply = ReplyFrame(view[:size])
-        preserved = EMPTY_MFA
-        if flags & _KIND == _FINAL and size >= HEADER_SIZE and key[3] not in SPECIAL:
-            owed = entry.outstanding.pop(key, 0)
-            if owed > 1:
-                entry.outstanding[key] = owed - 1
-            is_expected = owed > 0
-            if not is_expected:
-                self._note_unexpected(entry, reply)
-        else:
-            is_expected, preserved = self._accept_unusual(entry, reply, flags)
-        held = (reply, mfa, preserved)
-        callback = None
-        if is_expected:
-            entry.counters.replies += 1
-            callback = self._cookies.find(key[4:8])
-            if callback is None:
-                entry.counters.unknown_cookie += 1
-                logger.info("IOP %d: reply to a cookie nobody has", entry.number)
-        if callback is None:
-            self._send_home(entry, held)
-        else:
-            entry.held_replies[id(reply)] = held
-        return reply, callback
-
-    def _accept_unusual(self, entry: IopEntry, reply: ReplyFrame, flags: int) -> tuple[bool, int]:
-        """Settle the books for anything but the one final reply to an ordinary request.
-
-        Returns:
-            Whether somebody waits for it, and the preserved MFA of a FAIL reply.
-        """
-        counters = entry.counters
-        if len(reply) < HEADER_SIZE or not flags & REPLY_FLAG:
-            counters.malformed += 1
-            logger.warning("IOP %d: a posted frame is no reply: %s", entry.number, reply.hex())
-            return False, EMPTY_MFA
-        key = bytes(reply[4:16])
-        preserved = EMPTY_MFA
-        if flags & FAIL_FLAG:
-            counters.fails += 1
-            preserved = entry.preserved_frame(reply)
-            failed = entry.key_of_failed(reply, preserved)
-            is_expected = failed is not None and entry.settle(failed)
-        elif flags & LAST_FLAG and key[3] != EVENT_REGISTER:
-            is_expected = entry.settle(key)
-        else:
-            is_expected = entry.is_expected(key)
-        if not is_expected:
-            self._note_unexpected(entry, reply)
-        return is_expected, preserved
-
-    def _note_unexpected(self, entry: IopEntry, reply: ReplyFrame) -> None:
-        entry.counters.unexpected += 1
-        logger.info("IOP %d: unexpected reply %s", entry.number, reply[:HEADER_SIZE].hex())
-
-    def _callback_raised(
-        self, entry: IopEntry, reply: ReplyFrame, error: BaseException, errors: list[Exception]
-    ) -> None:
-        """Send the frame home if the callback did not, and keep the error for the caller."""
-        entry.counters.callback_errors += 1
-        held = entry.held_replies.pop(id(reply), None)
-        if held is not None:
-            entry.counters.auto_freed += 1
-            self._send_home(entry, held)
-        if not isinstance(error, Exception):
-            raise error
-        errors.append(error)
-
-    def _send_home(self, entry: IopEntry, held: HeldReply) -> None:
-        """Return a reply frame, and a preserved request frame, to their queues."""
-        _, mfa, preserved = held
-        with entry.lock:
-            if preserved != EMPTY_MFA and not entry.saved_requests.pop(preserved, None):
-                entry.post_nop(preserved)
-            if mfa in entry.reply_frames:
-                entry.port.release(mfa)
-
     def _quiet(self, entry: IopEntry) -> None:
         """Make an IOP stop writing to host memory: by message, by the transport, or for good."""
         if not entry.has_posted or entry.is_dead:
@@ -834,53 +688,11 @@ class MessageLayer(Closing):
             entry.port.close()
 
     def _finish_outstanding(self, entry: IopEntry, errors: list[Exception]) -> None:
-        """Synthesise the final replies that are still owed; collect what callbacks raise."""
-        with entry.lock:
-            owed = [key for key, count in entry.outstanding.items() for _ in range(count)]
-            entry.outstanding.clear()
-            entry.event_registrations.clear()
-        interrupt: BaseException | None = None
-        for key in owed:
-            try:
-                self._synthesise(entry, key, errors)
-            except BaseException as error:  # the others get their callbacks all the same
-                interrupt = error
-        if owed:
-            self._note_progress()
-        if interrupt is not None:
-            raise interrupt
-
-    def _synthesise(self, entry: IopEntry, key: bytes, errors: list[Exception]) -> None:
-        preserved = entry.save_request(key)
-        frame = ReplyFrame(
-            FAILURE_REPLY.build(
-                severity=FailureSeverity.PATH_STATE,
-                failure_code=FailureCode.SERVICE_TERMINATED,
-                lowest_version=1,
-                highest_version=1,
-                preserved_mfa_low=preserved,
-            )
-        )
-        frame[4:HEADER_SIZE] = key
-        entry.counters.synthesised += 1
-        callback = self._cookies.find(key[4:8])
-        if callback is None:
-            entry.counters.unknown_cookie += 1
-            del entry.saved_requests[preserved]
-            return
-        entry.held_replies[id(frame)] = (frame, EMPTY_MFA, preserved)
-        ident = threading.get_ident()
-        outer = self._dispatching.get(ident)
+        """Make up the final replies that are still owed, and wake whoever waits for one."""
         try:
-            self._dispatching[ident] = entry
-            callback(entry.number, frame)
-        except BaseException as error:
-            self._callback_raised(entry, frame, error, errors)
+            self._replies.finish_outstanding(entry, errors)
         finally:
-            if outer is None:
-                self._dispatching.pop(ident, None)
-            else:
-                self._dispatching[ident] = outer
+            self._note_progress()
 
     def _note_progress(self) -> None:
         if self._pollers:

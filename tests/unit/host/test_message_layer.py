@@ -1080,3 +1080,125 @@ def test_the_short_look_at_a_header_sees_what_its_layout_says(frame):
     assert key[4:8] == record.initiator_context.to_bytes(4, "little")
     assert key[8:] == frame[12:16]
     assert key == frame[4:16]
+
+
+class TestLastResorts:
+    """Detaching an IOP whose reset fails, and interrupts at the worst time."""
+
+    def test_without_memory_for_a_status_block_the_transport_resets(self, iop, monkeypatch):
+        def no_memory(*_):
+            raise MemoryError
+
+        osm = Osm(iop)
+        osm.send()
+        monkeypatch.setattr(iop.port.memory, "allocate", no_memory)
+        iop.layer.detach(iop.number)
+        assert iop.port.resets == 1
+        assert len(osm.replies) == 1
+
+    def test_a_port_that_cannot_be_reset_is_closed_before_anybody_is_told(self, iop, monkeypatch):
+        def stuck():
+            raise IopDead("no reset line")
+
+        closed_when_told = []
+        base, (cookie,) = iop.layer.register(
+            [
+                lambda number, reply: (
+                    closed_when_told.append(iop.port.closed),
+                    iop.layer.free_reply(number, reply),
+                )
+            ]
+        )
+        osm = Osm(iop)
+        osm.cookie = cookie
+        osm.send()
+        monkeypatch.setattr(iop.port, "reset", stuck)
+        iop.layer.detach(iop.number)
+        assert closed_when_told == [True]
+        iop.layer.deregister(base)
+
+    def test_an_interrupt_in_one_final_callback_robs_no_other_of_its_own(self, iop):
+        told = []
+
+        def replied(number, reply):
+            told.append(reply.transaction_context)
+            iop.layer.free_reply(number, reply)
+            if len(told) == 1:
+                raise KeyboardInterrupt
+
+        _, (cookie,) = iop.layer.register([replied])
+        osm = Osm(iop)
+        osm.cookie = cookie
+        for context in (1, 2, 3):
+            osm.send(context=context)
+        with pytest.raises(KeyboardInterrupt):
+            iop.layer.detach(iop.number)
+        assert sorted(told) == [1, 2, 3]
+        assert iop.port.closed
+        assert iop.layer.iop_count() == 0
+
+    def test_a_port_that_refuses_a_post_leaves_the_frame_with_the_caller(self, iop, monkeypatch):
+        def refuses(mfa):
+            raise LocalFrameError("no doorbell")
+
+        osm = Osm(iop)
+        frame = osm.request()
+        with monkeypatch.context() as patch:
+            patch.setattr(iop.port, "post", refuses)
+            with pytest.raises(LocalFrameError, match="doorbell"):
+                iop.layer.send(iop.number, frame)
+        assert iop.layer.outstanding(iop.number) == 0
+        iop.layer.send(iop.number, frame)
+        assert iop.layer.outstanding(iop.number) == 1
+
+    def test_an_interrupt_while_posting_counts_as_sent(self, iop, monkeypatch):
+        post = iop.port.post
+
+        def interrupted(mfa):
+            post(mfa)
+            raise KeyboardInterrupt
+
+        osm = Osm(iop)
+        frame = osm.request()
+        monkeypatch.setattr(iop.port, "post", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            iop.layer.send(iop.number, frame)
+        assert iop.layer.outstanding(iop.number) == 1
+        iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert len(osm.replies) == 1
+
+    @pytest.mark.parametrize("size", [0, 8, 15])
+    def test_a_frame_cut_short_by_its_osm_is_refused(self, iop, size):
+        frame = Osm(iop).request()
+        del frame[size:]
+        with pytest.raises(InvalidArgument, match="no header"):
+            iop.layer.send(iop.number, frame)
+        iop.layer.free_request(iop.number, frame)
+
+    @pytest.mark.parametrize("call", ["bring_up", "refresh", "attach", "run_until"])
+    def test_what_waits_is_refused_in_a_callback(self, call):
+        iop = BareIop()
+        refused = []
+
+        def replied(number, reply):
+            iop.layer.free_reply(number, reply)
+            calls = {
+                "bring_up": lambda: iop.layer.bring_up(number),
+                "refresh": lambda: iop.layer.refresh(number),
+                "attach": lambda: iop.layer.attach(BarePort()),
+                "run_until": lambda: iop.layer.run_until(lambda: True, 1),
+            }
+            try:
+                calls[call]()
+            except I2OError as error:
+                refused.append(error)
+
+        _, (cookie,) = iop.layer.register([replied])
+        osm = Osm(iop)
+        osm.cookie = cookie
+        osm.send()
+        iop.answer(iop.fetch())
+        iop.layer.poll()
+        assert len(refused) == 1
+        assert isinstance(refused[0], InvalidArgument if call != "refresh" else IopDead)
