@@ -144,3 +144,36 @@ def test_live_buffers_never_overlap(steps):
     assert space.buffer_count == len(live)
     for buffer in live:
         assert space.window(buffer.bus_address, len(buffer.view)) is not None
+
+
+class Contested(dict):
+    """Slots of which another thread takes some between the look and the claim."""
+
+    def __init__(self, lost: int) -> None:
+        super().__init__()
+        self.lost = lost
+        self.thief = BusSpace().allocate(1)
+
+    def setdefault(self, slot, buffer):
+        if self.lost:
+            self.lost -= 1
+            super().__setitem__(slot, self.thief)
+        return super().setdefault(slot, buffer)
+
+
+@pytest.mark.parametrize("size", [1, 3 * SLOT])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_slot_lost_to_another_thread_is_not_shared(space, size, lost):
+    space._slots = Contested(lost)
+    buffer = space.allocate(size)
+    mine = [slot for slot, owner in space._slots.items() if owner is buffer]
+    assert mine == list(range(buffer.bus_address // SLOT, (buffer.end - 1) // SLOT + 1))
+    buffer.free()
+    assert all(owner is space._slots.thief for owner in space._slots.values())
+
+
+def test_aligned_addresses_skip_what_does_not_fit(space):
+    first = space.allocate(1)
+    aligned = space.allocate(1, align=4 * SLOT)
+    assert aligned.bus_address % (4 * SLOT) == 0
+    assert aligned.bus_address > first.bus_address
