@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from typing import Final, NoReturn, TypeAlias
+from urllib.parse import quote
 
 from i2o.errors import I2OError
 
@@ -42,6 +43,27 @@ def add_iop(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         parser.add_argument("-i", "--iop", metavar="URI", action="append", help=help_text)
     else:
         parser.add_argument("-i", "--iop", metavar="URI", default=DEFAULT_IOP, help=help_text)
+    add_faults(parser)
+
+
+def add_faults(parser: argparse.ArgumentParser) -> None:
+    """Add --faults, for IOPs made of software."""
+    parser.add_argument(
+        "--faults", metavar="PLAN.toml", help="how a software IOP is to misbehave (emu: only)"
+    )
+
+
+def with_faults(uri: str, plan: str | None) -> str:
+    """Return a URI with the fault plan of --faults in it.
+
+    Raises:
+        UsageError: the IOP is no software one.
+    """
+    if plan is None:
+        return uri
+    if uri.partition(":")[0] != "emu":
+        raise UsageError(f"--faults is for software IOPs: {uri} is none", remedy="-i emu:")
+    return f"{uri}{'&' if '?' in uri else '?'}faults={quote(plan, safe='/')}"
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

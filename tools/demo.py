@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from i2o import opening
@@ -26,7 +26,15 @@ from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.layout import Layout
 from i2o.iop import Iop
 from i2o.tools import archives, disk_content, files, hrt, lct, output, params, status
-from i2o.tools.arguments import SubParsers, UsageError, add_json, add_progress, size
+from i2o.tools.arguments import (
+    SubParsers,
+    UsageError,
+    add_faults,
+    add_json,
+    add_progress,
+    size,
+    with_faults,
+)
 from i2o.tools.demo_osm import DiskOsm
 from i2o.tools.disk_content import Content
 from i2o.tools.failures import NEGATIVE, OK
@@ -92,6 +100,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         "--count", type=size, metavar="SIZE", help="bytes to move of each disk (64M)"
     )
     parser.add_argument("-i", "--iop", metavar="URI", help="use this IOP; its disks are only read")
+    add_faults(parser)
     add_json(parser)
     add_progress(parser)
     parser.set_defaults(run=run)
@@ -102,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with _plan(args) as plan:
         story = Story(as_json=args.json)
+        plan = replace(plan, uri=with_faults(plan.uri, args.faults))
         _Demo(plan, story, args.count, force_progress=args.progress).run()
     seconds = time.perf_counter() - start
     good = not story.failed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from i2o import opening
 from i2o.tools import output
-from i2o.tools.arguments import DEFAULT_IOP, SubParsers, add_iop, add_json
+from i2o.tools.arguments import DEFAULT_IOP, SubParsers, add_iop, add_json, with_faults
 from i2o.tools.failures import OK
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def show_tables(
         The exit code.
     """
     for uri in args.iop or [DEFAULT_IOP]:
-        with opening.open(uri) as iop:
+        with opening.open(with_faults(uri, args.faults)) as iop:
             if args.json:
                 for entry in records(iop):
                     output.emit({"iop": uri, **entry})

@@ -16,7 +16,7 @@ from i2o.errors import ParameterError, RequestFailed
 from i2o.frames.layout import ParameterGroup
 from i2o.frames.params import FIRST_GENERIC_GROUP
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, UsageError, add_iop, add_json, number, tid
+from i2o.tools.arguments import SubParsers, UsageError, add_iop, add_json, number, tid, with_faults
 from i2o.tools.failures import explain
 from i2o.tools.field_text import enum_text, json_value, parse_value, value_text
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             "--set needs TID and GROUP, and no FIELD beside it",
             remedy="for example: i2o params 0x010 cache_control --set write_policy=NONE",
         )
-    with opening.open(args.iop) as iop:
+    with opening.open(with_faults(args.iop, args.faults)) as iop:
         if args.tid is None:
             _show_tids(iop, as_json=args.json)
             return 0

@@ -24,6 +24,7 @@ from i2o.tools.arguments import (
     add_progress,
     size,
     tid,
+    with_faults,
 )
 
 
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json and the bytes cannot both go to stdout", remedy="use -o FILE")
     if args.output is not None and not to_stdout:
         files.refuse_disk(args.iop, args.output)
-    with opening.open(args.iop) as iop, iop.block(args.tid) as device:
+    uri = with_faults(args.iop, args.faults)
+    with opening.open(uri) as iop, iop.block(args.tid) as device:
         count = check_range(device, args.offset, args.count)
         digest = hashlib.sha256() if args.sha256 or args.json else None
         with ExitStack() as opened:

@@ -15,7 +15,7 @@ from i2o import opening
 from i2o.frames.tables import IopCapabilities, IopState, MessengerType
 from i2o.resources import IopStatus
 from i2o.tools import output
-from i2o.tools.arguments import DEFAULT_IOP, SubParsers
+from i2o.tools.arguments import DEFAULT_IOP, SubParsers, with_faults
 from i2o.tools.failures import NEGATIVE, OK
 from i2o.tools.listing import add_list_parser
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the status of every IOP asked for; 1 if one is not OPERATIONAL."""
     code = OK
     for uri in args.iop or [DEFAULT_IOP]:
-        with opening.open(uri) as iop:
+        with opening.open(with_faults(uri, args.faults)) as iop:
             iop.refresh()
             if iop.status.state != IopState.OPERATIONAL:
                 code = NEGATIVE

@@ -21,6 +21,7 @@ from i2o.tools.arguments import (
     add_progress,
     size,
     tid,
+    with_faults,
 )
 
 _UNREAL = ("emu",)  # backends behind which there is no hardware
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.iop} may be real hardware, whose data would be overwritten",
             remedy="add --yes if that is meant",
         )
-    with opening.open(args.iop) as iop, iop.block(args.tid) as device:
+    uri = with_faults(args.iop, args.faults)
+    with opening.open(uri) as iop, iop.block(args.tid) as device:
         if device.read_only:
             raise UsageError(f"TID {args.tid:#05x} is read-only")
         room = device.size - args.offset

@@ -227,3 +227,33 @@ def test_values_from_text():
     assert parse(BSA_DEVICE_INFO, _field("number"), "-1") == -1
     assert parse(BSA_DEVICE_INFO, _field("name", 64, "bytes"), "text") == b"text"
     assert parse(BSA_DEVICE_INFO, _field("name", 64, "bytes"), "0x0001ff") == b"\x00\x01\xff"
+
+
+class TestFaults:
+    @pytest.fixture
+    def plan(self, tmp_path):
+        path = tmp_path / "a plan & more.toml"
+        path.write_text('[[fault]]\non = "bsa_block_read"\naction = "status"\nreq_status = 5\n')
+        return path
+
+    def test_a_plan_reaches_the_software_iop(self, cli, plan, tmp_path):
+        assert cli("read", "0x10", "--count", 512, "--sha256").code == 0
+        ran = cli("read", "0x10", "--count", 512, "--sha256", "--faults", plan)
+        assert ran.code == 1
+        assert "bsa_block_read" in ran.err
+        assert cli("status", "-i", "emu:?frames=8", "--faults", plan).code == 0
+        assert cli("lct", "--faults", plan).code == 0
+        assert cli("params", "0x10", "device_info", "--faults", plan).code == 0
+
+    def test_the_demo_misbehaves_too(self, cli, plan):
+        assert cli("demo", "--size", "4M", "--faults", plan).code == 1
+
+    def test_only_software_iops_have_faults(self, cli, plan):
+        ran = cli("lct", "-i", "pci:0000:01:00.0", "--faults", plan)
+        assert ran.code == 2
+        assert "software" in ran.err
+
+    def test_a_plan_that_is_missing(self, cli, tmp_path):
+        ran = cli("lct", "--faults", tmp_path / "none.toml")
+        assert ran.code in (2, 3)
+        assert len(ran.err.splitlines()) == 1
