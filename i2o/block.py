@@ -9,14 +9,14 @@ Partial blocks at either end go through one block of our own; writing them reads
 from __future__ import annotations
 
 import io
-import os
-import sys
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from i2o.block_file import BlockFile
 from i2o.closing import Closing
 from i2o.errors import InvalidArgument, ParameterError, RequestFailed
+from i2o.flight import BLOCK_CLASS, Flight, Progress, Reporter, is_bad
 from i2o.frames.block_storage import (
     BSA_BLOCK_READ,
     BSA_BLOCK_WRITE,
@@ -24,22 +24,17 @@ from i2o.frames.block_storage import (
     BSA_STATUS_CHECK,
 )
 from i2o.frames.block_storage_groups import BSA_DEVICE_INFO, BsaCapability, BsaState
-from i2o.frames.functions import DeviceClass
-from i2o.frames.header import VERSION_1_5, MsgFlags, SpecialTid
+from i2o.frames.header import VERSION_1_5, SpecialTid
 from i2o.frames.layout import MessageLayout, structure
 from i2o.frames.params import SGL_OPERATING_LIMITS
 from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, SglElementType, SglFlags, simple_sgl
-from i2o.message_frames import ReplyFrame
 from i2o.parameters import get_group
 from i2o.replies import raise_for_status
-from i2o.requester import Pending, Requester
+from i2o.requester import Requester
 from i2o.transport.host_memory import HostBuffer, HostMemory
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
-
-Progress = Callable[[int, int], object]
-"""Called with (bytes done, bytes in all) as a transfer goes on."""
 
 MAX_TRANSFER: Final = 256 << 10
 """Largest request in bytes, unless the device takes less."""
@@ -47,10 +42,7 @@ QUEUE_DEPTH: Final = 8
 """Requests in flight of one transfer."""
 MAX_BLOCK_SIZE: Final = 1 << 20
 _ELEMENT_SIZE: Final = 8  # a simple element with a 32-bit address
-_BLOCK_CLASS: Final = int(DeviceClass.RANDOM_BLOCK_STORAGE)
 _HOST: Final = int(SpecialTid.HOST)
-_FAIL: Final = int(MsgFlags.FAIL)
-_REQ_STATUS: Final = 19  # byte of a reply
 
 _TRANSFERS: Final = {
     layout.name: structure(
@@ -179,7 +171,7 @@ class BlockDevice(Closing):
             if progress is not None:
                 progress(total, total)
             return total
-        report = _Reporter(progress, total)
+        report = Reporter(progress, total)
         first, last = self._whole_blocks(offset, total)
         if first > 0:
             view[:first] = self._read_partial(offset, first)
@@ -207,7 +199,7 @@ class BlockDevice(Closing):
         view = memoryview(data).cast("B")
         total = len(view)
         self._check_range(offset, total)
-        report = _Reporter(progress, total)
+        report = Reporter(progress, total)
         first, last = self._whole_blocks(offset, total)
         if total:
             self._unflushed = True
@@ -226,7 +218,7 @@ class BlockDevice(Closing):
         self._unflushed = False  # before it is sent: a write meanwhile counts as unflushed
         try:
             reply = self._requester.call(BSA_CACHE_FLUSH.build(target_address=self.tid))
-            raise_for_status(reply, f"BsaCacheFlush of TID {self.tid:#05x}", _BLOCK_CLASS)
+            raise_for_status(reply, f"BsaCacheFlush of TID {self.tid:#05x}", BLOCK_CLASS)
         except BaseException:
             self._unflushed = True
             raise
@@ -234,7 +226,7 @@ class BlockDevice(Closing):
     def status_check(self) -> None:
         """Ask whether the device is ready (BsaStatusCheck); raises RequestFailed if not."""
         reply = self._requester.call(BSA_STATUS_CHECK.build(target_address=self.tid))
-        raise_for_status(reply, f"BsaStatusCheck of TID {self.tid:#05x}", _BLOCK_CLASS)
+        raise_for_status(reply, f"BsaStatusCheck of TID {self.tid:#05x}", BLOCK_CLASS)
 
     # --- as a file -----------------------------------------------------------------------------
 
@@ -288,27 +280,27 @@ class BlockDevice(Closing):
         """Read part of one block."""
         start = offset - offset % self.block_size
         block = bytearray(self.block_size)
-        self._transfer(BSA_BLOCK_READ, start, memoryview(block), _Reporter(None, 0))
+        self._transfer(BSA_BLOCK_READ, start, memoryview(block), Reporter(None, 0))
         return memoryview(block)[offset - start : offset - start + length]
 
     def _write_partial(self, offset: int, data: memoryview) -> None:
         """Change part of one block: read it, change it, write it."""
         start = offset - offset % self.block_size
         block = bytearray(self.block_size)
-        quiet = _Reporter(None, 0)
+        quiet = Reporter(None, 0)
         self._transfer(BSA_BLOCK_READ, start, memoryview(block), quiet)
         block[offset - start : offset - start + len(data)] = data
         self._transfer(BSA_BLOCK_WRITE, start, memoryview(block), quiet)
 
     def _transfer(
-        self, layout: MessageLayout, offset: int, view: memoryview, report: _Reporter
+        self, layout: MessageLayout, offset: int, view: memoryview, report: Reporter
     ) -> None:
         """Move whole blocks, several requests in flight."""
         mapped = self._memory.map(view)
         if mapped is None:
             self._transfer_copied(layout, offset, view, report)
             return
-        flight = _Flight(self._requester, report, self._what(layout, offset))
+        flight = Flight(self._requester, report, self._what(layout, offset))
         try:
             for start, size in self._chunks(len(view)):
                 if flight.depth >= self.queue_depth:
@@ -324,7 +316,7 @@ class BlockDevice(Closing):
         """Move whole blocks that fit one request."""
         mapped = self._memory.map(view)
         if mapped is None:
-            self._transfer_copied(layout, offset, view, _Reporter(None, 0))
+            self._transfer_copied(layout, offset, view, Reporter(None, 0))
             return
         try:
             message = self._message(layout, offset, mapped, 0, len(view))
@@ -332,15 +324,15 @@ class BlockDevice(Closing):
             mapped.free()
             raise
         reply = self._requester.call(message, buffers=(mapped,))
-        if _is_bad(reply):
-            raise_for_status(reply, self._what(layout, offset), _BLOCK_CLASS)
+        if is_bad(reply):
+            raise_for_status(reply, self._what(layout, offset), BLOCK_CLASS)
 
     def _transfer_copied(
-        self, layout: MessageLayout, offset: int, view: memoryview, report: _Reporter
+        self, layout: MessageLayout, offset: int, view: memoryview, report: Reporter
     ) -> None:
         """Move whole blocks through buffers of the transport's own."""
         reading = layout is BSA_BLOCK_READ
-        flight = _Flight(self._requester, report, self._what(layout, offset))
+        flight = Flight(self._requester, report, self._what(layout, offset))
         places: deque[tuple[HostBuffer, int, int]] = deque()
 
         def land() -> None:
@@ -413,153 +405,6 @@ class BlockDevice(Closing):
 
     def _what(self, layout: MessageLayout, offset: int) -> str:
         return f"{layout.name} of TID {self.tid:#05x} from byte {offset}"
-
-
-class BlockFile(io.RawIOBase):
-    """A block device as a raw file: seekable, readable, writable if asked for.
-
-    Args:
-        device: the device; it stays open when the file is closed.
-        writable: allow writing.
-    """
-
-    def __init__(self, device: BlockDevice, *, writable: bool = False) -> None:
-        super().__init__()
-        self._device, self._writable, self._position = device, writable, 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def writable(self) -> bool:
-        """Return whether the file was opened for writing."""
-        return self._writable
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position in bytes."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position; raises ValueError before the start."""
-        base = {
-            os.SEEK_SET: 0,
-            os.SEEK_CUR: self._position,
-            os.SEEK_END: self._device.size,
-        }.get(whence)
-        if base is None or base + offset < 0:
-            raise ValueError(f"cannot seek to {offset} from {whence}")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Read up to the buffer's length; 0 at the end of the device."""
-        view = memoryview(buffer).cast("B")
-        length = max(0, min(len(view), self._device.size - self._position))
-        if length:
-            self._device.readinto(self._position, view[:length])
-            self._position += length
-        return length
-
-    def write(self, data: Any) -> int:
-        """Write up to the end of the device; raises OSError (ENOSPC) there."""
-        if not self._writable:
-            raise io.UnsupportedOperation("the device was opened for reading")
-        view = memoryview(data).cast("B")
-        length = max(0, min(len(view), self._device.size - self._position))
-        if len(view) and not length:
-            raise OSError(28, os.strerror(28))
-        self._device.write(self._position, view[:length])
-        self._position += length
-        return length
-
-    def flush(self) -> None:
-        """Flush the device's cache if the file is writable."""
-        if not self.closed and self._writable:
-            self._device.flush()
-
-
-class _Reporter:
-    """Adds up what is done and tells the caller."""
-
-    __slots__ = ("_done", "_progress", "_total")
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def add(self, count: int) -> None:
-        if self._progress is not None:
-            self._done += count
-            self._progress(self._done, self._total)
-
-
-class _Flight:
-    """The requests of one transfer that are on their way, oldest first."""
-
-    __slots__ = ("_pending", "_report", "_requester", "_what")
-
-    def __init__(self, requester: Requester, report: _Reporter, what: str) -> None:
-        self._requester, self._report, self._what = requester, report, what
-        self._pending: deque[tuple[Pending, int]] = deque()
-
-    @property
-    def depth(self) -> int:
-        """Requests on their way."""
-        return len(self._pending)
-
-    def launch(self, pending: Pending, size: int) -> None:
-        """Add a request that was sent."""
-        self._pending.append((pending, size))
-
-    def land(self) -> None:
-        """Wait for the oldest request; it leaves the flight only when it succeeded."""
-        pending, size = self._pending[0]
-        reply = self._requester.finish(pending, drain=True)
-        if _is_bad(reply):
-            raise_for_status(reply, self._what, _BLOCK_CLASS)
-        self._pending.popleft()
-        self._report.add(size)
-
-    def settle(self, *buffers: HostBuffer) -> None:
-        """Free the buffers once no request of this flight can write to them any more."""
-        error = sys.exception()
-        is_interrupted = error is not None and not isinstance(error, Exception)
-        for pending, _ in () if is_interrupted else self._pending:
-            try:
-                self._requester.finish(pending)
-            except Exception:
-                break  # it does not answer: its buffers are freed when it does
-        unanswered = [pending for pending, _ in self._pending if pending.reply is None]
-        if unanswered:
-            late = _FreeTogether(buffers, len(unanswered))
-            for pending in unanswered:
-                pending.abandon(late)
-        else:
-            for buffer in buffers:
-                buffer.free()
-
-
-class _FreeTogether:
-    """Frees buffers when the last of several late requests was answered."""
-
-    __slots__ = ("_buffers", "_users")
-
-    def __init__(self, buffers: tuple[HostBuffer, ...], users: int) -> None:
-        self._buffers, self._users = buffers, users
-
-    def free(self) -> None:
-        self._users -= 1
-        if not self._users:
-            for buffer in self._buffers:
-                buffer.free()
-
-
-def _is_bad(reply: ReplyFrame) -> bool:
-    """Whether a final reply says anything but success."""
-    return len(reply) <= _REQ_STATUS or reply[_REQ_STATUS] != 0 or bool(reply[1] & _FAIL)
 
 
 def _slice_segments(
