@@ -28,7 +28,7 @@ from i2o.frames import (
     tables,
     utility,
 )
-from i2o.frames.functions import DeviceClass, Function
+from i2o.frames.functions import DeviceClass, Function, OrganizationId
 from i2o.frames.header import DetailedStatus, MsgFlags, ReqStatus
 from i2o.frames.layout import Layout, MessageLayout, ParameterGroup, ValueNames
 
@@ -44,6 +44,15 @@ _CHAPTERS: Final = {
     DeviceClass.BUS_ADAPTER_PORT.value: "hba_bus_port",
     DeviceClass.HOT_PLUG_CONTROLLER.value: "hot_plug",
 }
+
+_CLASS_OF_CHAPTER: Final = {
+    "bsa": DeviceClass.RANDOM_BLOCK_STORAGE.value,
+    "lan": DeviceClass.LAN.value,
+    "scsi_peripheral": DeviceClass.SCSI_PERIPHERAL.value,
+    "hba_bus_port": DeviceClass.BUS_ADAPTER_PORT.value,
+    "hot_plug": DeviceClass.HOT_PLUG_CONTROLLER.value,
+}
+"""The usual class of a chapter's devices."""
 
 _PREFIXES: Final = {
     "UTIL": "utility",
@@ -139,6 +148,31 @@ def request_layout(function: int, device_class: int | None) -> MessageLayout | N
         if found.chapter == chapter:
             return found
     return None
+
+
+def layout_of_request(frame: bytes | bytearray, device_class: int | None) -> MessageLayout | None:
+    """Return the layout of a request, private ones told apart by their word 4.
+
+    Args:
+        frame: the request, at least its first two words.
+        device_class: see `request_layout`.
+
+    Returns:
+        The layout, None if its function is not known.
+    """
+    function = frame[7]
+    if function == Function.PRIVATE_MESSAGE and len(frame) >= 20:
+        found = _private_requests().get(int.from_bytes(frame[16:20], "little"))
+        if found is not None:
+            return found
+    return request_layout(function, device_class)
+
+
+@cache
+def class_of_function(function: int) -> int | None:
+    """Return the device class that a function code gives away, None if several classes have it."""
+    chapter = _chapter(function, None)
+    return None if chapter in _CLASSLESS else _CLASS_OF_CHAPTER.get(chapter)
 
 
 def reply_layout(
@@ -296,6 +330,13 @@ def _requests() -> dict[int, tuple[MessageLayout, ...]]:
         if found.direction == "request" and found.function is not None:
             table[found.function] = (*table.get(found.function, ()), found)
     return table
+
+
+@cache
+def _private_requests() -> dict[int, MessageLayout]:
+    """Return the private messages by word 4: organization and function code."""
+    dpt = OrganizationId.DPT_ADAPTEC.value << 16
+    return {dpt | function.value: found for function, found in private.DPT_REQUESTS.items()}
 
 
 @cache

@@ -125,6 +125,19 @@ DPT_PRIVATE_DRIVER_GETPUT: Final = message(
     defaults=_dpt(DptFunction.DRIVER_GET),
 )
 
+DPT_REQUESTS: Final[dict[DptFunction, MessageLayout]] = {
+    DptFunction.SCSI_SCB_EXEC: DPT_PRIVATE_SCSI_SCB_EXEC,
+    DptFunction.FLASH_SIZE: DPT_PRIVATE_FLASH_REGION,
+    DptFunction.FLASH_READ: DPT_PRIVATE_FLASH_REGION,
+    DptFunction.FLASH_WRITE: DPT_PRIVATE_FLASH_REGION,
+    DptFunction.FLASH_CRC: DPT_PRIVATE_FLASH_REGION,
+    DptFunction.DRIVER_PRINTF: DPT_PRIVATE_DRIVER_PRINTF,
+    DptFunction.DIAG_ENABLE: DPT_PRIVATE_DIAG_ENABLE,
+    DptFunction.DRIVER_GET: DPT_PRIVATE_DRIVER_GETPUT,
+    DptFunction.DRIVER_PUT: DPT_PRIVATE_DRIVER_GETPUT,
+}
+"""What each XFunctionCode of organization 0x001B looks like."""
+
 DPT_IOP_BUFFERS: Final = group(
     "dpt_iop_buffers",
     0x8000,

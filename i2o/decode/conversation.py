@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the packets of a capture into context: requests, their replies, their DMA, their devices.
+
+Works packet by packet in memory that does not grow with the capture: what is kept are the requests
+without a final reply, the last request of each MFA and the device classes of TIDs, all bounded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from itertools import islice
+from typing import Final
+
+from i2o.errors import LocalFrameError
+from i2o.frames import catalog
+from i2o.frames.functions import UNANSWERED, DeviceClass, Function
+from i2o.frames.header import HEADER_SIZE, MsgFlags
+from i2o.frames.host_ranges import HostRange, host_ranges
+from i2o.frames.layout import MessageLayout
+from i2o.frames.private import DPT_PRIVATE_SCSI_SCB_EXEC
+from i2o.frames.tables import LCT_ENTRY, LCT_HEADER
+from i2o.transport.capture.packet import Channel, Packet
+
+REQUEST: Final = "request"
+REPLY: Final = "reply"
+DMA: Final = "dma"
+OTHER: Final = "other"
+
+MAX_OUTSTANDING: Final = 65536
+"""Requests of one IOP without a final reply that are remembered; then the oldest is dropped."""
+MAX_BUFFER: Final = 1 << 16
+"""Bytes of one logical buffer that are put together from pieces of DMA."""
+MAX_SEARCH: Final = 1024
+"""Requests that a piece of DMA without an MFA is looked for in, the latest first."""
+
+_MIN_FRAME: Final = 12
+_SHORT_KEY: Final = frozenset(
+    {
+        Function.LAN_PACKET_SEND.value,
+        Function.LAN_SDU_SEND.value,
+        Function.LAN_RECEIVE_POST.value,
+    }
+)
+"""Functions whose replies repeat no transaction context."""
+_REPLY, _LAST, _FAIL = MsgFlags.REPLY.value, MsgFlags.LAST.value, MsgFlags.FAIL.value
+_EVENT_REGISTER: Final = Function.UTIL_EVENT_REGISTER.value
+_OUTBOUND_INIT: Final = Function.EXEC_OUTBOUND_INIT.value
+_PRIVATE: Final = Function.PRIVATE_MESSAGE.value
+_SCB_EXEC: Final = Function.SCSI_SCB_EXEC.value
+_LCT_NOTIFY: Final = Function.EXEC_LCT_NOTIFY.value
+_IN, _OUT = Channel.IN.value, Channel.OUT.value
+_DMA: Final = (Channel.TO_DEVICE.value, Channel.FROM_DEVICE.value)
+_FIRST_CLASS_FUNCTION, _FIRST_EXECUTIVE_FUNCTION = 0x20, 0xA0
+_BULK: Final = frozenset(
+    {
+        Function.BSA_BLOCK_READ.value,
+        Function.BSA_BLOCK_WRITE.value,
+        Function.BSA_BLOCK_WRITE_VERIFY.value,
+    }
+)
+"""Functions that move data, not structures: their pieces are not put together."""
+_FIRST_ENTRY: Final = next(field.byte for field in LCT_HEADER.fields if field.path == "lct_entry")
+_read_head = struct.Struct("<xBHI").unpack_from
+_read_mfa = struct.Struct("<I").unpack_from
+
+
+class Traced:
+    """One packet in its context.
+
+    Attributes:
+        index: its number in the conversation, from 0.
+        packet: the packet.
+        kind: REQUEST, REPLY, DMA or OTHER.
+        flags: MsgFlags; this and the next four are those of its frame, or, for DMA, of the
+            request that it belongs to (0 if it is not known).
+        size_words: MessageSize.
+        target: TargetAddress.
+        initiator: InitiatorAddress.
+        function: function code.
+        device_class: class of the target as known by then, or None.
+        request: for a reply the request that it answers, for DMA the one it belongs to.
+        latency_ns: for a reply, the time since its request.
+        buffer: for DMA, which of the request's logical buffers; -1 for a chained list; None if it
+            belongs to none (`is_reply_frame`, or nobody knows).
+        offset: for DMA, where in that buffer.
+        is_reply_frame: this DMA is the IOP writing a reply frame.
+        buffers: for requests, what was captured of each logical buffer from its start on.
+        chained: for requests, captured chained lists by address.
+    """
+
+    __slots__ = (
+        "_ranges",
+        "buffer",
+        "buffers",
+        "chained",
+        "device_class",
+        "flags",
+        "function",
+        "index",
+        "initiator",
+        "is_reply_frame",
+        "kind",
+        "latency_ns",
+        "offset",
+        "packet",
+        "request",
+        "size_words",
+        "target",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        packet: Packet,
+        kind: str,
+        flags: int = 0,
+        size_words: int = 0,
+        route: int = 0,
+        device_class: int | None = None,
+    ) -> None:
+        self.index = index
+        self.packet = packet
+        self.kind = kind
+        self.flags = flags
+        self.size_words = size_words
+        self.target = route & 0xFFF
+        self.initiator = route >> 12 & 0xFFF
+        self.function = route >> 24
+        self.device_class = device_class
+        self.request: Traced | None = None
+        self.latency_ns: int | None = None
+        if kind != REPLY:
+            self._start_dma()
+
+    def _start_dma(self) -> None:
+        self.buffer: int | None = None
+        self.offset = 0
+        self.is_reply_frame = False
+        self.buffers: dict[int, bytearray] | None = None
+        self.chained: dict[int, bytes] | None = None
+        self._ranges: list[HostRange] | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The frame's bytes, cut at its MessageSize; of DMA, the data."""
+        data = self.packet.data
+        size = 4 * self.size_words
+        return data[:size] if self.kind in (REQUEST, REPLY) and size < len(data) else data
+
+    @property
+    def is_short(self) -> bool:
+        """Whether not even the header of a frame is there."""
+        return self.kind in (REQUEST, REPLY) and len(self.packet.data) < _MIN_FRAME
+
+    @property
+    def layout(self) -> MessageLayout | None:
+        """The layout of a frame, None if its function is unknown or it is no frame."""
+        if self.kind == REQUEST:
+            return catalog.layout_of_request(self.packet.data, self.device_class)
+        if self.kind != REPLY:
+            return None
+        data = self.packet.data
+        function, device_class = self.meant
+        return catalog.reply_layout(
+            function,
+            device_class,
+            self.flags,
+            data[19] if len(data) >= 20 else 0,
+            min(self.size_words, len(data) // 4),
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the message; of DMA, that of the message which it belongs to."""
+        if self.kind == DMA and self.request is None:
+            return "dma"
+        if self.function == _PRIVATE:
+            request = self if self.kind == REQUEST else self.request
+            layout = request.layout if request is not None else None
+            if layout is not None:
+                return layout.name
+        return catalog.function_name(self.function, self.device_class)
+
+    @property
+    def meant(self) -> tuple[int, int | None]:
+        """Function and device class by which to read a reply: DPT's private SCSI is SCSI."""
+        if (
+            self.function == _PRIVATE
+            and self.request is not None
+            and self.request.layout is DPT_PRIVATE_SCSI_SCB_EXEC
+        ):
+            return _SCB_EXEC, DeviceClass.SCSI_PERIPHERAL.value
+        return self.function, self.device_class
+
+    @property
+    def ranges(self) -> list[HostRange]:
+        """The host memory that a request points to."""
+        if self._ranges is None:
+            chained = self.chained or {}
+
+            def read(address: int, length: int) -> bytes:
+                data = chained.get(address, b"")
+                if len(data) < length:
+                    raise LocalFrameError("the chained list was not captured")
+                return data[:length]
+
+            self._ranges = host_ranges(self.frame, read_host=read)
+        return self._ranges
+
+    def place_of(self, address: int) -> tuple[int, int] | None:
+        """Return (buffer, offset in it) of a bus address that a request points to, or None."""
+        for found in self.ranges:
+            if found.address <= address < found.address + found.length:
+                return found.buffer, found.offset + address - found.address
+        return None
+
+
+class _Iop:
+    """What is remembered of one IOP."""
+
+    def __init__(self) -> None:
+        self.outstanding: dict[bytes, Traced | deque[Traced]] = {}
+        self.count = 0
+        self.by_mfa: dict[int, Traced] = {}
+        self.classes: dict[int, int] = {0: DeviceClass.EXECUTIVE.value}
+
+
+class Conversation:
+    """Follows the traffic of any number of IOPs."""
+
+    def __init__(self) -> None:
+        self._iops: dict[int, _Iop] = {}
+        self._next_index = 0
+
+    def feed(self, packet: Packet) -> Traced:
+        """Take the next packet and return it in its context."""
+        index = self._next_index
+        self._next_index = index + 1
+        number, channel, data = packet[1], packet[2], packet[3]
+        iop = self._iops.get(number)
+        if iop is None:
+            iop = self._iops[number] = _Iop()
+        if channel > _OUT:
+            if channel in _DMA:
+                return self._dma(iop, Traced(index, packet, DMA))
+            return Traced(index, packet, OTHER)
+        if len(data) < _MIN_FRAME:
+            return Traced(index, packet, REQUEST if channel == _IN else REPLY)
+        flags, words, route = _read_head(data)
+        if channel == _IN:
+            traced = Traced(
+                index, packet, REQUEST, flags, words, route, iop.classes.get(route & 0xFFF)
+            )
+            self._request(iop, traced, data)
+        else:
+            traced = Traced(
+                index, packet, REPLY, flags, words, route, iop.classes.get(route & 0xFFF)
+            )
+            self._reply(iop, traced, data)
+        return traced
+
+    def outstanding(self, iop: int) -> int:
+        """Return how many requests of an IOP have no final reply yet."""
+        found = self._iops.get(iop)
+        return found.count if found else 0
+
+    def unanswered(self) -> int:
+        """Return how many requests have no final reply yet."""
+        return sum(iop.count for iop in self._iops.values())
+
+    # -------------------------------------------------------------------------------------------
+
+    def _request(self, iop: _Iop, traced: Traced, data: bytes) -> None:
+        function = traced.function
+        mfa = traced.packet[5]
+        if mfa is not None:
+            by_mfa = iop.by_mfa
+            by_mfa[mfa] = traced
+            if len(by_mfa) > MAX_OUTSTANDING:
+                del by_mfa[next(iter(by_mfa))]
+        if (
+            traced.device_class is None
+            and _FIRST_CLASS_FUNCTION <= function < _FIRST_EXECUTIVE_FUNCTION
+        ):
+            self._learn_class(iop, traced)
+        if function in UNANSWERED:
+            if function == _OUTBOUND_INIT:  # behind a reset: nothing before it is ever answered
+                iop.outstanding.clear()
+                iop.count = 0
+            return
+        if len(data) < HEADER_SIZE:
+            return
+        key = data[4:8] + data[8:12] if function in _SHORT_KEY else data[4:16]
+        outstanding = iop.outstanding
+        before = outstanding.get(key)
+        if before is None:
+            outstanding[key] = traced
+        elif type(before) is deque:
+            before.append(traced)
+        else:
+            assert isinstance(before, Traced)
+            outstanding[key] = deque((before, traced))
+        iop.count += 1
+        if iop.count > MAX_OUTSTANDING:
+            self._take(iop, next(iter(outstanding)))
+
+    def _reply(self, iop: _Iop, traced: Traced, data: bytes) -> None:
+        if len(data) < HEADER_SIZE:
+            return
+        flags, function = traced.flags, traced.function
+        if flags & _FAIL:
+            request = self._failed(iop, data)
+        else:
+            key = data[4:12] if function in _SHORT_KEY else data[4:16]
+            if key not in iop.outstanding:
+                key = _swapped(key)
+            if flags & _LAST and function != _EVENT_REGISTER:
+                request = self._take(iop, key)
+            else:
+                found = iop.outstanding.get(key)
+                request = found[0] if isinstance(found, deque) else found
+        if request is not None:
+            traced.request = request
+            traced.latency_ns = traced.packet[0] - request.packet[0]
+            traced.device_class = request.device_class
+
+    def _take(self, iop: _Iop, key: bytes) -> Traced | None:
+        """Remove the oldest outstanding request with a key."""
+        found = iop.outstanding.pop(key, None)
+        if found is None:
+            return None
+        iop.count -= 1
+        if isinstance(found, Traced):
+            return found
+        oldest = found.popleft()
+        if found:
+            iop.outstanding[key] = found
+        return oldest
+
+    def _failed(self, iop: _Iop, data: bytes) -> Traced | None:
+        """Find the request of a FAIL reply, whose transaction context is not valid."""
+        if len(data) >= 32:
+            preserved = iop.by_mfa.get(_read_mfa(data, 28)[0])
+            if preserved is not None and preserved.packet.data[4:12] == data[4:12]:
+                key = preserved.packet.data[4:16]
+                found = iop.outstanding.get(key)
+                if found is preserved:
+                    return self._take(iop, key)
+                if isinstance(found, deque) and preserved in found:
+                    found.remove(preserved)
+                    iop.count -= 1
+                    if not found:
+                        del iop.outstanding[key]
+                    return preserved
+        alike = [
+            key
+            for key in islice(iop.outstanding, MAX_SEARCH)
+            if key[:8] == data[4:12] and (key[8:] == data[12:16] or data[12:16] == bytes(4))
+        ]
+        return self._take(iop, alike[0]) if len(alike) == 1 else None
+
+    def _learn_class(self, iop: _Iop, traced: Traced) -> None:
+        """Guess a device's class from a function that only one class has."""
+        device_class = catalog.class_of_function(traced.function)
+        if device_class is not None and len(iop.classes) <= 0xFFF:
+            iop.classes[traced.target] = traced.device_class = device_class
+
+    # --- DMA -----------------------------------------------------------------------------------
+
+    def _dma(self, iop: _Iop, traced: Traced) -> Traced:
+        packet = traced.packet
+        request = self._find_request(iop, packet)
+        if request is None:
+            request = self._owner_of_reply(iop, packet)
+            traced.is_reply_frame = request is not None
+        if request is None:
+            return traced
+        traced.request = request
+        traced.flags, traced.size_words = request.flags, request.size_words
+        traced.target, traced.initiator = request.target, request.initiator
+        traced.function, traced.device_class = request.function, request.device_class
+        if traced.is_reply_frame:
+            return traced
+        place = request.place_of(packet.address)
+        if place is None:
+            return traced
+        traced.buffer, traced.offset = place
+        if traced.buffer < 0:
+            request.chained = request.chained or {}
+            request.chained[packet.address] = packet.data
+            request._ranges = None
+        elif request.function not in _BULK:
+            self._collect(iop, traced, request)
+        return traced
+
+    def _find_request(self, iop: _Iop, packet: Packet) -> Traced | None:
+        """Return the request that points to a piece of host memory."""
+        if packet.mfa is not None:
+            request = iop.by_mfa.get(packet.mfa)
+            if request is not None and request.place_of(packet.address) is not None:
+                return request
+            return None
+        for request in islice(reversed(iop.by_mfa.values()), MAX_SEARCH):
+            if request.place_of(packet.address) is not None:
+                return request
+        return None
+
+    def _owner_of_reply(self, iop: _Iop, packet: Packet) -> Traced | None:
+        """Return the request whose reply frame the IOP is writing, if it looks like one."""
+        data = packet.data
+        if packet.channel != Channel.FROM_DEVICE or len(data) < HEADER_SIZE or not data[1] & _REPLY:
+            return None
+        key = data[4:16]
+        found = iop.outstanding.get(key) or iop.outstanding.get(_swapped(key))
+        return found[0] if isinstance(found, deque) else found
+
+    def _collect(self, iop: _Iop, traced: Traced, request: Traced) -> None:
+        """Put the pieces of a buffer together, from its start as far as they were captured."""
+        buffers = request.buffers
+        if buffers is None:
+            buffers = request.buffers = {}
+        assert traced.buffer is not None
+        data = traced.packet.data
+        if traced.offset == 0:
+            buffers[traced.buffer] = bytearray(data[:MAX_BUFFER])
+        else:
+            known = buffers.get(traced.buffer)
+            if known is not None and len(known) == traced.offset < MAX_BUFFER:
+                known += data[: MAX_BUFFER - len(known)]
+        if request.function == _LCT_NOTIFY and traced.buffer == 0:
+            self._learn_lct(iop, buffers.get(0, bytearray()))
+
+    def _learn_lct(self, iop: _Iop, table: bytearray) -> None:
+        """Take the classes of all devices from a logical configuration table."""
+        for at in range(_FIRST_ENTRY, len(table) - LCT_ENTRY.size + 1, LCT_ENTRY.size):
+            entry = LCT_ENTRY.unpack_from(table, at)
+            if entry.local_tid:
+                iop.classes[entry.local_tid] = entry.class_id_class
+
+
+def _swapped(key: bytes) -> bytes:
+    """Return a key with its TIDs exchanged: some IOPs do so, although replies should repeat them."""
+    route = int.from_bytes(key[:3], "little")
+    return (route >> 12 | (route & 0xFFF) << 12).to_bytes(3, "little") + key[3:]
