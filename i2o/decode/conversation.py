@@ -440,6 +440,6 @@ class Conversation:
 
 
 def _swapped(key: bytes) -> bytes:
-    """Return a key with its TIDs exchanged: some IOPs do so, although replies should repeat them."""
+    """Return a key with its TIDs exchanged: some IOPs wrongly do so in replies."""
     route = int.from_bytes(key[:3], "little")
     return (route >> 12 | (route & 0xFFF) << 12).to_bytes(3, "little") + key[3:]
