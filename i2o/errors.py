@@ -117,3 +117,7 @@ class ParameterError(I2OError, LookupError):
     def __init__(self, message: str, block_status: int = 0) -> None:
         super().__init__(message)
         self.block_status = block_status
+
+
+class CaptureError(I2OError):
+    """A capture cannot be written where it should go, or a file is no capture that we read."""
