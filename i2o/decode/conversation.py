@@ -34,7 +34,11 @@ MAX_BUFFER: Final = 1 << 16
 MAX_SEARCH: Final = 1024
 """Requests that a piece of DMA without an MFA is looked for in, the latest first."""
 
+MAX_ALIKE: Final = 64
+"""Requests with the same contexts that a reply is compared with."""
+
 _MIN_FRAME: Final = 12
+_TRANSFER_COUNT: Final = 20  # where block, tape and SCSI replies have it
 _SHORT_KEY: Final = frozenset(
     {
         Function.LAN_PACKET_SEND.value,
@@ -62,7 +66,7 @@ _BULK: Final = frozenset(
 """Functions that move data, not structures: their pieces are not put together."""
 _FIRST_ENTRY: Final = next(field.byte for field in LCT_HEADER.fields if field.path == "lct_entry")
 _read_head = struct.Struct("<xBHI").unpack_from
-_read_mfa = struct.Struct("<I").unpack_from
+_read_word = struct.Struct("<I").unpack_from
 
 
 class Traced:
@@ -316,7 +320,7 @@ class Conversation:
             if key not in iop.outstanding:
                 key = _swapped(key)
             if flags & _LAST and function != _EVENT_REGISTER:
-                request = self._take(iop, key)
+                request = self._take(iop, key, data)
             else:
                 found = iop.outstanding.get(key)
                 request = found[0] if isinstance(found, deque) else found
@@ -325,23 +329,24 @@ class Conversation:
             traced.latency_ns = traced.packet[0] - request.packet[0]
             traced.device_class = request.device_class
 
-    def _take(self, iop: _Iop, key: bytes) -> Traced | None:
-        """Remove the oldest outstanding request with a key."""
+    def _take(self, iop: _Iop, key: bytes, reply: bytes = b"") -> Traced | None:
+        """Remove the outstanding request with a key; of several the one that the reply fits."""
         found = iop.outstanding.pop(key, None)
         if found is None:
             return None
         iop.count -= 1
         if isinstance(found, Traced):
             return found
-        oldest = found.popleft()
+        taken = _fitting(found, reply)
+        found.remove(taken)
         if found:
             iop.outstanding[key] = found
-        return oldest
+        return taken
 
     def _failed(self, iop: _Iop, data: bytes) -> Traced | None:
         """Find the request of a FAIL reply, whose transaction context is not valid."""
         if len(data) >= 32:
-            preserved = iop.by_mfa.get(_read_mfa(data, 28)[0])
+            preserved = iop.by_mfa.get(_read_word(data, 28)[0])
             if preserved is not None and preserved.packet.data[4:12] == data[4:12]:
                 key = preserved.packet.data[4:16]
                 found = iop.outstanding.get(key)
@@ -353,6 +358,8 @@ class Conversation:
                     if not found:
                         del iop.outstanding[key]
                     return preserved
+                if preserved.function not in UNANSWERED:
+                    return None  # that one was answered already
         alike = [
             key
             for key in islice(iop.outstanding, MAX_SEARCH)
@@ -437,6 +444,20 @@ class Conversation:
             entry = LCT_ENTRY.unpack_from(table, at)
             if entry.local_tid:
                 iop.classes[entry.local_tid] = entry.class_id_class
+
+
+def _fitting(alike: deque[Traced], reply: bytes) -> Traced:
+    """Return which of several requests with the same TIDs, function and contexts is answered.
+
+    Nothing on the wire tells them apart but what the reply says was done: the first one that is
+    about as many bytes as the reply's transfer count, else the oldest.
+    """
+    if len(reply) >= _TRANSFER_COUNT + 4:
+        count = _read_word(reply, _TRANSFER_COUNT)[0]
+        for request in islice(alike, MAX_ALIKE):
+            if count and sum(found.length for found in request.ranges) == count:
+                return request
+    return alike[0]
 
 
 def _swapped(key: bytes) -> bytes:
