@@ -2,7 +2,7 @@
 """One line a frame: number, time, IOP, direction, TID, name, and what it says.
 
     12   0.004123 iop0 -> 010 bsa_block_read        64K at 0x10000, memory 0x00a00000
-    13   0.004170 iop0 <- 010 bsa_block_read        success, 64K  47.1 us (12)
+    13   0.004170 iop0 <- 010 bsa_block_read        SUCCESS, 64K  47.1 us (12)
 
 `->` is a request, `<-` a reply; `=>` is host memory read by the IOP, `<=` written by it.
 """
@@ -55,6 +55,10 @@ class LinePrinter:
         }[time_mode]
         self._colour, self._numeric = colour, numeric
 
+    def start(self, time_ns: int) -> None:
+        """Count times from here; else from the first frame that is printed."""
+        self._zero = time_ns
+
     def line(self, traced: Traced) -> str:
         """Return a frame or a piece of DMA as one line, without its newline."""
         packet = traced.packet
@@ -64,20 +68,32 @@ class LinePrinter:
         else:
             text = summary(traced)
             name = f"fn {traced.function:#04x}" if self._numeric else traced.name
+        target = traced.target
         if kind == REPLY:
             request = traced.request
             if request is not None and traced.latency_ns is not None:
-                text = f"{text}  {duration_text(traced.latency_ns)} ({request.index})"
+                target = request.target  # some IOPs exchange the TIDs
+                took = f"  {duration_text(traced.latency_ns)} ({request.index})"
+                if " ! " in text:
+                    text, _, problem = text.partition(" ! ")
+                    text = f"{text}{took} ! {problem}"
+                else:
+                    text += took
         if packet.comment:
             text = f"{text}  # {_printable(packet.comment)}"
         if self._colour:
-            return self._coloured(traced, name, text)
+            return self._coloured(traced, target, name, text)
+        if not text:
+            return (
+                f"{traced.index:6} {self._time(packet[0])} iop{packet[1]} {_ARROWS[packet[2]]} "
+                f"{target:03x} {name}"
+            )
         return (
             f"{traced.index:6} {self._time(packet[0])} iop{packet[1]} {_ARROWS[packet[2]]} "
-            f"{traced.target:03x} {name:<23} {text}"
+            f"{target:03x} {name:<23} {text}"
         )
 
-    def _coloured(self, traced: Traced, name: str, text: str) -> str:
+    def _coloured(self, traced: Traced, target: int, name: str, text: str) -> str:
         packet = traced.packet
         colour = _CYAN
         if traced.kind == DMA:
@@ -87,10 +103,12 @@ class LinePrinter:
         text, mark, problem = text.partition(" ! ") if " ! " in text else _split_mark(text)
         if mark:
             problem = f" {_YELLOW}! {problem}{_RESET}"
+        if traced.kind == DMA:
+            text = f"{_DIM}{text}{_RESET}"
         return (
             f"{_DIM}{traced.index:6} {self._time(packet[0])}{_RESET} iop{packet[1]} "
-            f"{colour}{_ARROWS[packet[2]]}{_RESET} {_BOLD}{traced.target:03x}{_RESET} "
-            f"{colour}{name:<23}{_RESET} {_DIM if traced.kind == DMA else ''}{text}{_RESET}{problem}"
+            f"{colour}{_ARROWS[packet[2]]}{_RESET} {_BOLD}{target:03x}{_RESET} "
+            f"{colour}{name:<23}{_RESET} {text}{problem}"
         )
 
     def _since_first(self, time_ns: int) -> str:

@@ -6,15 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from i2o.decode.values import bytes_text, meaning_of, number_text, tid_text
 from i2o.errors import I2OError
-from i2o.frames import catalog
-from i2o.frames.header import MsgFlags, SpecialTid
 from i2o.frames.layout import Field, Layout, MessageLayout
 from i2o.frames.sgl_walk import SglElement, sgl_elements
 from i2o.tools import output
-from i2o.tools.field_text import bytes_text, enum_text
-
-_HEX_FIELDS: Final = ("offset", "flags", "address", "context", "mfa", "severity", "code", "status")
 
 
 class FieldRow(NamedTuple):
@@ -55,7 +51,7 @@ def frame_rows(frame: bytes, layout: Layout, device_class: int | None = None) ->
                 field.path,
                 bytes_text(field, value) or "0"
                 if isinstance(value, bytes)
-                else _number(field, value),
+                else number_text(field.path, field.width_bits, value),
                 _meaning(field, value, device_class),
             )
         )
@@ -107,24 +103,18 @@ def _word(frame: bytes, index: int) -> str:
     return f"{int.from_bytes(frame[4 * index : 4 * index + 4], 'little'):08x}"
 
 
-def _number(field: Field, value: int) -> str:
-    last = field.path.rpartition(".")[2]
-    if any(word in last for word in _HEX_FIELDS) and "count" not in last:
-        return f"{value:#0{2 + min(field.width_bits, 32) // 4}x}"
-    return str(value) if value < 1 << 16 else f"{value:#x}"
-
-
 def _meaning(field: Field, value: int | bytes, device_class: int | None) -> str:
     if isinstance(value, bytes):
         return ""
-    special = _SPECIAL.get(field.path)
-    if special is not None:
-        return special(value)
-    if field.path == "function":
-        return catalog.function_name(value, device_class)
-    return enum_text(field, value) or (
-        output.human_size(value) if "byte_count" in field.path and value >= 1024 else ""
-    )
+    ours = _OURS.get(field.path)
+    if ours is not None:
+        return ours(value)
+    meaning = meaning_of(field, device_class)
+    return meaning(value) if meaning else ""
+
+
+def _tid(value: int) -> str:
+    return tid_text(value) or "device"
 
 
 def _version(value: int) -> str:
@@ -132,28 +122,15 @@ def _version(value: int) -> str:
     return f"v{value & 7}, " + (f"SGL at word {word}" if word else "no SGL")
 
 
-def _tid(value: int) -> str:
-    try:
-        return SpecialTid(value).name
-    except ValueError:
-        return "device"
-
-
-def _flags(value: int) -> str:
-    return "|".join(flag.name or "" for flag in MsgFlags if value & flag) or "request"
-
-
-_SPECIAL: Final[dict[str, Callable[[int], str]]] = {
+_OURS: Final[dict[str, Callable[[int], str]]] = {
     "version_offset": _version,
-    "msg_flags": _flags,
-    "message_size": lambda words: f"{4 * words} bytes",
     "target_address": _tid,
     "initiator_address": _tid,
     "initiator_context": lambda _: "our OSM's cookie",
     "transaction_context": lambda _: "which request",
-    "logical_byte_address": lambda place: f"from byte {place}",
-    "transfer_count": lambda count: output.human_size(count),
+    "transfer_count": output.human_size,
 }
+"""What the fields mean to a host."""
 
 
 def _sgl_rows(frame: bytes, start: int) -> list[FieldRow]:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from i2o.decode.values import is_text
 from i2o.frames.tables import LctDeviceFlags
 from i2o.resources import Lct, LctEntry
 from i2o.tools import output
 from i2o.tools.arguments import SubParsers
-from i2o.tools.field_text import is_text
 from i2o.tools.listing import add_list_parser, show_tables
 
 

@@ -15,10 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TextIO
 
+from i2o.decode.text import human_size, printable
+
+__all__ = ["human_size", "printable"]
+
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
 GREEN: Final = "32"
+YELLOW: Final = "33"
 CYAN: Final = "36"
 
 _BAR_WIDTH: Final = 30
@@ -34,6 +39,13 @@ def use_colour(stream: TextIO) -> bool:
     )
 
 
+def colour_wanted(choice: str) -> bool:
+    """Whether to colour stdout: `always`, `never`, or `auto` for `use_colour`."""
+    if choice == "auto":
+        return sys.stdout is not None and use_colour(sys.stdout)
+    return choice == "always"
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal (a closed or missing one is not)."""
     try:
@@ -44,24 +56,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def styled(text: str, *codes: str) -> str:
     """Return text in colour if stdout is to be coloured."""
-    if not text or not use_colour(sys.stdout):
-        return text
-    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m"
+    return paint(text, bool(text) and use_colour(sys.stdout), *codes)
 
 
-def printable(text: str) -> str:
-    """Replace what a terminal could take for a command."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def human_size(count: int) -> str:
-    """Return a number of bytes for people: `512 bytes`, `32 MiB`, `1.4 GiB`."""
-    if count < 1024:
-        return f"{count} byte{'' if count == 1 else 's'}"
-    units = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-    power = min((count.bit_length() - 1) // 10, len(units))
-    value, unit = count / (1 << 10 * power), units[power - 1]
-    return f"{value:.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.1f} {unit}"
+def paint(text: str, colour: bool, *codes: str) -> str:
+    """Return text in colour if `colour` says so."""
+    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if colour and text else text
 
 
 def plural(count: int, noun: str) -> str:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from i2o import opening, parameters
 from i2o.bring_up import EXECUTIVE_TID
+from i2o.decode.values import enum_text, json_value, value_text
 from i2o.errors import ParameterError, RequestFailed
 from i2o.frames.layout import ParameterGroup
 from i2o.frames.params import FIRST_GENERIC_GROUP
 from i2o.tools import output
 from i2o.tools.arguments import SubParsers, UsageError, add_iop, add_json, number, tid, with_faults
 from i2o.tools.failures import explain
-from i2o.tools.field_text import enum_text, json_value, parse_value, value_text
+from i2o.tools.field_text import parse_value
 
 if TYPE_CHECKING:
     from i2o.iop import Iop

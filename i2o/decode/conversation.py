@@ -147,9 +147,9 @@ class Traced:
 
     @property
     def frame(self) -> bytes:
-        """The frame's bytes, cut at its MessageSize; of DMA, the data."""
+        """The frame's bytes, cut at its MessageSize (but not in its head); of DMA, the data."""
         data = self.packet.data
-        size = 4 * self.size_words
+        size = max(_MIN_FRAME, 4 * self.size_words)
         return data[:size] if self.kind in (REQUEST, REPLY) and size < len(data) else data
 
     @property
@@ -280,6 +280,7 @@ class Conversation:
         mfa = traced.packet[5]
         if mfa is not None:
             by_mfa = iop.by_mfa
+            by_mfa.pop(mfa, None)  # the order is that of the requests, not of the MFAs
             by_mfa[mfa] = traced
             if len(by_mfa) > MAX_OUTSTANDING:
                 del by_mfa[next(iter(by_mfa))]

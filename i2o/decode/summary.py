@@ -246,9 +246,9 @@ def _value_text(field: Field, value: int) -> str:
 def _enum_name(names: type[IntEnum] | type[IntFlag], value: int) -> str:
     if issubclass(names, IntFlag):
         found = [flag.name or "" for flag in names if flag and value & flag == flag]
-        return "|".join(found).lower()
+        return "|".join(found)
     try:
-        return (names(value).name or "").lower()
+        return names(value).name
     except ValueError:
         return ""
 
@@ -289,7 +289,7 @@ def _status_text(function: int, device_class: int | None, word: int) -> tuple[st
     """Return the status word of a reply as names, and whether a transfer count follows."""
     status, detail = word >> 24, word & 0xFFFF
     try:
-        text = ReqStatus(status).name.lower()
+        text = ReqStatus(status).name
     except ValueError:
         text = f"status {status:#04x}"
     if detail:
@@ -297,9 +297,7 @@ def _status_text(function: int, device_class: int | None, word: int) -> tuple[st
         name = _enum_name(names, detail) or _enum_name(DetailedStatus, detail)
         text += f", {name or f'detail {detail:#06x}'}"
     layout = catalog.reply_layout(function, device_class, req_status=status)
-    has_count = any(
-        field.path == "transfer_count" and field.byte == 20 for field in layout.fields
-    )
+    has_count = any(field.path == "transfer_count" and field.byte == 20 for field in layout.fields)
     return text, has_count
 
 

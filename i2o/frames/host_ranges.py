@@ -82,8 +82,9 @@ def sgl_start(frame: Buffer) -> int:
 
     Hosts that say 0 or 4 for OutboundInit mean word 6.
     """
-    words = frame[0] >> 4
-    return 4 * max(words, _SGL_WORDS.get(frame[7], 0))
+    if len(frame) < 8:
+        return 0
+    return 4 * max(frame[0] >> 4, _SGL_WORDS.get(frame[7], 0))
 
 
 def host_ranges(frame: Buffer, *, read_host: ReadHost | None = None) -> list[HostRange]:

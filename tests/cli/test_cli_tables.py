@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import i2o
+from i2o.decode.values import value_text
 from i2o.errors import ParameterError
 from i2o.frames import catalog
 from i2o.frames.block_storage_groups import BSA_CACHE_CONTROL, BSA_DEVICE_INFO
@@ -198,7 +199,7 @@ def _field(path, width=32, kind="uint", enum=None):
 def test_values_as_text():
     state = next(f for f in BSA_DEVICE_INFO.fields if f.path == "device_state")
     policy = next(f for f in BSA_CACHE_CONTROL.fields if f.path == "write_policy")
-    text = field_text.value_text
+    text = value_text
     assert text(state, 3) == "CACHING|POWERED_ON (0x00000003)"
     assert text(state, 0x8000_0001) == "CACHING|0x80000000 (0x80000001)"
     assert text(state, 0) == "0x00000000"

@@ -15,7 +15,7 @@ from typing import Final
 from i2o.transport.capture.packet import Channel, Packet
 from i2o.transport.capture.pcapng_reader import Interface
 
-_MAX_LINE: Final = 1 << 24
+_MAX_LINE: Final = 1 << 21
 _MAX_PROBLEMS: Final = 20
 _CHANNELS: Final = {
     "request": Channel.IN.value,

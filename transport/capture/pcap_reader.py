@@ -26,7 +26,7 @@ MAGICS: Final = {
 """Byte order and nanoseconds per unit of the time's fraction, by the first four bytes."""
 
 _HEADER_SIZE, _RECORD_SIZE = 24, 16
-_MAX_PACKET: Final = 1 << 26
+_MAX_PACKET: Final = 1 << 20
 _REPLY: Final = 0x80
 
 

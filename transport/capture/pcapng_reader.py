@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from i2o.transport.capture.packet import (
@@ -25,7 +25,7 @@ from i2o.transport.capture.packet import (
 
 MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 
-_MAX_BLOCK: Final = 1 << 26
+_MAX_BLOCK: Final = 1 << 25
 _MAX_INTERFACES: Final = 1 << 16
 _MAX_IOP: Final = 0xFFFF
 _MAX_TEXT: Final = 1 << 12
@@ -97,6 +97,7 @@ class PcapngReader:
         self.problems: list[str] = []
         self.foreign: Counter[int] = Counter()
         self._order = "<"
+        self._needed = 0  # bytes of the block that the buffer starts with
         self._section: list[Interface] = []
 
     @property
@@ -106,11 +107,8 @@ class PcapngReader:
 
     def __iter__(self) -> Iterator[Packet]:
         buffer, start = b"", 0  # and where the buffer starts in the stream
-        while chunk := self._read():
-            if buffer:
-                buffer += chunk
-            else:
-                buffer = chunk
+        while more := self._at_least(self._needed - len(buffer)):
+            buffer = buffer + more if buffer else more
             at = yield from self._blocks(buffer, start)
             if at < 0:
                 return
@@ -119,7 +117,16 @@ class PcapngReader:
         if buffer:
             self.problems.append(f"the file ends in the middle of a block, at byte {start}")
 
-    def _blocks(self, buffer: bytes, start: int) -> Iterator[Packet]:
+    def _at_least(self, size: int) -> bytes:
+        """Read until there are that many bytes, or no more: large blocks are put together once."""
+        chunks = [self._read()]
+        have = len(chunks[0])
+        while chunks[-1] and have < size:
+            chunks.append(self._read())
+            have += len(chunks[-1])
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _blocks(self, buffer: bytes, start: int) -> Generator[Packet, None, int]:
         """Yield the packets of all complete blocks; return where the first incomplete one is.
 
         Returns -1 if reading must end.
@@ -145,7 +152,8 @@ class PcapngReader:
                 return self._damaged(start + at, f"a block of {length} bytes")
             block_end = at + length
             if block_end > end:
-                break
+                self._needed = length
+                return at
             if buffer[block_end - 4 : block_end] != buffer[at + 4 : at + 8]:
                 return self._damaged(start + at, "a block whose two lengths differ")
             if kind == _ENHANCED and length >= 32:
@@ -209,6 +217,7 @@ class PcapngReader:
             elif kind == _ENHANCED:
                 return self._damaged(start + at, f"a packet block of {length} bytes")
             at = block_end
+        self._needed = 0
         return at
 
     def _damaged(self, at: int, what: str) -> int:
@@ -330,7 +339,7 @@ class PcapngReader:
 
 
 def _packet_reader(order: str) -> Callable[[bytes, int], tuple[int, int, int, int, int]]:
-    return struct.Struct(f"{order}IIIII").unpack_from  # type: ignore[return-value]
+    return struct.Struct(f"{order}IIIII").unpack_from
 
 
 def _section_order(buffer: bytes, at: int) -> str:
