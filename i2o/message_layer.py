@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from i2o import bring_up, waits
+from i2o import bring_up, capture, waits
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.cookies import Callback, CookieTable, Registration, context_bytes
@@ -139,13 +139,17 @@ class MessageLayer(Closing):
 
         Raises:
             UriError, TransportUnavailable: the port cannot be opened.
+            CaptureError: `I2O_CAPTURE` asks for a capture that cannot be written.
             IopDead, RequestTimeout, RequestFailed: the IOP did not come up; it is detached again.
         """
         if frame_source not in ("memory", "fifo"):
             raise InvalidArgument(f"frame_source {frame_source!r}: expected 'memory' or 'fifo'")
         if bring_up:
             self._replies.refuse_in_callback("bring up an IOP")
+        file = capture.environment_capture()
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
+        if file is not None:
+            port = capture.captured(port, file)
         entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
         if bring_up:
             try:

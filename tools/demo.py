@@ -3,8 +3,9 @@
 
 Starts a software IOP with a disk, brings it up, shows what it says about itself and what is on the
 disk, moves data through I2O messages and checks it by hash, reads an archive from the I2O disk, and
-takes one request and its reply apart. Without --disk the disk is a temporary image; with --disk
-it is your own, read only unless --write is given. With -i any IOP is read from.
+takes one request and its reply apart. All traffic is kept in i2o-demo.pcapng in the working folder.
+Without --disk the disk is a temporary image; with --disk it is your own, read only unless --write
+is given. With -i any IOP is read from.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import Final
 
-from i2o import opening
+from i2o import capture, opening
 from i2o.block import BlockDevice
 from i2o.errors import I2OError
 from i2o.frames import catalog
@@ -35,11 +37,11 @@ from i2o.tools.arguments import (
     size,
     with_faults,
 )
+from i2o.tools.demo_capture import DemoRecorder, Recorded
 from i2o.tools.demo_osm import DiskOsm
 from i2o.tools.disk_content import Content
 from i2o.tools.failures import NEGATIVE, OK
 from i2o.tools.frame_view import frame_lines, frame_rows, hex_lines
-from i2o.tools.recorder import Recorded, RecordingPort
 from i2o.tools.story import Story
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
@@ -189,12 +191,19 @@ class _Demo:
         story.section("The disk")
         story.say(*plan.about)
         story.section("Bring-up")
-        recorder = RecordingPort(open_port(plan.uri))
-        start = time.perf_counter()
-        recorder.record()
+        port = open_port(plan.uri)
+        with DemoRecorder(plan.uri) as recorder:
+            self._use_iop(capture.tapped(port, recorder), recorder)
+        self._tell_capture(recorder)
+
+    def _use_iop(self, port: Port, recorder: DemoRecorder) -> None:
+        plan = self.plan
+        start_ns = time.time_ns()
+        recorder.keep()
         layer = opening.default_message_layer()
-        with opening.open(cast(Port, recorder), layer=layer) as iop:
-            self._tell_bring_up(iop, recorder.stop(), time.perf_counter() - start)
+        with opening.open(port, layer=layer) as iop:
+            seconds = (time.time_ns() - start_ns) / 1e9
+            self._tell_bring_up(recorder.kept(), start_ns, seconds)
             self._tell_tables(iop)
             disks = iop.of_class(_BLOCK_CLASS)
             if not disks:
@@ -206,14 +215,15 @@ class _Demo:
 
     # --- the IOP -------------------------------------------------------------------------------
 
-    def _tell_bring_up(self, iop: Iop, frames: list[Recorded], seconds: float) -> None:
+    def _tell_bring_up(self, frames: list[Recorded], start_ns: int, seconds: float) -> None:
         requests = [recorded for recorded in frames if recorded.is_request]
         rows = []
         for recorded in requests:
             function = recorded.frame[7]
             name = catalog.function_name(function, DeviceClass.EXECUTIVE.value)
             words = _BRING_UP_WORDS.get(function, "")
-            rows.append((f"{1e3 * recorded.seconds:.2f} ms", name, f"{len(recorded.frame)}", words))
+            at_ms = (recorded.time_ns - start_ns) / 1e6
+            rows.append((f"{at_ms:.2f} ms", name, f"{len(recorded.frame)}", words))
         table = output.table(("at", "message", "bytes", "which says"), rows, right="at bytes")
         self.story.say(
             *table,
@@ -249,9 +259,23 @@ class _Demo:
             )
             self.story.say(*map(output.printable, complaints))
 
+    def _tell_capture(self, recorder: DemoRecorder) -> None:
+        story, file = self.story, recorder.file
+        story.section("All of it, frame by frame")
+        if file is None:
+            story.say(*textwrap.wrap(f"nothing was kept: {recorder.problem}", _LINE))
+            story.record("capture", file=None, problem=recorder.problem)
+            return
+        name = output.printable(file.name)
+        story.say(f"every frame and the memory it points to: {name}")
+        if file.dropped:
+            story.say(f"but for {output.plural(file.dropped, 'packet')}: the disk was too slow")
+        story.say(f"see it with: i2o dump -r {name}")
+        story.record("capture", file=file.name, dropped=file.dropped)
+
     # --- one disk ------------------------------------------------------------------------------
 
-    def _disk(self, iop: Iop, tid: int, image: str | None, recorder: RecordingPort) -> None:
+    def _disk(self, iop: Iop, tid: int, image: str | None, recorder: DemoRecorder) -> None:
         story, plan = self.story, self.plan
         story.section(f"Parameters of the disk, TID {tid:#05x}")
         for name in ("device_info", "device_identity"):
@@ -407,13 +431,13 @@ class _Demo:
                 same = archives.read_member(disk, name) == sources[name]
                 story.check(f"{name} in it is the one that is running", same)
 
-    def _one_request(self, device: BlockDevice, osm: DiskOsm, recorder: RecordingPort) -> None:
+    def _one_request(self, device: BlockDevice, osm: DiskOsm, recorder: DemoRecorder) -> None:
         story = self.story
         story.section("One request and its reply, field by field")
-        recorder.record()
+        recorder.keep()
         seen = bytearray()
         osm.read(0, device.block_size, seen.extend)
-        for recorded in recorder.stop():
+        for recorded in recorder.kept():
             frame = recorded.frame
             layout = _layout_of(recorded)
             title = "request, host to IOP" if recorded.is_request else "reply, IOP to host"

@@ -408,7 +408,8 @@ class Conversation:
             request = iop.by_mfa.get(packet.mfa)
             if request is not None and request.place_of(packet.address) is not None:
                 return request
-            return None
+            # an inbound frame may carry the next request before the last one is answered
+            return _pointing_to(packet, iop.outstanding)
         for request in islice(reversed(iop.by_mfa.values()), MAX_SEARCH):
             if request.place_of(packet.address) is not None:
                 return request
@@ -445,6 +446,21 @@ class Conversation:
             entry = LCT_ENTRY.unpack_from(table, at)
             if entry.local_tid:
                 iop.classes[entry.local_tid] = entry.class_id_class
+
+
+def _pointing_to(
+    packet: Packet, outstanding: dict[bytes, Traced | deque[Traced]]
+) -> Traced | None:
+    """Return the latest unanswered request in a packet's MFA that points to its memory."""
+    left = MAX_SEARCH
+    for found in reversed(outstanding.values()):
+        for request in (found,) if isinstance(found, Traced) else reversed(found):
+            left -= 1
+            if left < 0:
+                return None
+            if request.packet.mfa == packet.mfa and request.place_of(packet.address) is not None:
+                return request
+    return None
 
 
 def _fitting(alike: deque[Traced], reply: bytes) -> Traced:

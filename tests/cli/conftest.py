@@ -36,6 +36,12 @@ class RanProcess:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    """Run in a folder of its own: the demo leaves a capture where it runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Run the command in this process."""
@@ -71,7 +77,7 @@ def process(program: list[str], environment: dict[str, str]) -> Callable[..., Ra
             capture_output=True,
             timeout=60,
             env=environment,
-            cwd=cwd or CHECKOUT,
+            cwd=cwd,
         )
         return RanProcess(done.returncode, done.stdout, done.stderr.decode())
 

@@ -20,10 +20,14 @@ from i2o import d3i2o
 from i2o.closing import Closing
 from i2o.errors import DmaFault, OutOfFrames, RequestFailed, RequestTimeout
 from i2o.frames import catalog
+from i2o.frames.functions import Function
 from i2o.frames.header import SINGLE_TRANSACTION_REPLY
 from i2o.tools import archives, demo_osm, frame_view, status
+from i2o.tools.demo_capture import DemoRecorder
 from i2o.tools.demo_osm import DiskOsm
-from i2o.tools.recorder import RecordingPort
+from i2o.transport.capture.capture_file import CaptureFile
+from i2o.transport.capture.packet import Channel
+from i2o.transport.capture.reader import open_capture
 
 from .conftest import CHECKOUT, one_line
 
@@ -61,9 +65,55 @@ def test_the_demo_tells_the_whole_story(cli):
         "bsa_block_read: request, host to IOP, 40 bytes",
         "bsa_success_reply: reply, IOP to host, 24 bytes",
         "ok: the IOP complains about nothing",
+        "see it with: i2o dump -r i2o-demo.pcapng",
         "Everything agrees (4 checks)",
     ):
         assert text in ran.out, text
+
+
+def packets_of(path):
+    with open_capture(str(path)) as capture:
+        packets = list(capture)
+        assert (capture.problems, capture.dropped) == ([], 0)
+    return packets
+
+
+def test_the_demo_leaves_a_capture(cli):
+    assert cli("demo", "--size", "4M").code == 0
+    packets = packets_of("i2o-demo.pcapng")
+    assert {packet.channel for packet in packets} == set(Channel) - {Channel.OTHER}
+    functions = {packet.data[7] for packet in packets if packet.channel == Channel.IN}
+    assert {Function.EXEC_LCT_NOTIFY, Function.BSA_READ, Function.BSA_WRITE} <= functions
+
+
+def test_a_demo_in_a_folder_that_cannot_be_written_goes_on(cli):
+    os.mkdir("i2o-demo.pcapng")
+    ran = cli("demo", "--size", "4M")
+    assert ran.code == 0
+    assert "nothing was kept: cannot capture to i2o-demo.pcapng: Is a directory" in ran.out
+    assert "Everything agrees" in ran.out
+    (record,) = (r for r in cli("demo", "--json", "--size", "4M").records if r["step"] == "capture")
+    assert record["file"] is None
+
+
+def test_drops_of_the_demo_are_told(cli, monkeypatch):
+    monkeypatch.setattr(CaptureFile, "dropped", 7)
+    assert "but for 7 packets: the disk was too slow" in cli("demo", "--size", "4M").out
+
+
+def test_frames_are_kept_only_while_they_are_asked_for():
+    with DemoRecorder("emu:") as recorder:
+        recorder.request(1, 0x1000, bytes(16))
+        recorder.keep()
+        recorder.request(2, 0x1000, b"request" + bytes(9))
+        recorder.reply(3, 0x2000, b"reply" + bytes(11))
+        assert [(kept.time_ns, kept.is_request) for kept in recorder.kept()] == [
+            (2, True),
+            (3, False),
+        ]
+        recorder.reply(4, 0x2000, bytes(16))
+        assert recorder.kept() == []
+    assert len(packets_of("i2o-demo.pcapng")) == 4
 
 
 def test_the_osm_closes_itself():
@@ -88,7 +138,7 @@ def test_the_temporary_image_is_removed(process, tmp_path):
 def test_an_interrupted_demo_removes_its_image(program, environment, tmp_path):
     started = subprocess.Popen(
         [*program, "demo", "--size", "2G", "--count", "256M"],
-        env=environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 30
     while not os.listdir(tmp_path) and time.monotonic() < deadline:
@@ -437,20 +487,3 @@ def test_hex_lines():
         "0000  41 42 00 00 01 02 03 04  05 06 07 08 09 0a 0b 0c  AB..............",
         "0010  0d                                                .",
     ]
-
-
-def test_a_recorder_notes_only_while_it_is_asked_to():
-    class Silent:
-        name = "silent"
-
-        def write(self, mfa, frame):
-            pass
-
-    port = RecordingPort(Silent())
-    port.write(0, b"before")
-    port.record()
-    port.write(0, b"now")
-    frames = port.stop()
-    port.write(0, b"after")
-    assert [recorded.frame for recorded in frames] == [b"now"]
-    assert (port.name, port.soft_iop) == ("silent", None)

@@ -314,6 +314,24 @@ class TestDma:
         traced = talk.say(Channel.FROM_DEVICE, b"x", mfa=0x1000, address=0x10)
         assert (traced.request, traced.name, traced.buffer) == (None, "dma", None)
 
+    def test_a_frame_that_was_used_again_before_the_reply(self, talk: Talk) -> None:
+        first = talk.ask(read(1, 512, 0xA00000), 0x1000)
+        alike = talk.ask(read(1, 512, 0xB00000), 0x1000)
+        talk.ask(read(2, 512, 0xC00000), 0x1000)
+        for address, request in ((0xA00000, first), (0xB00000, alike)):
+            assert talk.say(Channel.FROM_DEVICE, b"x", mfa=0x1000, address=address).request is (
+                request
+            )
+        assert talk.say(Channel.FROM_DEVICE, b"x", mfa=0x1200, address=0xA00000).request is None
+
+    def test_the_search_is_bounded(self, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(conversation, "MAX_SEARCH", 3)
+        for index in range(5):
+            talk.ask(read(index, 512, 0xA00000 + index * 0x1000), 0x1000)
+        old = talk.say(Channel.FROM_DEVICE, b"x", mfa=0x1000, address=0xA00000)
+        new = talk.say(Channel.FROM_DEVICE, b"x", mfa=0x1000, address=0xA03000)
+        assert (old.request is None, new.request is None) == (True, False)
+
     def test_by_address_the_latest_request_is_meant(self, talk: Talk) -> None:
         talk.ask(read(1), 0x1000)
         later = talk.ask(read(2), 0x1200)

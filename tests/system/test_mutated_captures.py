@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged captures and frames, thousands of them, through reader, dump and dissector.
+
+No traceback, no hang, and where something is wrong the reason. In CI (`I2O_TESTS_STRICT=1`) there
+are 20,000 captures and 200,000 frames; elsewhere a twentieth of that. Seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import i2o
+from i2o.capture import capture
+from i2o.decode.conversation import OTHER, Conversation
+from i2o.decode.frame import extra_nodes, fixed_nodes
+from i2o.frames import catalog
+from i2o.tools.cli import main
+from i2o.tools.dissector import dissector
+from i2o.tools.dump_line import LinePrinter
+from i2o.transport.capture import pcapng_writer
+from i2o.transport.capture.packet import LINKTYPE_FRAME, Channel, Packet
+from i2o.transport.capture.reader import open_capture
+
+FULL = os.environ.get("I2O_TESTS_STRICT") == "1"
+CAPTURES = 20_000 if FULL else 1_000
+FRAMES = 200_000 if FULL else 10_000
+TRACE = Path(__file__).parents[1] / "data" / "linux-5.10-dpt_i2o.jsonl"
+
+
+@cache
+def whole_capture() -> bytes:
+    """A capture of a bring-up, parameters and a few blocks."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(_temporary_folder()))
+        path = folder / "whole.pcapng"
+        with capture("emu:", path) as port, i2o.open(port) as iop:
+            disk = iop.block()
+            disk.write(0, b"some data" * 100)
+            disk.read(0, 900)
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    """Change, cut out, repeat or put in a few bytes, anywhere."""
+    spoilt = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(spoilt))
+        size = rng.choice((1, 1, 1, 2, 4, 4, 8, 16, 100))
+        kind = rng.randrange(6)
+        if kind == 0:
+            spoilt[at : at + size] = rng.randbytes(size)
+        elif kind == 1:
+            spoilt[at] ^= 1 << rng.randrange(8)
+        elif kind == 2:
+            del spoilt[at : at + size]
+        elif kind == 3:
+            spoilt[at:at] = spoilt[at : at + size]
+        elif kind == 4:
+            spoilt[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\x80"))
+        else:
+            del spoilt[max(4, at) :]
+        if len(spoilt) < 8:
+            return bytes(spoilt) + b"12345678"
+    return bytes(spoilt)
+
+
+def test_mutated_captures_are_read_as_far_as_they_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(20261123)
+    trace = b"\n".join(TRACE.read_bytes().split(b"\n")[:40])
+    originals = (whole_capture(), trace)
+    path = tmp_path / "mutated.pcapng"
+    damaged = 0
+    for turn in range(CAPTURES):
+        data = mutated(rng, originals[turn % 10 == 0])
+        path.write_bytes(data)
+        mode = (["-v"], ["--json"], [], ["-vv", "-x"], ["--stats"])[turn % 5]
+        code = main(["dump", "-r", str(path), *mode])
+        printed = capsys.readouterr()
+        assert code in (0, 1), (turn, code)
+        assert "Traceback" not in printed.err, turn
+        if code == 1:
+            damaged += 1
+            assert printed.err.startswith("i2o: "), turn
+            assert str(path) in printed.err or "byte" in printed.err or "line" in printed.err, turn
+        else:
+            assert not printed.err or "dropped by the capture" in printed.err, (turn, printed.err)
+    assert CAPTURES // 10 < damaged < CAPTURES
+
+
+def seeds() -> list[Packet]:
+    """Whole frames to mutate: real traffic, and one of every layout."""
+    with open_capture(str(TRACE)) as trace:
+        packets = list(trace)
+    rng = random.Random(1)
+    for layout in catalog.messages():
+        frame = bytearray(layout.build())
+        if layout.function is not None:
+            frame += rng.randbytes(4 * rng.randrange(6))
+            struct.pack_into("<H", frame, 2, len(frame) // 4)
+        channel = Channel.IN if layout.direction == "request" else Channel.OUT
+        packets.append(Packet(0, 0, channel.value, bytes(frame), len(frame), 0x1000))
+    return packets
+
+
+def mutated_packets(count: int) -> Iterator[Packet]:
+    rng = random.Random(7)
+    originals = seeds()
+    for index in range(count):
+        packet = originals[index % len(originals)]
+        data = bytearray(packet.data)
+        for _ in range(rng.randint(0, 3)):
+            if data:
+                at = rng.randrange(len(data))
+                data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        if rng.randrange(4) == 0:
+            del data[rng.randrange(len(data) + 1) :]
+        elif rng.randrange(8) == 0:
+            data += rng.randbytes(rng.randrange(40))
+        yield packet._replace(time_ns=1000 * index, data=bytes(data), length=len(data))
+
+
+def test_mutated_frames_are_decoded_as_far_as_they_go() -> None:
+    conversation = Conversation()
+    printers = [LinePrinter(), LinePrinter("a", colour=True, numeric=True)]
+    for index, packet in enumerate(mutated_packets(FRAMES)):
+        traced = conversation.feed(packet)
+        line = printers[index & 1].line(traced)
+        assert line
+        assert "\n" not in line
+        nodes = [*fixed_nodes(traced), *extra_nodes(traced)]
+        if traced.kind != OTHER and packet.channel <= Channel.OUT:
+            is_cut = len(packet.data) < 12 or 4 * traced.size_words > len(packet.data)
+            problems = [text for node in nodes for text in node.problems()]
+            assert problems or not is_cut, packet.data.hex()
+            assert all(problems)
+        for node in nodes:
+            node.json()
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is missing: apt install tshark")
+def test_mutated_frames_do_not_upset_the_dissector(tmp_path: Path) -> None:
+    lua, path = tmp_path / "i2o.lua", tmp_path / "mutated.pcapng"
+    lua.write_text(dissector())
+    with path.open("wb") as file:
+        file.write(pcapng_writer.section_header(application="test"))
+        for name in ("iop0.in", "iop0.out"):
+            file.write(
+                pcapng_writer.interface_description(
+                    name, link_type=LINKTYPE_FRAME, snap_length=65536
+                )
+            )
+        written = 0
+        for packet in mutated_packets(FRAMES):
+            if packet.channel <= Channel.OUT:
+                written += 1
+                file.write(
+                    pcapng_writer.enhanced_packet(
+                        packet.channel,
+                        packet.time_ns,
+                        packet.data,
+                        packet.length,
+                        flags=2 - packet.channel,
+                        packet_id=packet.mfa,
+                    )
+                )
+    run = subprocess.run(
+        ["tshark", "-X", f"lua_script:{lua}", "-r", str(path), "-V", "-O", "i2o"],
+        capture_output=True,
+        timeout=1200,
+        check=False,
+    )
+    text = run.stdout.decode("utf-8", "replace")
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert text.count("\nFrame ") + text.startswith("Frame ") == written
+    assert not re.search("Lua Error|Dissector bug|\\.lua:\\d+", text + run.stderr.decode())
