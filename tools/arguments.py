@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final, NoReturn, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn, TypeAlias
 from urllib.parse import quote
 
 from i2o.errors import I2OError
@@ -29,7 +30,30 @@ class UsageError(I2OError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, raised as UsageError."""
+    """An argument parser whose errors are one line, raised as UsageError.
+
+    Attributes:
+        words_to: name of the argument, a list, that takes the words between and behind options.
+        command_to: name of the argument that takes what stands behind `--`.
+    """
+
+    words_to = command_to = ""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse, and put words and a command line where this parser wants them."""
+        words, command = list(args or ()), []
+        if self.command_to and "--" in words:
+            at = words.index("--")
+            words, command = words[:at], words[at + 1 :]
+        found, rest = super().parse_known_args(words if args is not None else None, namespace)
+        if self.command_to:
+            setattr(found, self.command_to, command)
+        if self.words_to and not any(word.startswith("-") for word in rest):
+            setattr(found, self.words_to, [*getattr(found, self.words_to), *rest])
+            rest = []
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError in place of printing the usage."""
@@ -46,7 +70,7 @@ def add_iop(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     add_faults(parser)
 
 
-def add_faults(parser: argparse.ArgumentParser) -> None:
+def add_faults(parser: argparse._ActionsContainer) -> None:
     """Add --faults, for IOPs made of software."""
     parser.add_argument(
         "--faults", metavar="PLAN.toml", help="how a software IOP is to misbehave (emu: only)"
@@ -66,7 +90,7 @@ def with_faults(uri: str, plan: str | None) -> str:
     return f"{uri}{'&' if '?' in uri else '?'}faults={quote(plan, safe='/')}"
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 

@@ -33,6 +33,10 @@ COMMANDS: Final = {
     "params": "show or change parameters of a device",
     "read": "copy bytes from a block device to a file or a pipe",
     "write": "copy a file or a pipe to a block device",
+    "dump": "show the messages between host and IOP, live or from a capture",
+    "decode": "take apart frames given in hexadecimal",
+    "extcap": "show live traffic in Wireshark, and set that up",
+    "replay": "send the requests of a capture again and compare the replies",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""
 
@@ -70,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"i2o: {explain(error)}")
         code = exit_code(error)
     return code
+
+
+def dump_main() -> int:
+    """Run `i2o dump`, as the command `i2odump`."""
+    return main(["dump", *sys.argv[1:]])
 
 
 def build_parser(arguments: Sequence[str]) -> Parser:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One line a frame: number, time, IOP, direction, TID, name, and what it says.
 
-    12   0.004123 iop0 -> 010 bsa_block_read        64K at 0x10000, memory 0x00a00000
-    13   0.004170 iop0 <- 010 bsa_block_read        SUCCESS, 64K  47.1 us (12)
+    12   0.004123 iop0 -> 010 bsa_block_read            64K at 0x10000, memory 0x00a00000
+    13   0.004170 iop0 <- 010 bsa_block_read            SUCCESS, 64K  47.1 us (12)
 
 `->` is a request, `<-` a reply; `=>` is host memory read by the IOP, `<=` written by it.
 """
@@ -90,7 +90,7 @@ class LinePrinter:
             )
         return (
             f"{traced.index:6} {self._time(packet[0])} iop{packet[1]} {_ARROWS[packet[2]]} "
-            f"{target:03x} {name:<23} {text}"
+            f"{target:03x} {name:<25} {text}"
         )
 
     def _coloured(self, traced: Traced, target: int, name: str, text: str) -> str:
@@ -108,7 +108,7 @@ class LinePrinter:
         return (
             f"{_DIM}{traced.index:6} {self._time(packet[0])}{_RESET} iop{packet[1]} "
             f"{colour}{_ARROWS[packet[2]]}{_RESET} {_BOLD}{target:03x}{_RESET} "
-            f"{colour}{name:<23}{_RESET} {text}{problem}"
+            f"{colour}{name:<25}{_RESET} {text}{problem}"
         )
 
     def _since_first(self, time_ns: int) -> str:

@@ -226,6 +226,7 @@ class _Iop:
     def __init__(self) -> None:
         self.outstanding: dict[bytes, Traced | deque[Traced]] = {}
         self.count = 0
+        self.registrations: dict[bytes, Traced] = {}
         self.by_mfa: dict[int, Traced] = {}
         self.classes: dict[int, int] = {0: DeviceClass.EXECUTIVE.value}
 
@@ -265,7 +266,7 @@ class Conversation:
         return traced
 
     def outstanding(self, iop: int) -> int:
-        """Return how many requests of an IOP have no final reply yet."""
+        """Return how many requests of an IOP have no final reply yet, event registrations aside."""
         found = self._iops.get(iop)
         return found.count if found else 0
 
@@ -292,11 +293,17 @@ class Conversation:
         if function in UNANSWERED:
             if function == _OUTBOUND_INIT:  # behind a reset: nothing before it is ever answered
                 iop.outstanding.clear()
+                iop.registrations.clear()
                 iop.count = 0
             return
         if len(data) < HEADER_SIZE:
             return
-        key = data[4:8] + data[8:12] if function in _SHORT_KEY else data[4:16]
+        key = data[4:12] if function in _SHORT_KEY else data[4:16]
+        if function == _EVENT_REGISTER:  # answered once an event, not once a request
+            iop.registrations[key] = traced
+            if len(iop.registrations) > MAX_OUTSTANDING:
+                del iop.registrations[next(iter(iop.registrations))]
+            return
         outstanding = iop.outstanding
         before = outstanding.get(key)
         if before is None:
@@ -318,17 +325,26 @@ class Conversation:
             request = self._failed(iop, data)
         else:
             key = data[4:12] if function in _SHORT_KEY else data[4:16]
+            if function == _EVENT_REGISTER:
+                request = iop.registrations.get(key) or iop.registrations.get(_swapped(key))
+                self._answered(traced, request)
+                return
             if key not in iop.outstanding:
                 key = _swapped(key)
-            if flags & _LAST and function != _EVENT_REGISTER:
+            if flags & _LAST:
                 request = self._take(iop, key, data)
             else:
                 found = iop.outstanding.get(key)
                 request = found[0] if isinstance(found, deque) else found
+        self._answered(traced, request)
+
+    @staticmethod
+    def _answered(reply: Traced, request: Traced | None) -> None:
+        """Note which request a reply answers."""
         if request is not None:
-            traced.request = request
-            traced.latency_ns = traced.packet[0] - request.packet[0]
-            traced.device_class = request.device_class
+            reply.request = request
+            reply.latency_ns = reply.packet[0] - request.packet[0]
+            reply.device_class = request.device_class
 
     def _take(self, iop: _Iop, key: bytes, reply: bytes = b"") -> Traced | None:
         """Remove the outstanding request with a key; of several the one that the reply fits."""
@@ -359,6 +375,8 @@ class Conversation:
                     if not found:
                         del iop.outstanding[key]
                     return preserved
+                if preserved.function == _EVENT_REGISTER:
+                    return iop.registrations.pop(key, None)
                 if preserved.function not in UNANSWERED:
                     return None  # that one was answered already
         alike = [
@@ -448,9 +466,7 @@ class Conversation:
                 iop.classes[entry.local_tid] = entry.class_id_class
 
 
-def _pointing_to(
-    packet: Packet, outstanding: dict[bytes, Traced | deque[Traced]]
-) -> Traced | None:
+def _pointing_to(packet: Packet, outstanding: dict[bytes, Traced | deque[Traced]]) -> Traced | None:
     """Return the latest unanswered request in a packet's MFA that points to its memory."""
     left = MAX_SEARCH
     for found in reversed(outstanding.values()):

@@ -13,6 +13,9 @@ from i2o.frames import catalog
 from i2o.frames.header import HEADER_SIZE, FailureCode, FailureSeverity, MsgFlags
 from i2o.frames.layout import Layout
 
+UNASKED: Final = "it answers no request in this capture"
+"""The problem of a reply without its request."""
+
 _MIN_SIZE: Final = 12
 _VERSIONS: Final = (0, 1)
 _REPLY, _FAIL, _WIDE = MsgFlags.REPLY.value, MsgFlags.FAIL.value, MsgFlags.CONTEXT_64BIT.value
@@ -90,7 +93,7 @@ def _reply_problems(traced: Traced) -> list[str]:
     request = traced.request
     if request is None:
         if len(traced.packet.data) >= HEADER_SIZE:
-            found.append("it answers no request in this capture")
+            found.append(UNASKED)
     elif request.target != traced.target or request.initiator != traced.initiator:
         found.append(
             f"its TIDs are exchanged: the request went from {request.initiator:#05x} "

@@ -35,13 +35,17 @@ def test_help_names_every_command(cli):
         assert f"\n    {name} " in ran.out
 
 
+WITHOUT_IOP = ("decode",)
+WITHOUT_JSON = ("extcap",)
+
+
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_each_command_has_help(cli, name):
     ran = cli(name, "--help")
     assert ran.code == 0
     assert f"usage: i2o {name}" in ran.out
-    assert "--json" in ran.out
-    assert "-i URI" in ran.out
+    assert "--json" in ran.out or name in WITHOUT_JSON
+    assert "-i URI" in ran.out or name in WITHOUT_IOP
 
 
 def test_help_imports_no_command_and_no_frames():

@@ -142,6 +142,14 @@ def test_progress_replies_and_events_do_not_end_a_request(talk: Talk) -> None:
     event = utility.UTIL_EVENT_REGISTER_REPLY.build(event_indicator=1)
     event = event[:4] + register[4:16] + event[16:]
     assert [talk.answer(event).request for _ in range(3)] == [asked] * 3
+    assert talk.conversation.unanswered() == 0
+    assert talk.answer(failed(register, 0x1000)).request is None
+    again = talk.ask(register, 0x1000)
+    assert talk.answer(failed(register, 0x1000)).request is again
+    assert talk.answer(event).request is None
+    talk.ask(register)
+    talk.ask(executive.EXEC_OUTBOUND_INIT.build())
+    assert talk.answer(event).request is None
 
 
 def test_alike_requests_share_their_progress(talk: Talk) -> None:
@@ -241,6 +249,12 @@ def test_what_is_remembered_is_bounded(talk: Talk, monkeypatch: pytest.MonkeyPat
     assert talk.conversation.outstanding(0) == 10
     assert talk.answer(done(read(4))).request is None
     assert talk.answer(done(read(5))).request is requests[5]
+    register = [utility.UTIL_EVENT_REGISTER.build(transaction_context=index) for index in range(11)]
+    for frame in register:
+        talk.ask(frame)
+    event = utility.UTIL_EVENT_REGISTER_REPLY.build()
+    kept = [talk.answer(event[:4] + frame[4:16] + event[16:]).request for frame in register]
+    assert [request is None for request in kept] == [True] + [False] * 10
     alike = Talk()
     for _ in range(15):
         alike.ask(read(1))

@@ -417,7 +417,7 @@ def test_filters_on_the_header_are_fast(traffic: list[Traced]) -> None:
     wanted = compile_filter("function == 0x31 and target == 0x10")
     frames = [traffic[READ]] * 20_000
     best = min(_seconds(wanted, frames) for _ in range(5)) / len(frames)
-    assert best < 2e-6  # 0.2 us on the machine that this was written on
+    assert best < 5e-6  # 0.2 us on the machine that this was written on
 
 
 def _seconds(wanted: object, frames: list[Traced]) -> float:

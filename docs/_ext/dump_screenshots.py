@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws what `i2o dump` prints on a terminal: python docs/_ext/dump_screenshots.py (needs rich).
+
+Every picture is a real run over the recorded trace in tests/data, in colour, as SVG.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
+TRACE = "tests/data/linux-5.10-dpt_i2o.jsonl"
+PICTURES = {
+    "dump": (100, "index < 29 or (index >= 79 and index < 91)"),
+    "dump-details": (100, "-vv", "index in {79, 80}"),
+    "dump-stats": (130, "--stats"),
+}
+"""The columns of the terminal, and the arguments of each run."""
+THEME = TerminalTheme(
+    (24, 26, 31),
+    (214, 217, 224),
+    [(24, 26, 31), (240, 113, 120), (145, 200, 110), (230, 192, 104),
+     (110, 170, 240), (198, 140, 230), (95, 200, 210), (214, 217, 224)],
+)  # fmt: skip
+
+
+def draw(name: str, columns: int, *arguments: str) -> None:
+    """Run the command and save its picture."""
+    command = [sys.executable, "-m", "i2o", "dump", "-r", TRACE, "--color", "always", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    lines = done.stdout.rstrip("\n").split("\n")
+    widest = max(len(Text.from_ansi(line).plain) for line in lines)
+    console = Console(
+        record=True, width=max(widest, columns), file=io.StringIO(), force_terminal=True
+    )
+    for line in lines:
+        console.print(Text.from_ansi(line), soft_wrap=True, highlight=False)
+    shown = shlex.join(["i2o", "dump", "-r", Path(TRACE).name, *arguments])
+    console.save_svg(str(IMAGES / f"{name}.svg"), title=shown, theme=THEME, unique_id=name)
+
+
+def main() -> None:
+    """Draw all pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    for name, (columns, *arguments) in PICTURES.items():
+        draw(name, columns, *arguments)
+
+
+if __name__ == "__main__":
+    main()

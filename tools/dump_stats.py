@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `i2o dump --stats` shows: tables, plots for the terminal, JSON, and a picture on request."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+from i2o.decode.conversation import Traced
+from i2o.decode.latencies import RELATIVE_ERROR, Latencies
+from i2o.decode.stats import Row, Statistics
+from i2o.tools.bar_plot import bar_plot
+from i2o.tools.dump_line import duration_text
+from i2o.tools.dump_plot import draw
+from i2o.tools.output import human_size, plural
+
+MAX_SHOWN: Final = 40
+"""Lines of one table."""
+PLOT_WIDTH: Final = 60
+PLOT_HEIGHT: Final = 8
+_PERCENTS: Final = (50, 90, 99)
+_BOLD, _DIM, _RED, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[0m"
+_HEAD: Final = (
+    "requests",
+    "replies",
+    "errors",
+    "no reply",
+    "moved",
+    "min",
+    "mean",
+    "p50",
+    "p90",
+    "p99",
+    "max",
+)
+
+
+class StatsReport:
+    """Collects the statistics of a capture and shows them.
+
+    Attributes:
+        statistics: what was counted; whoever reads the capture sets its `dropped`.
+    """
+
+    def __init__(self) -> None:
+        self.statistics = Statistics()
+
+    def feed(self, traced: Traced) -> None:
+        """Count a frame."""
+        self.statistics.feed(traced)
+
+    def lines(
+        self, width: int = 100, colour: bool = False, *, blocks: bool | None = None
+    ) -> list[str]:
+        """Return the report for a terminal.
+
+        Args:
+            width: columns of the terminal; tables may need more.
+            colour: use ANSI colours.
+            blocks: use block characters; None asks the encoding of stdout.
+        """
+        found = self.statistics
+        has_blocks = _stdout_has_blocks() if blocks is None else blocks
+        lines = _styled(self._head(), _BOLD if colour else "")
+        lines += _section("message", _by_requests(found.functions.values()), found.total, colour)
+        lines += _section("device", _by_requests(found.devices.values()), None, colour)
+        if len(found.iops) > 1:
+            lines += _section("IOP", _by_requests(found.iops.values()), None, colour)
+        if found.total.requests + found.total.replies > 1:
+            lines += self._plots(min(PLOT_WIDTH, max(10, width - 12)), has_blocks)
+        return lines
+
+    def json(self) -> dict[str, object]:
+        """Return everything as one JSON object; times in seconds."""
+        found = self.statistics
+        timeline = found.timeline
+        return {
+            "type": "stats",
+            "seconds": timeline.seconds,
+            "dropped": found.dropped,
+            "short": found.short,
+            "unmatched_replies": found.unmatched,
+            "dma_to_device": found.to_device,
+            "dma_from_device": found.from_device,
+            "max_queue_depth": found.total.max_depth,
+            "latency_error": RELATIVE_ERROR,
+            "total": _row_json(found.total),
+            "functions": {row.name: _row_json(row) for row in found.functions.values()},
+            "devices": {row.name: _row_json(row) for row in found.devices.values()},
+            "iops": {
+                row.name: {**_row_json(row), "max_queue_depth": row.max_depth}
+                for row in found.iops.values()
+            },
+            "timeline": {
+                "slot_seconds": timeline.slot_ns / 1e9,
+                "messages": [slot.messages for slot in timeline.slots()],
+                "queue_depth": [slot.depth for slot in timeline.slots()],
+                "latency_mean": [
+                    slot.latency_sum_ns / slot.latencies / 1e9 if slot.latencies else None
+                    for slot in timeline.slots()
+                ],
+                "latency_max": [
+                    slot.latency_max_ns / 1e9 if slot.latencies else None
+                    for slot in timeline.slots()
+                ],
+            },
+        }
+
+    def plot(self, path: str) -> None:
+        """Draw queue depth, rate and latency over time.
+
+        Args:
+            path: where to; its ending chooses the format (.png, .svg, .pdf).
+
+        Raises:
+            PlotUnavailable: matplotlib is missing, or cannot write that format.
+            OSError: the file cannot be written.
+        """
+        draw(self.statistics.timeline, self._head()[0], path)
+
+    # -------------------------------------------------------------------------------------------
+
+    def _head(self) -> list[str]:
+        found = self.statistics
+        total, seconds = found.total, found.timeline.seconds
+        replies = f"{total.replies:,} repl{'y' if total.replies == 1 else 'ies'}"
+        first = f"{plural(total.requests, 'request')}, {replies} in {seconds:.6g} s"
+        if seconds:
+            first += f": {total.requests / seconds:,.0f} requests/s"
+            if total.moved:
+                first += f", {total.moved / seconds / 1e6:,.1f} MB/s"
+        second = f"queue depth at most {total.max_depth}"
+        if found.to_device or found.from_device:
+            second += (
+                f"; DMA {human_size(found.to_device)} to the device, "
+                f"{human_size(found.from_device)} from it"
+            )
+        lines = [first, second]
+        bad = [
+            f"{count:,} {what}"
+            for count, what in (
+                (found.dropped, "dropped by the capture"),
+                (found.short, "without a whole header"),
+                (found.unmatched, "final replies to no known request"),
+            )
+            if count
+        ]
+        return [*lines, "; ".join(bad)] if bad else lines
+
+    def _plots(self, width: int, blocks: bool) -> list[str]:
+        slots = self.statistics.timeline.slots(width)
+        end = f"{self.statistics.timeline.seconds:.4g} s"
+        merged = max(1, -(-len(self.statistics.timeline.slots()) // width))
+        slot_s = self.statistics.timeline.slot_ns * merged / 1e9
+        depth = bar_plot(
+            "queue depth (requests without a final reply, the most at one time)",
+            [slot.depth for slot in slots],
+            width=width,
+            height=PLOT_HEIGHT,
+            top_text=lambda top: f"{top:,.0f}",
+            left="0",
+            right=end,
+            blocks=blocks,
+        )
+        rate = bar_plot(
+            "messages per second",
+            [slot.messages / slot_s for slot in slots],
+            width=width,
+            height=PLOT_HEIGHT,
+            top_text=_count_text,
+            left="0",
+            right=end,
+            blocks=blocks,
+        )
+        return ["", *depth, "", *rate]
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _by_requests(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (-row.requests, -row.replies, row.name))
+
+
+def _section(what: str, rows: list[Row], total: Row | None, colour: bool) -> list[str]:
+    shown = rows[:MAX_SHOWN]
+    if total is not None and len(rows) > 1:
+        shown = [*shown, total]
+    if not shown:
+        return []
+    cells = [[row.name, *_cells(row)] for row in shown]
+    head = [what, *_HEAD]
+    widths = [max(len(line[at]) for line in (head, *cells)) for at in range(len(head))]
+    lines = ["", *_styled([_aligned(head, widths)], _DIM if colour else "")]
+    for row, line in zip(shown, cells, strict=True):
+        text = _aligned(line, widths)
+        lines += _styled([text], _RED if colour and (row.errors or row.unanswered) else "")
+    if len(rows) > MAX_SHOWN:
+        lines.append(f"… and {len(rows) - MAX_SHOWN} more")
+    return lines
+
+
+def _cells(row: Row) -> list[str]:
+    times = row.latencies
+    if not times.count:
+        latency = ["-"] * 6
+    else:
+        latency = [
+            duration_text(value)
+            for value in (
+                times.min_ns,
+                round(times.mean_ns),
+                *(times.percentile(percent) for percent in _PERCENTS),
+                times.max_ns,
+            )
+        ]
+    counts = (row.requests, row.replies, row.errors, row.unanswered)
+    moved = human_size(row.moved).replace(" bytes", " B") if row.moved else "-"
+    return [*(f"{count:,}" if count else "-" for count in counts), moved, *latency]
+
+
+def _aligned(cells: list[str], widths: list[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "  ".join((first, *rest))
+
+
+def _styled(lines: list[str], code: str) -> list[str]:
+    return [f"{code}{line}{_RESET}" for line in lines] if code else lines
+
+
+def _row_json(row: Row) -> dict[str, object]:
+    return {
+        "requests": row.requests,
+        "replies": row.replies,
+        "errors": row.errors,
+        "unanswered": row.unanswered,
+        "moved": row.moved,
+        "latency": _latency_json(row.latencies),
+    }
+
+
+def _latency_json(times: Latencies) -> dict[str, float] | None:
+    if not times.count:
+        return None
+    return {
+        "min": times.min_ns / 1e9,
+        "mean": times.mean_ns / 1e9,
+        **{f"p{percent}": times.percentile(percent) / 1e9 for percent in _PERCENTS},
+        "max": times.max_ns / 1e9,
+    }
+
+
+def _count_text(value: float) -> str:
+    if value >= 10_000_000:
+        return f"{value / 1e6:.0f}M"
+    return f"{value / 1e3:.0f}k" if value >= 10_000 else f"{value:.0f}"
+
+
+def _stdout_has_blocks() -> bool:
+    try:
+        "█┤".encode(sys.stdout.encoding or "ascii")
+    except (AttributeError, LookupError, UnicodeEncodeError):
+        return False
+    return True
