@@ -2,7 +2,8 @@
 """Sphinx directives that show what the code says: layouts, value names, and command line help.
 
 `{i2o-layouts} messages|structures|parameter_groups` makes a section per layout, by chapter;
-`{i2o-values}` one per class of value names; `{i2o-help} [COMMAND]` runs the real parser.
+`{i2o-values}` one per class of value names; `{i2o-help} [COMMAND]` runs the real parser;
+`{i2o-names} own|aliases|extras|messages` makes a table of names that filters know.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from i2o.decode.extra_names import extra_names
+from i2o.decode.filter_fields import FILTER_ALIASES
+from i2o.decode.names import OWN_NAMES, name_of
 from i2o.frames import catalog
 from i2o.frames.layout import Field, Layout, MessageLayout, ParameterGroup, ValueNames
 from i2o.tools.cli import main
@@ -159,6 +163,44 @@ class CommandHelp(_Generated):
         return [nodes.literal_block(text, text, language="text")]
 
 
+class FilterNames(_Generated):
+    """Names that filters know."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table of one kind of names."""
+        kind = self.arguments[0]
+        if kind == "aliases":
+            rows = [(_literal(name), _literal(full)) for name, full in FILTER_ALIASES.items()]
+            return [self.table(("Name", "Stands for"), rows)]
+        if kind == "messages":
+            found: dict[str, list[Layout]] = {}
+            for layout in catalog.messages():
+                for field in layout.fields:
+                    found.setdefault(name_of(field), []).append(layout)
+            rows = [
+                (_literal(name), ", ".join(sorted({layout.name for layout in layouts}))
+                 if len(layouts) <= 6 else f"{len(layouts)} messages")
+                for name, layouts in sorted(found.items())
+            ]  # fmt: skip
+            return [self.table(("Name", "In"), rows)]
+        names = OWN_NAMES if kind == "own" else tuple(extra_names().values())
+        return [
+            self.table(
+                ("Name", "Kind", "What it is"),
+                ((_literal(name.name), _KINDS[name.kind], name.text) for name in names),
+            )
+        ]
+
+
+_KINDS = {"uint": "number", "sint": "number", "bytes": "bytes", "text": "text", "number": "time"}
+
+
+def _literal(text: str) -> nodes.literal:
+    return nodes.literal(text, text)
+
+
 def _facts(layout: Layout) -> Iterable[str]:
     if isinstance(layout, MessageLayout) and layout.function is not None:
         yield f"Function {layout.function:#04x}."
@@ -200,4 +242,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("i2o-layouts", LayoutTables)
     app.add_directive("i2o-values", ValueTables)
     app.add_directive("i2o-help", CommandHelp)
+    app.add_directive("i2o-names", FilterNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
