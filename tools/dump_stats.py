@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 from i2o.decode.conversation import Traced
@@ -20,6 +20,7 @@ MAX_SHOWN: Final = 40
 PLOT_WIDTH: Final = 60
 PLOT_HEIGHT: Final = 8
 _PERCENTS: Final = (50, 90, 99)
+_BAD_CELLS: Final = (3, 4)  # errors, and requests without a reply
 _BOLD, _DIM, _RED, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[0m"
 _HEAD: Final = (
     "requests",
@@ -193,9 +194,7 @@ def _section(what: str, rows: list[Row], total: Row | None, colour: bool) -> lis
     head = [what, *_HEAD]
     widths = [max(len(line[at]) for line in (head, *cells)) for at in range(len(head))]
     lines = ["", *_styled([_aligned(head, widths)], _DIM if colour else "")]
-    for row, line in zip(shown, cells, strict=True):
-        text = _aligned(line, widths)
-        lines += _styled([text], _RED if colour and (row.errors or row.unanswered) else "")
+    lines += [_aligned(line, widths, red=_BAD_CELLS if colour else ()) for line in cells]
     if len(rows) > MAX_SHOWN:
         lines.append(f"… and {len(rows) - MAX_SHOWN} more")
     return lines
@@ -220,10 +219,16 @@ def _cells(row: Row) -> list[str]:
     return [*(f"{count:,}" if count else "-" for count in counts), moved, *latency]
 
 
-def _aligned(cells: list[str], widths: list[int]) -> str:
-    first = cells[0].ljust(widths[0])
-    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-    return "  ".join((first, *rest))
+def _aligned(cells: list[str], widths: list[int], red: Container[int] = ()) -> str:
+    """Return cells as one line; those at the places in `red` are red unless they are empty."""
+    padded = [
+        cell.rjust(width) if at else cell.ljust(width)
+        for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    for at, cell in enumerate(cells):
+        if at in red and cell != "-":
+            padded[at] = f"{_RED}{padded[at]}{_RESET}"
+    return "  ".join(padded)
 
 
 def _styled(lines: list[str], code: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,11 @@ PICTURES = {
     "dump-stats": (130, "--stats"),
 }
 """The columns of the terminal, and the arguments of each run."""
+CHARACTER_WIDTH = 12.2  # in rich's pictures
+_SPACE = "&#160;"
+_SPACED_TEXT = re.compile(
+    rf'(<text [^>]*x=")([\d.]+)("[^>]*textLength=")([\d.]+)("[^>]*>)((?:{_SPACE})+)([^<]*)</text>'
+)
 THEME = TerminalTheme(
     (24, 26, 31),
     (214, 217, 224),
@@ -53,7 +59,19 @@ def draw(name: str, columns: int, *arguments: str) -> None:
     for line in lines:
         console.print(Text.from_ansi(line), soft_wrap=True, highlight=False)
     shown = shlex.join(["i2o", "dump", "-r", Path(TRACE).name, *arguments])
-    console.save_svg(str(IMAGES / f"{name}.svg"), title=shown, theme=THEME, unique_id=name)
+    picture = console.export_svg(title=shown, theme=THEME, unique_id=name)
+    (IMAGES / f"{name}.svg").write_text(_SPACED_TEXT.sub(_without_leading_spaces, picture))
+
+
+def _without_leading_spaces(text: re.Match[str]) -> str:
+    """Move a text to where its first letter is: some viewers drop spaces at a text's start."""
+    start, x, between, length, rest, spaces, letters = text.groups()
+    moved = CHARACTER_WIDTH * (len(spaces) // len(_SPACE))
+    return (
+        f"{start}{float(x) + moved:g}{between}{float(length) - moved:g}{rest}{letters}</text>"
+        if letters
+        else ""
+    )
 
 
 def main() -> None:
