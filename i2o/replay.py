@@ -32,6 +32,9 @@ TOO_LARGE: Final = "its frame is too large for this IOP"
 NO_DEVICE: Final = "this IOP has no such device"
 OTHER_CLASS: Final = "the device is of another class here"
 
+MAX_IN_FLIGHT: Final = 256 << 20
+"""Bytes of host memory of all requests in flight."""
+
 _NO_OPERATIONS: Final = bytes(4)
 _WAIT_SLICE_S: Final = 0.25
 
@@ -165,7 +168,7 @@ class Replay:
             self.summary.sent += 1
             self._on_outcome(outcome)
             return
-        self._wait_for_turn(recorded)
+        self._wait_for_turn(recorded, plan.size)
         self._send(self._iop, outcome, plan)
 
     def _plan(self, recorded: RecordedRequest, outcome: Outcome) -> MessagePlan:
@@ -202,8 +205,8 @@ class Replay:
             raise NotReplayable(OTHER_CLASS)
         return device_class
 
-    def _wait_for_turn(self, recorded: RecordedRequest) -> None:
-        """Wait until the request may be sent: its time has come and there is room."""
+    def _wait_for_turn(self, recorded: RecordedRequest, size: int) -> None:
+        """Wait until a request with so much memory may be sent: it is time and there is room."""
         assert self._iop is not None
         clock = self._iop.layer.clock
         now = clock.monotonic_ns()
@@ -215,10 +218,14 @@ class Replay:
                 # it returns early only if the condition holds
                 self._iop.layer.run_until(lambda: False, min(left / 1e9, _WAIT_SLICE_S))
                 self._land_done()
-        self._land_until(lambda: len(self._flying) < recorded.depth)
+        self._land_until(lambda: len(self._flying) < recorded.depth and self._has_memory(size))
         if self._speed is not None:
             late_ns = clock.monotonic_ns() - deadline
             self.summary.late_ns = max(self.summary.late_ns, late_ns)
+
+    def _has_memory(self, size: int) -> bool:
+        held = sum(flight.plan.size for flight in self._flying.values())
+        return not held or held + size <= MAX_IN_FLIGHT
 
     def _due(self, recorded: RecordedRequest) -> int:
         """Return when a request is to be sent, in nanoseconds since the start."""

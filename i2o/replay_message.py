@@ -174,7 +174,7 @@ class _Planner:
         self._end = 0
         self._known: dict[tuple[int, int, bool], int] = {}
         self._address_size = self._context_size = 4
-        self._is_cut = False
+        self._is_cut = self._has_data = False
 
     def run(self, start: int) -> None:
         plan, traced = self._plan, self._traced
@@ -209,8 +209,10 @@ class _Planner:
             if page > _MAX_PAGE:
                 raise NotReplayable("its pages are too large")
             self._plan.align = max(self._plan.align, page)
-        elif kind == "immediate":
-            self._note_operations(element.data)
+        elif kind in ("immediate", "bit_bucket") and element.count:
+            # operations only where nothing is in front of them; else they cannot be told
+            self._note_operations(b"" if self._has_data else element.data)
+            self._has_data = True
         elif kind in ("simple", "page_list", "chain"):
             if element.local:
                 raise NotReplayable("it points to the IOP's own memory")
@@ -218,6 +220,8 @@ class _Planner:
             for index, (address, length) in enumerate(element.pieces):
                 offset = 0
                 if kind == "chain":
+                    if address in self._plan.lists:  # twice: its addresses would be two
+                        raise NotReplayable(_WRONG_LIST)
                     self._read(address, length)
                     offset = self._plan.lists[address][0]
                 elif length:
@@ -225,6 +229,7 @@ class _Planner:
                     if found is None or found.address != address or found.length != length:
                         raise NotReplayable(_WRONG_LIST)
                     offset = self._place(address, length, found.to_device)
+                    self._has_data = True
                 width = self._address_size
                 self._plan.patches.append(
                     _Patch(element.list_address, at + index * width, width, offset)
@@ -254,7 +259,8 @@ class _Planner:
             if not place.to_device:
                 continue
             data = self._recorded(place)
-            self._note_operations(data)
+            if self._plan.operations is None:
+                self._note_operations(data)
             # a list of operations ends where it says: what is behind it need not be known
             is_list = self._plan.frame[7] == _PARAMS_GET and only_gets(data)
             is_cut = any(len(piece.data) < piece.length for piece in self._out)
@@ -274,5 +280,5 @@ class _Planner:
         return bytes(data[: place.length])
 
     def _note_operations(self, data: bytes) -> None:
-        if self._plan.operations is None and self._plan.frame[7] == _PARAMS_GET:
+        if self._plan.frame[7] == _PARAMS_GET:
             self._plan.operations = bytes(data)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from i2o.frames import catalog
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function, OrganizationId
+from i2o.frames.host_ranges import sgl_start
 from i2o.frames.layout import MessageLayout
 from i2o.frames.params import ALL_FIELDS, ParamOperation
 from i2o.frames.private import DPT_PRIVATE_SCSI_SCB_EXEC, DptFunction
@@ -136,6 +138,9 @@ def is_read_only(frame: bytes, device_class: int | None, operations: bytes | Non
         operations: for UtilParamsGet the operation list, None if it is not known.
     """
     function = frame[7]
+    layout = catalog.layout_of_request(frame, device_class)
+    if layout is not None and 0 < sgl_start(frame) < layout.size:
+        return False  # new addresses would stand where the rules look
     if function == _PARAMS_GET:
         return operations is not None and only_gets(operations)
     if function == _PRIVATE:
@@ -166,7 +171,10 @@ def only_gets(operations: bytes) -> bool:
             return False
         fields = int.from_bytes(operations[at + 4 : at + 6], "little")
         at += 6 + (0 if fields == ALL_FIELDS else 2 * fields)
-        at += -at % 4
+        padding = -at % 4
+        if any(operations[at : at + padding]):
+            return False  # the next operation, for devices that align to 16 bits
+        at += padding
     return True
 
 

@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     shown = _Json(args.dry_run) if args.json else _Text(args.dry_run)
     with ExitStack() as opened:
         capture = opened.enter_context(open_capture(args.file))
+        capture.protect()  # I2O_CAPTURE may name the same file
         iop: Iop | None = None
         if not args.dry_run:
             iop = opened.enter_context(_open(args))

@@ -155,6 +155,16 @@ def test_reads_are_as_recorded(cli, capture_of, uri):
     assert "recorded" in lines[-1]
 
 
+def test_a_capture_is_not_captured_over(process, environment, capture_of, uri):
+    path = capture_of(uri, read_some)
+    content = path.read_bytes()
+    environment["I2O_CAPTURE"] = str(path)
+    ran = process("replay", path, "-i", uri, "--full-speed")
+    assert (ran.code, path.read_bytes()) == (0, content)
+    (other,) = path.parent.glob("original-*.pcapng")
+    assert other.stat().st_size > 1000
+
+
 def test_the_same_requests_on_another_disk_differ(cli, capture_of, uri, tmp_path):
     path = capture_of(uri, read_some)
     other = tmp_path / "other.img"

@@ -57,6 +57,7 @@ _BATCH: Final = 1 << 14  # blocks written at once: every write may cost a switch
 _STATISTICS_SIZE: Final = 92
 _STATISTICS_PAUSE_NS: Final = 1_000_000_000
 _LOW: Final = 0xFFFF_FFFF
+_NO_SUCH_NUMBER: Final = 1 << 63
 _FLAGS: Final = (OUTBOUND, INBOUND, OUTBOUND, INBOUND, INBOUND)
 """`epb_flags` by `Channel`."""
 _INTERFACES: Final = (
@@ -590,7 +591,8 @@ def _check_limits(
         ("number of bytes of the queue", queue_bytes, 0, 1 << 62),
     ):
         if value is not None and not low <= value <= high:
-            raise CaptureError(f"a {what} of {value:g}: expected {low:g} to {high:g}")
+            shown = max(min(value, _NO_SUCH_NUMBER), -_NO_SUCH_NUMBER)  # a float can hold it
+            raise CaptureError(f"a {what} of {shown:g}: expected {low:g} to {high:g}")
 
 
 def _survive_forks(capture: CaptureFile) -> None:

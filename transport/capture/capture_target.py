@@ -196,6 +196,7 @@ class FileTarget:
     can_recover = True
 
     def __init__(self, path: str, *, rotates: bool = False, max_files: int | None = None) -> None:
+        self._folder = "" if os.path.isabs(path) else os.getcwd()  # programs may change it
         self._stem, self._extension = os.path.splitext(path)
         self.can_rotate, self._max_files = rotates, max_files
         self._number = 0
@@ -227,7 +228,7 @@ class FileTarget:
             self._number -= 1
             raise
         self.size = 0
-        self._files.append(self.name)
+        self._files.append(os.path.join(self._folder, self.name))
         while self._max_files is not None and len(self._files) > self._max_files:
             with contextlib.suppress(OSError):
                 os.unlink(self._files.popleft())
@@ -248,7 +249,7 @@ class FileTarget:
                 stem += f"-{os.getpid()}" + (f"-{attempt}" if attempt > 1 else "")
             path = f"{stem}-{self._number:05d}" if self.can_rotate else stem
             path += self._extension
-            descriptor = _open_locked(path)
+            descriptor = _open_locked(os.path.join(self._folder, path))
             if descriptor >= 0:
                 if attempt:
                     self._stem = stem

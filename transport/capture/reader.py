@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import sys
 import zlib
 from collections import Counter
@@ -84,6 +86,11 @@ class Capture(Closing):
 
     def __iter__(self) -> Iterator[Packet]:
         return iter(self._reader)
+
+    def protect(self) -> None:
+        """Keep captures of this and other programs from overwriting the file while it is read."""
+        with contextlib.suppress(OSError, ValueError):  # no file, or one that is being written
+            fcntl.flock(self._stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def close(self) -> None:
         """Close the stream; a second call does nothing."""

@@ -147,8 +147,7 @@ class TapPort(Closing):
                     dma.replied(now, frame)
                 record(now, mfa, frame)
             except Exception as error:
-                reason = str(error) or type(error).__name__
-                self.recorder.remark(time_ns(), _OUT, mfa, b"", f"cannot be read: {reason}")
+                self._record_odd_reply(mfa, error)
             return mfa
 
         self.reap = reap
@@ -170,6 +169,14 @@ class TapPort(Closing):
             return self.inner.outbound(mfa, max(size, _MIN_FRAME))
         except I2OError:
             return self.inner.outbound(mfa, HEADER_SIZE)
+
+    def _record_odd_reply(self, mfa: int, error: Exception) -> None:
+        """Record that a reply could not be read; the traffic goes on whatever a recorder does."""
+        reason = str(error) or type(error).__name__
+        try:
+            self.recorder.remark(time_ns(), _OUT, mfa, b"", f"cannot be read: {reason}")
+        except Exception:
+            logger.warning("a reply could not be captured", exc_info=True)
 
     def _record_odd_request(self, mfa: int, frame: bytes | None) -> None:
         """Record a request without a header, or, from the IOP's memory, one not written here."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from i2o import recording, replay_message
+from i2o import recording, replay, replay_message
 from i2o.clock import ManualClock
 from i2o.decode.conversation import Conversation, Traced
 from i2o.errors import InvalidArgument, IopDead, OutOfFrames
@@ -135,6 +135,17 @@ def test_data_held_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.reply is None
 
 
+def test_data_handed_out_are_held_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MAX_HELD_BYTES", 1000)
+    feed = Feed()
+    for context in range(1, 5):
+        frame = transfer(simple_sgl([(0x1000, 400)], out=False), context=context)
+        feed.add(Channel.IN, frame, mfa=1)
+        feed.add(Channel.FROM_DEVICE, bytes(400), mfa=1, address=0x1000)
+        feed.add(Channel.OUT, reply_to(context))
+    assert all(request.reply is not None for request in feed.requests())
+
+
 def test_only_the_first_iop_and_what_is_wanted() -> None:
     feed = Feed()
     frame = sized(block_storage.BSA_STATUS_CHECK.build(target_address=DISK))
@@ -240,6 +251,18 @@ def test_operation_lists() -> None:
     assert not only_gets(listed(get, count=2))
     assert not only_gets(listed("0100 0000", "00", count=3))
     assert not only_gets(b"\1\0")
+    assert only_gets(listed("0100 0000 0000", "0000", get, count=2))
+    assert not only_gets(listed("0100 0000 0000", "0600", get, count=2))  # or is that one first?
+
+
+def test_flags_that_are_a_replys_or_a_hosts_are_not_sent() -> None:
+    frame = bytearray(transfer(simple_sgl([(0x1000, 8)], out=False)))
+    for flag in header.MsgFlags:
+        if flag == header.MsgFlags.CONTEXT_64BIT or flag == header.MsgFlags.REPLY:
+            continue
+        frame[1] = flag.value
+        sent = plan_message(traced_request(bytes(frame)), []).message(0, DISK)
+        assert sent[1] == flag.value & header.MsgFlags.MULTIPLE
 
 
 # --- messages -----------------------------------------------------------------------------------
@@ -344,6 +367,42 @@ def test_an_operation_list_in_the_frame() -> None:
     plan = plan_message(traced_request(frame), [])
     assert plan.operations == GET
     assert places(plan) == [(0x9000, 64, False)]
+
+
+SET = bytes.fromhex("0100 0000 0600 0000 ffff 0000")
+
+
+@pytest.mark.parametrize(
+    ("sgl", "expected"),
+    [
+        (simple_sgl([(0x9000, len(SET))], out=True, last=False) + immediate_element(GET), b""),
+        (immediate_element(GET) + immediate_element(SET), b""),
+        (bytes.fromhex("08000008 00000000") + immediate_element(GET), b""),
+        (simple_sgl([(0x9000, len(SET))], out=True), SET),
+    ],
+)
+def test_operations_are_those_that_the_device_finds_first(sgl: bytes, expected: bytes) -> None:
+    head = utility.UTIL_PARAMS_GET.build(target_address=DISK)
+    traced = traced_request(sized(head + sgl))
+    plan = plan_message(traced, [Piece(0x9000, SET, len(SET))])
+    assert plan.operations == expected
+    assert not is_read_only(traced.frame, BLOCK_CLASS, plan.operations)
+
+
+def test_a_list_that_is_chained_to_twice() -> None:
+    inner = simple_sgl([(0x2000, 8)], out=False, last=False)
+    longer = inner + simple_sgl([(0x3000, 8)], out=False)
+    sgl = chain_element(0x8000, len(inner), last=False) + chain_element(0x8000, len(longer))
+    traced = traced_request(transfer(sgl), (0x8000, longer))
+    with pytest.raises(NotReplayable, match="list is wrong"):
+        plan_message(traced, [])
+
+
+def test_a_list_inside_the_fields_that_the_rules_look_at() -> None:
+    frame = bytearray(scsi.SCSI_SCB_EXEC.build(cdb_length=6, cdb=b"\x12" + bytes(15)))
+    for words in range(1, 16):
+        frame[0] = words << 4 | 1
+        assert is_read_only(bytes(frame), SCSI_CLASS) == (4 * words >= len(frame))
 
 
 def test_too_long_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,6 +540,15 @@ def test_an_iop_that_is_too_slow_for_the_pace_is_said_to_be_late() -> None:
     summary = Replay(iop).run(recorded_reads(5, every_us=100))  # type: ignore[arg-type]
     assert summary.max_depth == 1  # never more in flight than there were
     assert summary.late_ns > 2_000_000
+
+
+def test_the_memory_of_requests_in_flight_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = recorded_reads(6, depth=3)
+    size = plan_message(requests[0].traced, []).size
+    for limit, depth in ((2 * size, 2), (size // 2, 1)):
+        monkeypatch.setattr(replay, "MAX_IN_FLIGHT", limit)
+        summary = Replay(StubIop(), speed=None).run(requests)  # type: ignore[arg-type]
+        assert (summary.max_depth, summary.sent) == (depth, 6)
 
 
 def test_full_speed_keeps_the_recorded_depth() -> None:

@@ -445,6 +445,15 @@ def test_rotation_by_time(tmp_path):
     assert [p.time_ns for f in sorted(tmp_path.iterdir()) for p in section(f).packets] == [0, 1, 2]
 
 
+def test_a_file_that_is_not_old_yet_goes_on(tmp_path):
+    with CaptureFile(tmp_path / "t", max_file_seconds=1000, linger_s=0.001) as capture:
+        iop = capture.add_iop()
+        for number in range(3):
+            iop.request(number, 2, FRAME)
+            capture.flush()
+    assert [f.name for f in tmp_path.iterdir()] == ["t-00001"]
+
+
 def test_a_ring_keeps_the_latest_files(tmp_path):
     (tmp_path / "trace-00099.pcapng").write_bytes(b"not ours")
     with CaptureFile(tmp_path / "trace.pcapng", max_file_bytes=4096, max_files=3) as capture:
@@ -455,6 +464,22 @@ def test_a_ring_keeps_the_latest_files(tmp_path):
     assert (len(files), other.read_bytes()) == (3, b"not ours")
     assert section(files[-1]).packets[-1].time_ns == 199
     assert capture.name == str(files[-1])
+
+
+def test_files_stay_in_their_folder_when_the_program_leaves_it(tmp_path, monkeypatch):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(there)
+    with CaptureFile("trace.pcapng", max_file_bytes=4096, max_files=2) as capture:
+        monkeypatch.chdir(here)
+        other = here / "trace-00001.pcapng"
+        other.write_bytes(b"not ours")
+        iop = capture.add_iop()
+        for number in range(200):
+            iop.request(number, 2, bytes(300))
+    assert list(here.iterdir()) == [other]
+    assert len(list(there.iterdir())) == 2
 
 
 def test_drops_are_counted_in_the_file_they_happened_in(tmp_path, monkeypatch):
@@ -501,6 +526,7 @@ def test_a_file_that_cannot_be_opened_is_tried_again(tmp_path, caplog):
         ("/dev/null", {"max_file_bytes": 8192}, "can be only one"),
         ("x", {"max_files": 3}, "needs a size or a time"),
         ("x", {"max_file_bytes": 100}, "expected 4096"),
+        ("x", {"max_file_bytes": 10**5000}, "size of a file of 9.2.*: expected 4096"),
         ("x", {"max_file_bytes": 8192, "max_files": 0}, "expected 1"),
         ("x", {"max_file_seconds": float("nan")}, "time of a file"),
         ("x", {"snap_length": 0}, "snap length"),

@@ -501,3 +501,16 @@ def test_chained_lists_are_followed(bench):
         (TO_DEVICE, chain.bus_address),
         (TO_DEVICE, data.bus_address),
     ]
+
+
+def test_replies_arrive_whatever_a_recorder_does(bench, caplog):
+    bench.init_outbound()
+
+    def fail(*_) -> None:
+        raise RuntimeError("no more")
+
+    tap = tapped(bench.port, PacketRecorder(fail))
+    mfa = bench.port.unit.take_reply_frame()
+    bench.port.unit.post_reply(mfa, reply_to(UTIL_NOP.build() + bytes(4)))
+    assert tap.reap() == mfa
+    assert "a reply could not be captured" in caplog.text
