@@ -27,7 +27,7 @@ def main(folder: Path) -> int:
         name: name.replace(source, target, 1)
         for name in tracked
         for source, target in PACKAGES.items()
-        if name.startswith(source) and name.endswith((".py", "py.typed"))
+        if name.startswith(source) and name.endswith((".py", ".lua", "py.typed"))
     }
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:

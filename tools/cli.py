@@ -19,7 +19,7 @@ from i2o._version import __version__
 from i2o.errors import I2OError
 from i2o.tools.arguments import Parser, UsageError
 from i2o.tools.failures import OK, exit_code, explain
-from i2o.tools.output import note
+from i2o.tools.output import note, printable
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 BROKEN_PIPE: Final = 128 + signal.SIGPIPE
@@ -118,12 +118,24 @@ def _prepare_streams() -> None:
 
 
 def _quiet_logging() -> None:
-    """Keep warnings of the library off stderr: commands say themselves what matters."""
+    """Keep warnings of the library off stderr: commands say themselves what matters.
+
+    What goes wrong with a capture that the environment asked for only the log knows.
+    """
     import logging
+
+    class Notes(logging.Handler):
+        """Writes records as the command's own remarks."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Write one."""
+            note(f"i2o: {printable(record.getMessage())}")
 
     logger = logging.getLogger("i2o")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
+        for name in ("i2o.capture", "i2o.transport.capture"):
+            logging.getLogger(name).addHandler(Notes(logging.WARNING))
 
 
 def _flush_or_drop() -> None:

@@ -51,15 +51,20 @@ def draw(name: str, columns: int, *arguments: str) -> None:
         check=True,
         text=True,
     )
-    lines = done.stdout.rstrip("\n").split("\n")
+    shown = shlex.join(["i2o", "dump", "-r", Path(TRACE).name, *arguments])
+    save(name, columns, shown, done.stdout)
+
+
+def save(name: str, columns: int, title: str, text: str) -> None:
+    """Save text with ANSI colours as a picture of a terminal."""
+    lines = text.rstrip("\n").split("\n")
     widest = max(len(Text.from_ansi(line).plain) for line in lines)
     console = Console(
         record=True, width=max(widest, columns), file=io.StringIO(), force_terminal=True
     )
     for line in lines:
         console.print(Text.from_ansi(line), soft_wrap=True, highlight=False)
-    shown = shlex.join(["i2o", "dump", "-r", Path(TRACE).name, *arguments])
-    picture = console.export_svg(title=shown, theme=THEME, unique_id=name)
+    picture = console.export_svg(title=title, theme=THEME, unique_id=name)
     (IMAGES / f"{name}.svg").write_text(_SPACED_TEXT.sub(_without_leading_spaces, picture))
 
 

@@ -392,3 +392,17 @@ def test_json_is_one_object_per_line(cli, words):
     lines = ran.out.splitlines()
     assert lines
     assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def test_what_goes_wrong_with_a_capture_is_said(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "i2o", "read", "0x10", "-o", str(tmp_path / "out")],
+        env={**os.environ, "I2O_CAPTURE": "/dev/full"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "i2o: capture /dev/full: No space left on device" in done.stderr
+    assert "dropped" in done.stderr.splitlines()[-1]

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from itertools import count
 
 from i2o.frames import catalog, executive, tables
-from i2o.frames.functions import UNANSWERED, DeviceClass
+from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.frames.host_ranges import host_ranges
 from i2o.frames.layout import MessageLayout
+from i2o.frames.params import ParamOperation
 from i2o.frames.private import DPT_REQUESTS
 from i2o.frames.sgl import simple_sgl
 from i2o.transport.capture.packet import Channel, Packet
@@ -27,6 +28,7 @@ CLASSES = {
 }
 """TIDs and what they are, as the LCT in front of the traffic says."""
 
+_PARAMETERS = (Function.UTIL_PARAMS_GET.value, Function.UTIL_PARAMS_SET.value)
 _REPLY, _LAST = MsgFlags.REPLY.value, MsgFlags.LAST.value
 _TABLE = 0x00F0_0000
 _MEMORY = 0x0100_0000
@@ -44,6 +46,7 @@ class RandomTraffic:
         self._time = count(1_700_000_000_000_000_000, 1_234_567)
         self._context = count(1)
         self._mfa = count(0x1000, 0x80)
+        self._asked: list[tuple[int, int]] = []
 
     def introduction(self) -> Iterator[Packet]:
         """Yield an ExecLctNotify and the table that tells the classes of all TIDs."""
@@ -95,7 +98,59 @@ class RandomTraffic:
         yield self.packet(Channel.IN, frame, mfa)
         for found in host_ranges(frame)[:3]:
             way = Channel.TO_DEVICE if found.to_device else Channel.FROM_DEVICE
-            yield self.packet(way, self._data(found.length), mfa, found.address)
+            data = self._data(found.length)
+            if layout.function in _PARAMETERS and self.random.randrange(4):
+                data = self.operations() if found.to_device else self.results()
+            yield self.packet(way, data[: found.length], mfa, found.address)
+
+    def operations(self) -> bytes:
+        """Return a list of parameter operations as a host writes it."""
+        rng = self.random
+        self._asked = []
+        parts = []
+        for _ in range(rng.randrange(1, 4)):
+            group = rng.choice(catalog.parameter_groups())
+            code = rng.choice(tuple(ParamOperation)).value
+            every = group.fields
+            fields = list(rng.choices(every, k=rng.randrange(1, 4)))
+            if rng.randrange(2):
+                fields = list(every)
+                indexes = struct.pack("<H", 0xFFFF)
+            else:
+                numbers = [every.index(field) for field in fields]
+                indexes = struct.pack(f"<{1 + len(numbers)}H", len(numbers), *numbers)
+            self._asked.append((code, sum(field.width_bits // 8 for field in fields)))
+            key = rng.randbytes(every[0].width_bits // 8)
+            values = rng.randbytes(self._asked[-1][1])
+            body = struct.pack("<HH", code, group.number)
+            if code not in (ParamOperation.ROW_DELETE, ParamOperation.TABLE_CLEAR):
+                body += indexes
+            count = rng.randrange(3)
+            if code == ParamOperation.FIELD_SET:
+                body += values
+            elif code == ParamOperation.ROW_ADD:
+                body += struct.pack("<H", count) + count * values
+            elif code == ParamOperation.LIST_SET:
+                body += struct.pack("<H", count) + count * (key + values)
+            elif code in (ParamOperation.LIST_GET, ParamOperation.ROW_DELETE):
+                body += struct.pack("<H", count) + count * key
+            parts.append(body + bytes(len(body) & 1))
+        return struct.pack("<HH", len(parts), 0) + b"".join(parts)
+
+    def results(self) -> bytes:
+        """Return a list of results to the operations before."""
+        rng = self.random
+        parts = []
+        for code, size in self._asked:
+            body = rng.randbytes(size)
+            if code in (ParamOperation.TABLE_GET, ParamOperation.LIST_GET, ParamOperation.MORE_GET):
+                rows = rng.randrange(3)
+                body = struct.pack("<HH", rows, 0) + rng.randbytes(rows * size)
+            status, info = rng.choice(((0, 0), (0, 0), (8, 2)))
+            body = rng.randbytes(4 * info) + body
+            body += bytes(-len(body) % 4)
+            parts.append(struct.pack("<HBB", 1 + len(body) // 4, status, info) + body)
+        return struct.pack("<HH", len(parts), 0) + b"".join(parts)
 
     def sgl(self) -> bytes:
         """Return a list: mostly right ones."""
@@ -110,8 +165,9 @@ class RandomTraffic:
         if kind == 2:
             pages = struct.pack("<IIII", 0xE0003000, 0x03000800, 0x04000000, 0x05000000)
             return first + pages + struct.pack("<I", 0x06000000)
-        if kind == 3:
-            return struct.pack("<I", 0x4C00000C) + self.random.randbytes(12) + first
+        if kind == 3:  # immediate data, alone or the first part of a buffer
+            head = self.random.choice((0x4C00000C, 0x0C00000C))
+            return struct.pack("<I", head) + self.random.randbytes(12) + first
         if kind == 4:
             return struct.pack("<IIIQ", 0x7C020002, 4096, 0xD0000100, 0x1_0000_0000 + _MEMORY)
         contexts = (1, 2, 3)[: self.random.randrange(4)]
@@ -129,7 +185,9 @@ class RandomTraffic:
         data = bytearray(packet.data)
         for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
             if data:
-                data[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+                data[rng.randrange(len(data))] = rng.choice(
+                    (0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256))
+                )
         shape = rng.randrange(8)
         length = len(data)
         if shape == 0:

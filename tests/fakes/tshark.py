@@ -15,7 +15,12 @@ from i2o.transport.capture import pcapng_writer
 from i2o.transport.capture.packet import LINKTYPE_DMA, LINKTYPE_FRAME, Channel, Packet
 
 TIMEOUT_S = 300
-_NAMES = {Channel.IN: "in", Channel.OUT: "out", Channel.TO_DEVICE: "dma", Channel.FROM_DEVICE: "dma"}
+_NAMES = {
+    Channel.IN: "in",
+    Channel.OUT: "out",
+    Channel.TO_DEVICE: "dma",
+    Channel.FROM_DEVICE: "dma",
+}
 _TO_IOP = (Channel.IN, Channel.TO_DEVICE)
 
 
@@ -137,7 +142,9 @@ def dissect(script: Path, capture: Path, *options: str) -> Iterator[Dissected]:
             if proto.get("name") == "i2o":
                 _fields(proto, found.fields, lines, is_top=True)
             else:
-                lines += [one.get("showname") or one.get("show") or "" for one in proto.iter("field")]
+                lines += [
+                    one.get("showname") or one.get("show") or "" for one in proto.iter("field")
+                ]
         found.text = "\n".join(lines)
         yield found
 
