@@ -48,5 +48,5 @@ def bar_plot(
         lines.append(f"{labels[row]:>{margin}} {'┤' if blocks else '|'}{bars}".rstrip())
     corner = "└" + "─" * width if blocks else "+" + "-" * width
     lines.append(" " * (margin + 1) + corner)
-    lines.append(" " * (margin + 2) + left + right.rjust(max(1, width - len(left))))
+    lines.append(" " * (margin + 2) + left + right.rjust(max(len(right) + 1, width - len(left))))
     return lines

@@ -104,6 +104,7 @@ class FollowPrinter:
             exchange.is_answered = True
             if traced.flags & _LAST and traced.function != _REPEATED:
                 del self._open[exchange.request.index]
+                self._unanswered = None
             yield self._take(exchange, traced)
         elif len(exchange.lines) > MAX_LINES:
             yield self._take(exchange)

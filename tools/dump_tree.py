@@ -111,8 +111,11 @@ def value_text(node: Node) -> str:
 
 def is_hexadecimal(name: str) -> bool:
     """Whether a number with that name is an address, an identifier or flags."""
-    words = name.rpartition(".")[2].split("_")
-    return "count" not in words and any(word in _HEX_WORDS for word in words)
+    last = name.rpartition(".")[2]
+    words = last.split("_")
+    return last == "group_number" or (
+        "count" not in words and any(word in _HEX_WORDS for word in words)
+    )
 
 
 def bits_text(node: Node) -> str:

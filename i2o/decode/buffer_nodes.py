@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from i2o.decode.conversation import Traced
@@ -92,10 +93,7 @@ def structure_node(traced: Traced, data: Buffer) -> Node | None:
 
 def capacity(request: Traced, buffer: int) -> int:
     """Return the bytes that the host gave a buffer of a request."""
-    return max(
-        (found.offset + found.length for found in request.ranges if found.buffer == buffer),
-        default=0,
-    )
+    return request.memory.rooms.get(buffer, 0)
 
 
 def data_node(traced: Traced) -> Node:
@@ -163,9 +161,15 @@ def operations_of_request(request: Traced) -> list[Operation] | None:
     """Return the parameter operations of a request, None if they were not captured."""
     known = (request.buffers or {}).get(0)
     if known:
-        return operations_of(known, request.device_class)
+        return _operations(bytes(known), request.device_class)
     inline = immediate_data(request.frame, 0)
-    return operations_of(inline[0], request.device_class) if inline else None
+    return _operations(inline[0], request.device_class) if inline else None
+
+
+@lru_cache(maxsize=8)
+def _operations(data: bytes, device_class: int | None) -> list[Operation]:
+    """Return the operations of a list; every piece of its results asks for the same ones."""
+    return operations_of(data, device_class)
 
 
 def _parameters(traced: Traced, request: Traced, data: Buffer) -> Node | None:
@@ -187,7 +191,7 @@ def _scsi(traced: Traced, request: Traced, data: Buffer) -> Node | None:
     scb = scb_of(request)
     if scb is None:
         return None
-    last = max((found.buffer for found in request.ranges), default=0)
+    last = max(request.memory.rooms, default=0)
     if scb.has_sense_buffer and last > 0 and traced.buffer == last:
         return sense_node(data, 0, min(len(data), MAX_ITEMS))
     if traced.buffer != 0:

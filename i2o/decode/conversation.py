@@ -8,10 +8,11 @@ without a final reply, the last request of each MFA and the device classes of TI
 from __future__ import annotations
 
 import struct
-from collections import deque
+from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
+from i2o.decode.request_memory import RequestMemory
 from i2o.errors import LocalFrameError
 from i2o.frames import catalog
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function
@@ -47,6 +48,7 @@ _SHORT_KEY: Final = frozenset(
     }
 )
 """Functions whose replies repeat no transaction context."""
+_WIDE: Final = MsgFlags.CONTEXT_64BIT.value
 _REPLY, _LAST, _FAIL = MsgFlags.REPLY.value, MsgFlags.LAST.value, MsgFlags.FAIL.value
 _EVENT_REGISTER: Final = Function.UTIL_EVENT_REGISTER.value
 _OUTBOUND_INIT: Final = Function.EXEC_OUTBOUND_INIT.value
@@ -94,7 +96,7 @@ class Traced:
     """
 
     __slots__ = (
-        "_ranges",
+        "_memory",
         "buffer",
         "buffers",
         "chained",
@@ -143,7 +145,7 @@ class Traced:
         self.is_reply_frame = False
         self.buffers: dict[int, bytearray] | None = None
         self.chained: dict[int, bytes] | None = None
-        self._ranges: list[HostRange] | None = None
+        self._memory: RequestMemory | None = None
 
     @property
     def frame(self) -> bytes:
@@ -200,7 +202,12 @@ class Traced:
     @property
     def ranges(self) -> list[HostRange]:
         """The host memory that a request points to."""
-        if self._ranges is None:
+        return self.memory.ranges
+
+    @property
+    def memory(self) -> RequestMemory:
+        """The host memory that a request points to, for looking places up."""
+        if self._memory is None:
             chained = self.chained or {}
 
             def read(address: int, length: int) -> bytes:
@@ -209,22 +216,23 @@ class Traced:
                     raise LocalFrameError("the chained list was not captured")
                 return data[:length]
 
-            self._ranges = host_ranges(self.frame, read_host=read)
-        return self._ranges
+            self._memory = RequestMemory(host_ranges(self.frame, read_host=read))
+        return self._memory
 
     def place_of(self, address: int) -> tuple[int, int] | None:
         """Return (buffer, offset in it) of a bus address that a request points to, or None."""
-        for found in self.ranges:
-            if found.address <= address < found.address + found.length:
-                return found.buffer, found.offset + address - found.address
-        return None
+        return self.memory.place_of(address)
+
+
+_Alike = OrderedDict[int, Traced]
+"""Requests with the same contexts, by index; any of them can be taken out quickly."""
 
 
 class _Iop:
     """What is remembered of one IOP."""
 
     def __init__(self) -> None:
-        self.outstanding: dict[bytes, Traced | deque[Traced]] = {}
+        self.outstanding: dict[bytes, Traced | _Alike] = {}
         self.count = 0
         self.registrations: dict[bytes, Traced] = {}
         self.by_mfa: dict[int, Traced] = {}
@@ -298,7 +306,7 @@ class Conversation:
             return
         if len(data) < HEADER_SIZE:
             return
-        key = data[4:12] if function in _SHORT_KEY else data[4:16]
+        key = _key(data, function)
         if function == _EVENT_REGISTER:  # answered once an event, not once a request
             iop.registrations[key] = traced
             if len(iop.registrations) > MAX_OUTSTANDING:
@@ -308,11 +316,10 @@ class Conversation:
         before = outstanding.get(key)
         if before is None:
             outstanding[key] = traced
-        elif type(before) is deque:
-            before.append(traced)
+        elif isinstance(before, Traced):
+            outstanding[key] = OrderedDict({before.index: before, traced.index: traced})
         else:
-            assert isinstance(before, Traced)
-            outstanding[key] = deque((before, traced))
+            before[traced.index] = traced
         iop.count += 1
         if iop.count > MAX_OUTSTANDING:
             self._take(iop, next(iter(outstanding)))
@@ -324,7 +331,7 @@ class Conversation:
         if flags & _FAIL:
             request = self._failed(iop, data)
         else:
-            key = data[4:12] if function in _SHORT_KEY else data[4:16]
+            key = _key(data, function)
             if function == _EVENT_REGISTER:
                 request = iop.registrations.get(key) or iop.registrations.get(_swapped(key))
                 self._answered(traced, request)
@@ -334,8 +341,7 @@ class Conversation:
             if flags & _LAST:
                 request = self._take(iop, key, data)
             else:
-                found = iop.outstanding.get(key)
-                request = found[0] if isinstance(found, deque) else found
+                request = _oldest(iop.outstanding.get(key))
         self._answered(traced, request)
 
     @staticmethod
@@ -355,7 +361,7 @@ class Conversation:
         if isinstance(found, Traced):
             return found
         taken = _fitting(found, reply)
-        found.remove(taken)
+        del found[taken.index]
         if found:
             iop.outstanding[key] = found
         return taken
@@ -365,20 +371,20 @@ class Conversation:
         if len(data) >= 32:
             preserved = iop.by_mfa.get(_read_word(data, 28)[0])
             if preserved is not None and preserved.packet.data[4:12] == data[4:12]:
-                key = preserved.packet.data[4:16]
+                key = _key(preserved.packet.data, preserved.function)
                 found = iop.outstanding.get(key)
                 if found is preserved:
                     return self._take(iop, key)
-                if isinstance(found, deque) and preserved in found:
-                    found.remove(preserved)
+                if isinstance(found, OrderedDict) and preserved.index in found:
+                    del found[preserved.index]
                     iop.count -= 1
                     if not found:
                         del iop.outstanding[key]
                     return preserved
                 if preserved.function == _EVENT_REGISTER:
                     return iop.registrations.pop(key, None)
-                if preserved.function not in UNANSWERED:
-                    return None  # that one was answered already
+                # one that is never answered but by FAIL, or one that was answered already
+                return preserved if preserved.function in UNANSWERED else None
         alike = [
             key
             for key in islice(iop.outstanding, MAX_SEARCH)
@@ -415,7 +421,7 @@ class Conversation:
         if traced.buffer < 0:
             request.chained = request.chained or {}
             request.chained[packet.address] = packet.data
-            request._ranges = None
+            request._memory = None
         elif request.function not in _BULK:
             self._collect(iop, traced, request)
         return traced
@@ -424,12 +430,12 @@ class Conversation:
         """Return the request that points to a piece of host memory."""
         if packet.mfa is not None:
             request = iop.by_mfa.get(packet.mfa)
-            if request is not None and request.place_of(packet.address) is not None:
+            if request is not None and request.memory.place_of(packet.address) is not None:
                 return request
             # an inbound frame may carry the next request before the last one is answered
             return _pointing_to(packet, iop.outstanding)
         for request in islice(reversed(iop.by_mfa.values()), MAX_SEARCH):
-            if request.place_of(packet.address) is not None:
+            if request.memory.place_of(packet.address) is not None:
                 return request
         return None
 
@@ -438,9 +444,8 @@ class Conversation:
         data = packet.data
         if packet.channel != Channel.FROM_DEVICE or len(data) < HEADER_SIZE or not data[1] & _REPLY:
             return None
-        key = data[4:16]
-        found = iop.outstanding.get(key) or iop.outstanding.get(_swapped(key))
-        return found[0] if isinstance(found, deque) else found
+        key = _key(data, data[7])
+        return _oldest(iop.outstanding.get(key) or iop.outstanding.get(_swapped(key)))
 
     def _collect(self, iop: _Iop, traced: Traced, request: Traced) -> None:
         """Put the pieces of a buffer together, from its start as far as they were captured."""
@@ -449,6 +454,7 @@ class Conversation:
             buffers = request.buffers = {}
         assert traced.buffer is not None
         data = traced.packet.data
+        new = traced.offset
         if traced.offset == 0:
             buffers[traced.buffer] = bytearray(data[:MAX_BUFFER])
         else:
@@ -456,30 +462,45 @@ class Conversation:
             if known is not None and len(known) == traced.offset < MAX_BUFFER:
                 known += data[: MAX_BUFFER - len(known)]
         if request.function == _LCT_NOTIFY and traced.buffer == 0:
-            self._learn_lct(iop, buffers.get(0, bytearray()))
+            self._learn_lct(iop, buffers.get(0, bytearray()), new)
 
-    def _learn_lct(self, iop: _Iop, table: bytearray) -> None:
-        """Take the classes of all devices from a logical configuration table."""
-        for at in range(_FIRST_ENTRY, len(table) - LCT_ENTRY.size + 1, LCT_ENTRY.size):
+    def _learn_lct(self, iop: _Iop, table: bytearray, new: int) -> None:
+        """Take the classes of devices from a logical configuration table, what is new of it."""
+        first = _FIRST_ENTRY + max(0, new - _FIRST_ENTRY) // LCT_ENTRY.size * LCT_ENTRY.size
+        for at in range(first, len(table) - LCT_ENTRY.size + 1, LCT_ENTRY.size):
             entry = LCT_ENTRY.unpack_from(table, at)
             if entry.local_tid:
                 iop.classes[entry.local_tid] = entry.class_id_class
 
 
-def _pointing_to(packet: Packet, outstanding: dict[bytes, Traced | deque[Traced]]) -> Traced | None:
+def _key(data: bytes, function: int) -> bytes:
+    """Return what a frame has in common with its answer: route and contexts."""
+    if function in _SHORT_KEY:
+        return data[4:12]
+    return data[4:24] if data[1] & _WIDE else data[4:16]
+
+
+def _oldest(found: Traced | _Alike | None) -> Traced | None:
+    """Return the oldest of requests with the same contexts."""
+    return next(iter(found.values())) if isinstance(found, OrderedDict) else found
+
+
+def _pointing_to(packet: Packet, outstanding: dict[bytes, Traced | _Alike]) -> Traced | None:
     """Return the latest unanswered request in a packet's MFA that points to its memory."""
     left = MAX_SEARCH
     for found in reversed(outstanding.values()):
-        for request in (found,) if isinstance(found, Traced) else reversed(found):
+        for request in (found,) if isinstance(found, Traced) else reversed(found.values()):
             left -= 1
             if left < 0:
                 return None
-            if request.packet.mfa == packet.mfa and request.place_of(packet.address) is not None:
+            if request.packet.mfa != packet.mfa:
+                continue
+            if request.memory.place_of(packet.address) is not None:
                 return request
     return None
 
 
-def _fitting(alike: deque[Traced], reply: bytes) -> Traced:
+def _fitting(alike: _Alike, reply: bytes) -> Traced:
     """Return which of several requests with the same TIDs, function and contexts is answered.
 
     Nothing on the wire tells them apart but what the reply says was done: the first one that is
@@ -487,10 +508,10 @@ def _fitting(alike: deque[Traced], reply: bytes) -> Traced:
     """
     if len(reply) >= _TRANSFER_COUNT + 4:
         count = _read_word(reply, _TRANSFER_COUNT)[0]
-        for request in islice(alike, MAX_ALIKE):
-            if count and sum(found.length for found in request.ranges) == count:
+        for request in islice(alike.values(), MAX_ALIKE):
+            if count and request.memory.total == count:
                 return request
-    return alike[0]
+    return next(iter(alike.values()))
 
 
 def _swapped(key: bytes) -> bytes:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from enum import IntEnum
 from functools import partial
-from itertools import product
 from typing import Final, TypeAlias
 
 from i2o.decode.conversation import Traced
@@ -215,13 +214,10 @@ class _Compiler:
 
     def _numbers(self, subject: Subject, values: Values) -> set[int]:
         """Return the numbers that a value, or values joined by `|`, can mean."""
-        each = [self._alternatives(subject, value) for value in values]
-        found: set[int] = set()
-        for combination in product(*each):
-            total = 0
-            for number in combination:
-                total |= number
-            found.add(total)
+        found = {0}
+        for value in values:
+            alternatives = self._alternatives(subject, value)
+            found = {before | number for before in found for number in alternatives}
         return found
 
     def _alternatives(self, subject: Subject, value: Value) -> set[int]:

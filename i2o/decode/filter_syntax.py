@@ -14,6 +14,8 @@ from i2o.errors import I2OError
 
 MAX_TEXT: Final = 20_000
 """Characters of one filter."""
+MAX_PROBLEM: Final = 240
+"""Characters of what is said about a mistake, which may quote a name of any length."""
 MAX_NESTING: Final = 50
 """Parentheses and negations within each other."""
 
@@ -70,6 +72,8 @@ class FilterError(I2OError, ValueError):
         shown = " ".join(text.split()) or text
         if shown == text and len(text) <= 200:
             shown = f"{text[:position]}^{text[position:]}"
+        if len(problem) > MAX_PROBLEM:
+            problem = f"{problem[: MAX_PROBLEM - 3]}..."
         super().__init__(f"filter: {problem}; at character {position + 1}: {shown[:240]}")
 
 

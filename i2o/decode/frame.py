@@ -94,7 +94,7 @@ from i2o.decode.tree import Node
 from i2o.decode.values import class_name, names_text, tid_text, version_text
 from i2o.frames import catalog
 from i2o.frames.functions import Function
-from i2o.frames.header import HEADER_SIZE, MSG_HEADER, VERSION_1_5
+from i2o.frames.header import HEADER_SIZE, MSG_HEADER, VERSION_1_5, DetailedStatus
 from i2o.frames.host_ranges import sgl_start
 from i2o.frames.layout import Layout
 from i2o.transport.capture.packet import Packet
@@ -170,8 +170,9 @@ def _meanings(traced: Traced) -> dict[str, Callable[[int], str]]:
     }
     if traced.kind == REPLY:
         found["version_offset"] = _reply_version
-        found["detailed_status_code"] = lambda code: names_text(
-            catalog.detailed_status(*traced.meant), code
+        own = catalog.detailed_status(*traced.meant)
+        found["detailed_status_code"] = lambda code: (
+            names_text(own, code) or names_text(DetailedStatus, code)
         )
     if function in _EVENTS:
         data = traced.packet.data

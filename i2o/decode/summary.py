@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from enum import IntEnum, IntFlag
 from functools import cache, lru_cache
 from typing import Final
 
 from i2o.decode.conversation import DMA, REQUEST, Traced
 from i2o.decode.dma_summary import dma_summary
+from i2o.decode.event_nodes import LCT_EVENTS, event_data_text, event_names
 from i2o.decode.scsi import cdb_text
+from i2o.decode.values import names_text
 from i2o.frames import catalog
 from i2o.frames.functions import Function
 from i2o.frames.header import (
@@ -34,6 +35,7 @@ _FAIL, _REPLY = MsgFlags.FAIL.value, MsgFlags.REPLY.value
 _64BIT: Final = MsgFlags.CONTEXT_64BIT.value
 _EVENT_REGISTER: Final = Function.UTIL_EVENT_REGISTER.value
 _PRIVATE: Final = Function.PRIVATE_MESSAGE.value
+_WIDE_MARK: Final = " ! contexts of 64 bits: fields behind them are not decoded"
 _MAX_FIELDS: Final = 5
 _HEADER_FIELDS: Final = frozenset(
     (
@@ -86,6 +88,8 @@ def _request(traced: Traced) -> str:
     size = 4 * traced.size_words
     if len(data) < HEADER_SIZE:
         return "" if size <= len(data) and len(data) >= 12 else f"! only {len(data)} bytes of it"
+    if traced.flags & _64BIT:
+        return f"{size} bytes{_WIDE_MARK}"
     special = _REQUESTS.get(traced.function)
     text = ""
     if special is not None:
@@ -157,11 +161,17 @@ def _sgl_text(traced: Traced) -> str:
     text = " + ".join(shown[:_MAX_FIELDS]) + (" + ..." if len(shown) > _MAX_FIELDS else "")
     if pieces > len(shown):
         text += f" in {pieces} pieces"
-    return f"SGL {text or 'empty'}{', chained' if chains else ''}"
+    words = [part for part in (text, "chained" if chains else "") if part]
+    return f"SGL {', '.join(words) or 'empty'}"
 
 
 _DATA_KINDS: Final = frozenset(("simple", "page_list", "immediate", "bit_bucket"))
 _MANY_ELEMENTS: Final = 1000
+
+
+def _register_text(traced: Traced, data: bytes) -> str:
+    mask = _read_transfer(data, HEADER_SIZE)[0]
+    return f"event_mask {event_names(mask, traced.device_class) or 0}"
 
 
 def _scb_text(traced: Traced, data: bytes) -> str:
@@ -198,6 +208,7 @@ _REQUESTS: Final[dict[int, tuple[int, Callable[[Traced, bytes], str]]]] = {
     Function.BSA_BLOCK_WRITE_VERIFY.value: (32, _block_text),
     Function.SCSI_SCB_EXEC.value: (40, _scb_text),
     Function.PRIVATE_MESSAGE.value: (20, _private_text),
+    _EVENT_REGISTER: (HEADER_SIZE + 4, _register_text),
     Function.EXEC_STATUS_GET.value: (36, _status_get_text),
     Function.EXEC_IOP_RESET.value: (32, _status_get_text),
 }
@@ -242,15 +253,7 @@ def _value_text(field: Field, value: int) -> str:
     return str(value)
 
 
-@lru_cache(maxsize=4096)
-def _enum_name(names: type[IntEnum] | type[IntFlag], value: int) -> str:
-    if issubclass(names, IntFlag):
-        found = [flag.name or "" for flag in names if flag and value & flag == flag]
-        return "|".join(found)
-    try:
-        return names(value).name
-    except ValueError:
-        return ""
+_enum_name = lru_cache(maxsize=4096)(names_text)
 
 
 # --- replies -----------------------------------------------------------------------------------
@@ -260,8 +263,10 @@ def _reply(traced: Traced, data: bytes) -> str:
     flags = traced.flags
     if flags & _FAIL:
         text = _fail_text(data)
+    elif flags & _64BIT:
+        text = f"{4 * traced.size_words} bytes{_WIDE_MARK}"
     elif traced.function == _EVENT_REGISTER:
-        text = _fields_text(traced.layout or catalog.reply_layout(0x13, None), data, None)
+        text = _event_text(data, traced.device_class)
     elif len(data) < HEADER_SIZE + 4:
         text = "no status"
     else:
@@ -282,6 +287,21 @@ def _reply(traced: Traced, data: bytes) -> str:
     if not flags & _REPLY:
         text += " ! not marked as a reply"
     return text
+
+
+def _event_text(data: bytes, device_class: int | None) -> str:
+    """Return what happened, and the first word of the data where it says more."""
+    if len(data) < HEADER_SIZE + 4:
+        return "no event"
+    indicator = _read_transfer(data, HEADER_SIZE)[0]
+    text = f"event {event_names(indicator, device_class) or 'of no kind'}"
+    if len(data) < HEADER_SIZE + 8:
+        return text
+    word = _read_transfer(data, HEADER_SIZE + 4)[0]
+    if device_class == 0 and indicator & LCT_EVENTS:
+        return f"{text}, TID {word >> 16 & 0xFFF:#05x}"
+    more = event_data_text(indicator, word, device_class) or (f"data {word:#x}" if word else "")
+    return f"{text}, {more}" if more else text
 
 
 @lru_cache(maxsize=4096)

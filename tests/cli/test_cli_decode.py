@@ -195,3 +195,12 @@ def test_binary_rubbish_on_standard_input(program, environment):
     )  # fmt: skip
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+def test_groups_have_hexadecimal_numbers(cli):
+    """As everywhere else: 0xF100, not 61696."""
+    operations = "01000000" + "010000f1" + "ffff0000"
+    frame = "51000800001000060000000000000000" + "00000000" + "0a00004c" + operations
+    ran = cli("decode", frame.replace("51000800", "51000900"))
+    assert "0xf100" in ran.out
+    assert "61696" not in ran.out

@@ -755,3 +755,24 @@ def test_reading_does_not_block_on_a_fifo_that_is_written(program, environment, 
         started.kill()
     assert started.returncode == 0
     assert len(out.splitlines()) == 14
+
+
+def test_follow_goes_on_behind_the_failure_of_a_message_that_is_never_answered():
+    from fakes.decoded import Talk
+    from i2o.frames import header, utility
+    from i2o.tools.dump_line import LinePrinter
+    from i2o.tools.dump_text import TextPrinter
+
+    talk = Talk()
+    printer = dump_follow.FollowPrinter(TextPrinter(LinePrinter()))
+    nop = utility.UTIL_NOP.build(target_address=0x10)
+    failure = header.FAILURE_REPLY.build(preserved_mfa_low=0x2000)
+    failure = failure[:4] + nop[4:12] + failure[12:]
+    texts = [
+        printer.text(talk.request(nop, mfa=0x2000)),
+        printer.text(talk.reply(failure)),
+        printer.text(talk.request(nop, mfa=0x2040)),
+        printer.rest(0),
+    ]
+    assert [text.count("exchange") for text in texts] == [0, 1, 0, 1]
+    assert "FAIL" in texts[1]

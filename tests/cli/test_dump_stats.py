@@ -108,6 +108,8 @@ def test_bars_show_their_values() -> None:
     assert bar_plot("t", [], width=3, height=2, top_text=str, left="", right="")[1] == "1.0 ┤"
     plain = bar_plot("t", [1, 1], width=2, height=1, top_text=str, left="", right="", blocks=False)
     assert plain[1:3] == ["0 |##", "  +--"]
+    narrow = bar_plot("t", [1], width=2, height=1, top_text=str, left="0", right="0.2 s")
+    assert narrow[-1] == "   0 0.2 s"
 
 
 def test_a_stream_without_block_characters(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from itertools import count
 
 import pytest
@@ -389,3 +390,68 @@ class TestDma:
         for channel in (Channel.TO_DEVICE, Channel.FROM_DEVICE):
             traced = talk.say(channel, bytes(64), address=0x123)
             assert (traced.request, traced.is_reply_frame, traced.buffer) == (None, False, None)
+
+
+# --- captures that mean harm, and rare frames ----------------------------------------------------
+
+
+def test_failures_of_requests_with_the_same_contexts_take_no_time(talk):
+    """Each used to be looked for in all the others: 60 s for 30,000."""
+    frame = read()
+    mfas = [0x1000 + 64 * n for n in range(30_000)]
+    for mfa in mfas:
+        talk.ask(frame, mfa)
+    started = time.perf_counter()
+    for mfa in reversed(mfas):
+        assert talk.answer(failed(frame, mfa)).request.packet.mfa == mfa
+    assert time.perf_counter() - started < 10
+    assert talk.conversation.unanswered() == 0
+
+
+def test_pieces_of_a_request_with_many_ranges_take_no_time(talk):
+    ranges = [(HOST + 8192 * n, 16) for n in range(4096)]
+    size = 8 + 2 * len(ranges)
+    request = block_storage.BSA_BLOCK_READ.build(target_address=DISK, message_size=size)
+    talk.ask(request + simple_sgl(ranges, out=False), 0x1000)
+    started = time.perf_counter()
+    for n in range(20_000):
+        address = ranges[n % 4096][0] + 4
+        piece = talk.say(Channel.FROM_DEVICE, bytes(4), mfa=0x1000, address=address)
+        assert (piece.buffer, piece.offset) == (0, 16 * (n % 4096) + 4)
+    assert time.perf_counter() - started < 5
+
+
+def test_an_lct_that_comes_in_many_pieces_is_read_once(talk):
+    size = 12 + 36 * 1000
+    table = bytearray(size)
+    for n in range(1000):
+        entry = tables.LCT_ENTRY.build(local_tid=n + 8, class_id_class=0x10)
+        table[12 + 36 * n : 48 + 36 * n] = entry
+    sgl = simple_sgl([(HOST, size)], out=False)
+    talk.ask(executive.EXEC_LCT_NOTIFY.build(message_size=6 + len(sgl) // 4) + sgl, 0x1000)
+    started = time.perf_counter()
+    for at in range(0, size, 7):
+        talk.say(Channel.FROM_DEVICE, bytes(table[at : at + 7]), mfa=0x1000, address=HOST + at)
+    assert time.perf_counter() - started < 3
+    for tid in (8, 9, 500, 1007):
+        assert talk.ask(utility.UTIL_NOP.build(target_address=tid)).device_class == 0x10
+
+
+def test_the_failure_of_a_message_that_nobody_answers_otherwise(talk):
+    frame = utility.UTIL_NOP.build(target_address=DISK, initiator_context=5)
+    request = talk.ask(frame, 0x2000)
+    reply = talk.answer(failed(frame + bytes(4), 0x2000))
+    assert reply.request is request
+    assert reply.latency_ns == 1000
+    assert talk.conversation.unanswered() == 0
+
+
+def test_contexts_of_64_bits_tell_requests_apart(talk):
+    def wide(frame: bytes, context: int) -> bytes:
+        head = struct.pack("<QQ", 5, context)
+        return frame[:1] + bytes((frame[1] | 0x02,)) + frame[2:8] + head + frame[16:]
+
+    frames = [wide(read(), context) for context in (1, 2, 3)]
+    asked = [talk.ask(frame, 0x1000 + 64 * n) for n, frame in enumerate(frames)]
+    for n in (1, 0, 2):
+        assert talk.answer(wide(done(read()), n + 1)).request is asked[n]

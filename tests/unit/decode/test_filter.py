@@ -451,3 +451,18 @@ def test_any_text_ends_in_a_filter_or_in_one_line(text: str) -> None:
         compile_filter(text)
     except FilterError as error:
         assert "\n" not in str(error)
+
+
+def test_names_with_several_numbers_can_be_joined_often() -> None:
+    """Every combination used to be made: 2 to the power of the names."""
+    started = time.perf_counter()
+    compile_filter("detailed_status_code == " + "|".join(["TIMEOUT"] * 1000))
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("text", ["x" * 19_000, "index == " + "9" * 19_000, "name == " + "z" * 900])
+def test_a_mistake_in_a_long_word_is_still_one_short_line(text: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        compile_filter(text)
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
