@@ -134,7 +134,8 @@ def _quiet_logging() -> None:
     logger = logging.getLogger("i2o")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
-        for name in ("i2o.capture", "i2o.transport.capture"):
+        names = ("i2o.capture", "i2o.transport.capture") if os.environ.get("I2O_CAPTURE") else ()
+        for name in names:
             logging.getLogger(name).addHandler(Notes(logging.WARNING))
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from i2o.decode.conversation import DMA, OTHER, REPLY, Traced
 from i2o.decode.summary import summary
+from i2o.tools.output import printable
 from i2o.transport.capture.packet import Channel
 
 TIME_MODES: Final = {
@@ -65,6 +66,8 @@ class LinePrinter:
         kind = traced.kind
         if kind == OTHER:
             text, name = f"{packet.length} bytes", "message"
+        elif traced.is_short:
+            text, name = summary(traced), "frame"
         else:
             text = summary(traced)
             name = f"fn {traced.function:#04x}" if self._numeric else traced.name
@@ -80,7 +83,7 @@ class LinePrinter:
                 else:
                     text += took
         if packet.comment:
-            text = f"{text}  # {_printable(packet.comment)}"
+            text = f"{text}  # {printable(packet.comment)}"
         if self._colour:
             return self._coloured(traced, target, name, text)
         if not text:
@@ -152,10 +155,6 @@ def is_fine(traced: Traced) -> bool:
 
 def _recorded(time_ns: int) -> str:
     return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09}"
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _split_mark(text: str) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ without a final reply, the last request of each MFA and the device classes of TI
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from itertools import islice
 from typing import Final
 
@@ -35,10 +35,16 @@ MAX_BUFFER: Final = 1 << 16
 MAX_SEARCH: Final = 1024
 """Requests that a piece of DMA without an MFA is looked for in, the latest first."""
 
+MAX_HELD: Final = 1 << 23
+"""Bytes of captured DMA that the requests of one IOP keep; then the oldest give theirs up. Frames
+larger than usual count, too, and many times over, because of the places that they can name."""
 MAX_ALIKE: Final = 64
 """Requests with the same contexts that a reply is compared with."""
 
 _MIN_FRAME: Final = 12
+_USUAL_FRAME: Final = 512
+_OVERHEAD: Final = 256  # of keeping anything at all
+_PLACES_PER_BYTE: Final = 16  # memory of the places in a list, against the bytes of the list
 _TRANSFER_COUNT: Final = 20  # where block, tape and SCSI replies have it
 _SHORT_KEY: Final = frozenset(
     {
@@ -223,6 +229,11 @@ class Traced:
         """Return (buffer, offset in it) of a bus address that a request points to, or None."""
         return self.memory.place_of(address)
 
+    def let_go(self) -> None:
+        """Forget what was captured of a request's memory, and where that is."""
+        self.buffers = self.chained = None
+        self._memory = RequestMemory([])
+
 
 _Alike = OrderedDict[int, Traced]
 """Requests with the same contexts, by index; any of them can be taken out quickly."""
@@ -237,6 +248,19 @@ class _Iop:
         self.registrations: dict[bytes, Traced] = {}
         self.by_mfa: dict[int, Traced] = {}
         self.classes: dict[int, int] = {0: DeviceClass.EXECUTIVE.value}
+        self.holding: deque[tuple[Traced, int]] = deque()
+        self.held = 0
+
+    def hold(self, request: Traced, size: int) -> None:
+        """Note that a request keeps that many bytes more; the oldest let go when it is too much."""
+        size += _OVERHEAD
+        self.holding.append((request, size))
+        self.held += size
+        while self.held > MAX_HELD and len(self.holding) > 1:
+            oldest, size = self.holding.popleft()
+            self.held -= size
+            if oldest is not request:
+                oldest.let_go()
 
 
 class Conversation:
@@ -286,6 +310,8 @@ class Conversation:
 
     def _request(self, iop: _Iop, traced: Traced, data: bytes) -> None:
         function = traced.function
+        if len(data) > _USUAL_FRAME:
+            iop.hold(traced, _PLACES_PER_BYTE * len(data))
         mfa = traced.packet[5]
         if mfa is not None:
             by_mfa = iop.by_mfa
@@ -422,6 +448,7 @@ class Conversation:
             request.chained = request.chained or {}
             request.chained[packet.address] = packet.data
             request._memory = None
+            iop.hold(request, _PLACES_PER_BYTE * len(packet.data))
         elif request.function not in _BULK:
             self._collect(iop, traced, request)
         return traced
@@ -454,6 +481,7 @@ class Conversation:
             buffers = request.buffers = {}
         assert traced.buffer is not None
         data = traced.packet.data
+        iop.hold(request, len(data))
         new = traced.offset
         if traced.offset == 0:
             buffers[traced.buffer] = bytearray(data[:MAX_BUFFER])

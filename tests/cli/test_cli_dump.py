@@ -728,7 +728,7 @@ def test_without_standard_output(monkeypatch):
 def test_live_output_to_a_file_is_written_in_batches(process, program, tmp_path, environment):
     with (tmp_path / "out").open("wb") as out:
         done = subprocess.run(
-            [*program, "dump", "-i", "emu:", "--seconds", "0.3"],
+            [*program, "dump", "-i", "emu:", "--seconds", "2"],
             stdout=out, stderr=subprocess.PIPE, env=environment, cwd=CHECKOUT, timeout=60,
         )  # fmt: skip
     assert done.returncode == 0

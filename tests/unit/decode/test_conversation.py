@@ -455,3 +455,64 @@ def test_contexts_of_64_bits_tell_requests_apart(talk):
     asked = [talk.ask(frame, 0x1000 + 64 * n) for n, frame in enumerate(frames)]
     for n in (1, 0, 2):
         assert talk.answer(wide(done(read()), n + 1)).request is asked[n]
+
+
+class TestMemory:
+    def test_the_oldest_requests_give_up_what_they_keep(
+        self, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(conversation, "MAX_HELD", 1400)
+        asked = []
+        for index in range(5):
+            notify = executive.EXEC_LCT_NOTIFY.build(
+                transaction_context=index, message_size=8
+            ) + simple_sgl([(0xA00000 + index * 0x1000, 400)], out=False)
+            asked.append(talk.ask(notify, 0x1000 + index))
+            talk.say(
+                Channel.FROM_DEVICE,
+                bytes(400),
+                mfa=0x1000 + index,
+                address=0xA00000 + index * 0x1000,
+            )
+        assert [request.buffers is None for request in asked] == [True] * 3 + [False] * 2
+        assert asked[0].ranges == []
+        late = talk.say(Channel.FROM_DEVICE, bytes(4), mfa=0x1000, address=0xA00000)
+        assert late.request is None
+
+    def test_so_do_chained_lists_and_large_frames(
+        self, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(conversation, "MAX_HELD", 20_000)
+        frame = block_storage.BSA_BLOCK_READ.build(
+            target_address=DISK, message_size=10
+        ) + chain_element(HOST, 8)
+        chained = talk.ask(frame, 0x1000)
+        inner = simple_sgl([(0xA00000, 512)], out=False)
+        talk.say(Channel.TO_DEVICE, inner, mfa=0x1000, address=HOST)
+        assert len(chained.ranges) == 2
+        pieces = [(0xB00000 + 16 * index, 8) for index in range(100)]
+        sgl = simple_sgl(pieces, out=False)
+        large = [
+            talk.ask(
+                block_storage.BSA_BLOCK_READ.build(
+                    transaction_context=index, message_size=8 + len(sgl) // 4
+                )
+                + sgl,
+                0x2000 + index,
+            )
+            for index in range(3)
+        ]
+        assert (chained.chained, chained.ranges) == (None, [])
+        assert [len(request.ranges) for request in large] == [0, 0, 100]
+
+    def test_the_latest_keeps_its_own_however_much_that_is(
+        self, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(conversation, "MAX_HELD", 10)
+        notify = executive.EXEC_LCT_NOTIFY.build(message_size=8) + simple_sgl(
+            [(0xA00000, 400)], out=False
+        )
+        request = talk.ask(notify, 0x1000)
+        for offset in range(0, 400, 100):
+            talk.say(Channel.FROM_DEVICE, bytes(100), mfa=0x1000, address=0xA00000 + offset)
+        assert request.buffers == {0: bytes(400)}
