@@ -26,7 +26,7 @@ _TOKEN: Final = re.compile(
     r"""
     (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     |(?P<bytes>[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})+(?![\w:]))
-    |(?P<number>-?\d\w*(?:\.\d\w*)?)
+    |(?P<number>-?\d\w*(?:\.\d\w*)?(?:[ ]+(?:ns|us|ms|s)\b)?)
     |(?P<word>[A-Za-z_]\w*(?:\.\w+)*)
     |(?P<symbol>&&|\|\||==|!=|<=|>=|\.\.|[<>!(){},&|=])
     """,
@@ -289,7 +289,10 @@ class _Parser:
                 if text[at] in "\"'":
                     raise FilterError("the text has no end: a quote is missing", text, at)
                 raise FilterError(f"{text[at]!r} means nothing here", text, at)
-            tokens.append(_Token(found.lastgroup or "", found.group(), at))
+            kind, word = found.lastgroup or "", found.group()
+            if kind == "number":  # times are printed with a space in front of their unit
+                word = word.replace(" ", "")
+            tokens.append(_Token(kind, word, at))
             at = found.end()
         tokens.append(_Token("end", "", len(text)))
         return tokens

@@ -182,6 +182,7 @@ EVERYTHING = list(range(16))
         ("latency > 50us", [OK, FAILED]),
         ("latency >= 50us", [LCT_OK, OK, BAD, FAILED]),
         ("latency == 2ms", [OK]),
+        ("latency == 2 ms", [OK]),
         ("latency == 0.00005", [LCT_OK, BAD]),
         ("latency in {1ms..3ms}", [OK, FAILED]),
         ("reply_to == 4", [OK]),
