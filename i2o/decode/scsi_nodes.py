@@ -396,17 +396,26 @@ def _mode(data: Buffer, header: int, name: str) -> Node:
     place += length
     pages: list[Node] = []
     while place + 2 <= end and len(pages) < MAX_ITEMS:
-        code, size = data[place] & 0x3F, data[place + 1]
-        stop = min(end, place + 2 + size)
-        parts = [
-            _bits("page_code", data, place, 0, 6, scsi.MODE_PAGES.get(code, "")),
-            number_node("page_length", data, place + 1, 1),
-            bytes_node("data", bytes(data[place + 2 : stop]), place + 2),
-        ]
-        if stop < place + 2 + size:
-            parts.append(text_node("note", f"the page ends after {stop - place - 2} bytes"))
-        pages.append(group_node(str(len(pages)), parts, scsi.MODE_PAGES.get(code, "")))
-        place += 2 + size
+        code, has_subpage = data[place] & 0x3F, data[place] & 0x40
+        meaning = scsi.MODE_PAGES.get(code, "")
+        parts = [_bits("page_code", data, place, 0, 6, meaning)]
+        head = 2
+        if has_subpage:
+            head = 4
+            if place + head > end:
+                break
+            parts.append(number_node("subpage_code", data, place + 1, 1))
+            parts.append(number_node("page_length", data, place + 2, 2, big=True))
+        else:
+            parts.append(number_node("page_length", data, place + 1, 1))
+        size = int.from_bytes(data[place + head // 2 : place + head], "big")
+        start = place + head
+        stop = min(end, start + size)
+        parts.append(bytes_node("data", bytes(data[start:stop]), start))
+        if stop < start + size:
+            parts.append(text_node("note", f"the page ends after {stop - start} bytes"))
+        pages.append(group_node(str(len(pages)), parts, meaning))
+        place = start + size
     if pages:
         nodes.append(list_node("pages", pages))
     return group_node(name, nodes)

@@ -416,18 +416,25 @@ local function mode(raw, header, name)
   place = place + length
   local pages = {}
   while place + 2 <= finish and #pages < N.MAX_ITEMS do
-    local code, size = B.u8(raw, place) % 64, B.u8(raw, place + 1)
-    local stop = math.min(finish, place + 2 + size)
-    local parts = {
-      bits("page_code", raw, place, 0, 6, SCSI.mode_pages[code]),
-      number("page_length", raw, place + 1, 1),
-      N.bytes("data", raw, place + 2, stop - place - 2),
-    }
-    if stop < place + 2 + size then
-      parts[4] = note("the page ends after " .. stop - place - 2 .. " bytes")
+    local code, head = B.u8(raw, place) % 64, 2
+    local parts = { bits("page_code", raw, place, 0, 6, SCSI.mode_pages[code]) }
+    if B.has(B.u8(raw, place), 0x40) then
+      head = 4
+      if place + head > finish then
+        break
+      end
+      parts[2] = number("subpage_code", raw, place + 1, 1)
+    end
+    local size = big(raw, place + head / 2, head / 2)
+    local start = place + head
+    local stop = math.min(finish, start + size)
+    parts[#parts + 1] = number("page_length", raw, place + head / 2, head / 2)
+    parts[#parts + 1] = N.bytes("data", raw, start, stop - start)
+    if stop < start + size then
+      parts[#parts + 1] = note("the page ends after " .. B.dec(stop - start) .. " bytes")
     end
     pages[#pages + 1] = N.group("[" .. #pages .. "]", parts, SCSI.mode_pages[code])
-    place = place + 2 + size
+    place = start + size
   end
   if #pages > 0 then
     nodes[#nodes + 1] = N.group("pages", pages)

@@ -257,6 +257,14 @@ def test_mode_pages():
     assert found["pages"] == [{"page_code": 8, "page_length": 18, "data": page[2:].hex()}]
     ten = struct.pack(">HBBHH", 6 + len(page), 0, 0, 0, 0) + page
     assert data_in("5a" + "00" * 9, ten)["pages"][0]["page_code"] == 8
+    subpage = bytes([0x4A, 1, 0, 3]) + b"abc" + bytes([0x08, 2]) + b"de"
+    found = data_in("1a000aff2000", bytes([3 + len(subpage), 0, 0, 0]) + subpage)
+    assert found["pages"] == [
+        {"page_code": 0x0A, "subpage_code": 1, "page_length": 3, "data": b"abc".hex()},
+        {"page_code": 0x08, "page_length": 2, "data": b"de".hex()},
+    ]
+    cut = data_in("1a000aff2000", bytes([8, 0, 0, 0]) + bytes([0x08, 0, 0x4A, 1, 0]))
+    assert cut["pages"] == [{"page_code": 0x08, "page_length": 0, "data": ""}]
     assert data_in("1a000800ff00", b"\3\0\0")["note"] == "the data end after 3 of 4 bytes"
     cut = data_in("5a" + "00" * 9, ten[:14])
     assert cut["pages"][0]["note"] == "the page ends after 4 bytes"
