@@ -249,6 +249,30 @@ def test_columns_read_like_the_dump(script, capture):
             assert info == f"{traced.name}  {summary(traced)}".rstrip()
 
 
+def test_the_info_of_registrations_and_wide_contexts_reads_like_the_dump(script, capture):
+    register = utility.UTIL_EVENT_REGISTER.build(event_mask=0x17000320)
+    nothing = utility.UTIL_EVENT_REGISTER.build(transaction_context=1)
+    wide = bytearray(read_request(0x11, 512))
+    wide[1] |= 0x02
+    reply = bytearray(answer(wide, block_storage.BSA_SUCCESS_REPLY.build(transfer_count=512)))
+    reply[1] |= 0x02
+    write_pcapng(
+        capture,
+        in_time(
+            (Channel.IN, register, 0x1000),
+            (Channel.IN, nothing, 0x1200),
+            (Channel.IN, bytes(wide), 0x1400),
+            (Channel.OUT, bytes(reply), 0x7800),
+        ),
+    )
+    infos = tshark(script, capture, "-T", "fields", "-e", "_ws.col.Info").splitlines()
+    found = list(traced_of(capture))
+    assert infos[:3] == [f"{one.name}  {summary(one)}" for one in found[:3]]
+    text, mark = summary(found[3]).split(" ! ", 1)
+    assert text in infos[3]
+    assert mark in infos[3]
+
+
 def test_captures_without_interface_names_and_mfas(script, capture):
     request = read_request(0x11, 512)
     reply = answer(request, block_storage.BSA_SUCCESS_REPLY.build(transfer_count=512))

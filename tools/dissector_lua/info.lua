@@ -2,6 +2,7 @@
 -- One packet in a few words, for the Info column: what i2o.decode.summary says.
 
 local MAX_FIELDS, MAX_DMA, ENOUGH = 5, 70, 4096
+local WIDE_MARK = " ! contexts of 64 bits: fields behind them are not decoded"
 local HEADER_FIELDS = {}
 for name in ("version_offset msg_flags message_size target_address initiator_address function "
              .. "initiator_context transaction_context req_status detailed_status_code")
@@ -139,6 +140,8 @@ local function request_text(record)
   local size = 4 * record.size_words
   if #raw < 16 then
     return size <= #raw and "" or "! only " .. #raw .. " bytes of it"
+  elseif B.has(record.flags, 0x02) then
+    return B.dec(size) .. " bytes" .. WIDE_MARK
   end
   local text
   local scb = D.scb_of(record)
@@ -155,6 +158,9 @@ local function request_text(record)
     text = range and "to memory " .. B.hex(range.address, 8) or "to no memory"
   elseif layout == "private.private_message.request" and #raw >= 20 then
     text = "organization " .. B.hex(B.u16(raw, 18), 4) .. ", function " .. B.hex(B.u16(raw, 16), 4)
+  elseif record.func == FUNCTION.UTIL_EVENT_REGISTER and #raw >= 20 and size >= 20 then
+    local names = D.event_names(B.u32(raw, 16), record.class)
+    text = "event_mask " .. (names ~= "" and names or "0")
   elseif not layout then
     return B.dec(size) .. " bytes, unknown function"
   else
@@ -203,6 +209,8 @@ local function reply_text(record)
         .. (kind ~= "" and kind or "severity " .. B.hex(B.u8(raw, 18))) .. "), frame "
         .. B.hex(B.u32(raw, 28)) .. " preserved"
     end
+  elseif B.has(record.flags, 0x02) then
+    text = B.dec(4 * record.size_words) .. " bytes" .. WIDE_MARK
   elseif record.func == FUNCTION.UTIL_EVENT_REGISTER then
     local indicator = B.u32(raw, 16)
     text = indicator and "event " .. D.event_names(indicator, record.class) or "no event"
