@@ -355,7 +355,12 @@ class CaptureFile(Closing):
             if batch:
                 self._target.write(b"".join(batch))
         except Exception as error:  # whatever a stream may raise: traffic goes on
-            self._failed(batch, error)
+            if len(batch) > 1 and self._target.can_recover and not self._has_complained:
+                middle = len(batch) // 2  # a part may still fit; only the first time is it tried
+                self._write_batch(batch[:middle])
+                self._write_batch(batch[middle:])
+            else:
+                self._failed(batch, error)
         else:
             few = len(self._names) <= _FIRST_INTERFACES  # one byte tells, at half the price
             self._counts.update(map(_low_byte_of_interface if few else _interface_of, batch))

@@ -365,6 +365,27 @@ def test_a_reader_that_goes_away(caplog):
     assert "Broken pipe" in caplog.text
 
 
+def test_what_is_left_of_a_disk_is_used(tmp_path, monkeypatch):
+    path = tmp_path / "a.pcapng"
+    real, room = os.write, 20_000
+
+    def write(descriptor, data):
+        left = room - os.fstat(descriptor).st_size
+        if left <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:left])
+
+    monkeypatch.setattr(capture_target.os, "write", write)
+    with CaptureFile(path, linger_s=5) as capture:
+        iop = capture.add_iop()
+        for number in range(1000):
+            iop.request(number, 2, bytes(100))
+    found = section(path.read_bytes())
+    assert room - 300 < path.stat().st_size <= room
+    assert [packet.time_ns for packet in found.packets] == list(range(len(found.packets)))
+    assert capture.dropped == 1000 - len(found.packets)
+
+
 def test_a_full_disk_loses_packets_and_leaves_a_whole_file(tmp_path, monkeypatch, caplog):
     path = tmp_path / "a.pcapng"
     real = os.write
