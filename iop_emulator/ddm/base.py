@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.frames import params, utility
@@ -20,7 +20,7 @@ from i2o.frames.tables import LCT_ENTRY, LctDeviceFlags, SerialFormat
 from i2o.frames.utility import AbortType, ClaimType, GenericEvent, ReleaseFlags
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.events import EventBook
-from i2o.iop_emulator.handlers import collect_handlers, handles
+from i2o.iop_emulator.handlers import bind_handlers, handles
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup, describe
 from i2o.iop_emulator.parameters import MAX_OPERATIONS_SIZE, ParameterEngine
 from i2o.iop_emulator.request import Request
@@ -84,11 +84,6 @@ class Ddm:
 
     device_class: ClassVar[int] = DeviceClass.DDM.value
     class_events: ClassVar[int] = 0
-    handler_names: ClassVar[dict[int, str]] = {}
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        cls.handler_names = collect_handlers(cls)
 
     def __init__(
         self,
@@ -112,11 +107,15 @@ class Ddm:
         self.reserve_holder: int | None = None
         self.user_information: dict[str, int | bytes] = {"device_name": _text(name, 64)}
         self.parameters = ParameterEngine(self._with_descriptors(self.groups()))
-        self.dispatch: dict[int, Handler] = {
-            code: getattr(self, method) for code, method in self.handler_names.items()
-        }
+        self.dispatch: dict[int, Handler] = bind_handlers(self)
+        for chapter in self.chapters():
+            self.dispatch |= bind_handlers(chapter)
 
     # --- what subclasses add to ----------------------------------------------------------------
+
+    def chapters(self) -> list[object]:
+        """Return the objects whose `@handles` methods serve this device besides its own."""
+        return []
 
     def groups(self) -> list[Group]:
         """Return the parameter groups, those of the class included."""
@@ -451,9 +450,6 @@ class Ddm:
             "module_rev_level": _text("1", 8),
             "sn_format": SerialFormat.UNKNOWN.value,
         }
-
-
-Ddm.handler_names = collect_handlers(Ddm)
 
 
 def _text(text: str, size: int) -> bytes:
