@@ -2,7 +2,7 @@
 """Says which method of a device serves which function codes.
 
 `@handles(Function.X)` marks a method; `collect_handlers` gathers the marks of a class and its
-bases once, when the class is made. A subclass that overrides a method keeps its mark.
+bases. A subclass that overrides a method keeps its mark.
 
 What one device answers may be spread over several objects, its chapters: `bind_handlers` finds the
 marked methods of any object.
@@ -11,7 +11,6 @@ marked methods of any object.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, Final, TypeVar
 
 _MARK: Final = "handled_functions"
@@ -28,7 +27,6 @@ def handles(*functions: int) -> Callable[[_Method], _Method]:
     return mark
 
 
-@cache
 def collect_handlers(cls: type[Any]) -> dict[int, str]:
     """Return the names of the marked methods by function code; a subclass's marks win."""
     names: dict[int, str] = {}
@@ -38,7 +36,7 @@ def collect_handlers(cls: type[Any]) -> dict[int, str]:
     return names
 
 
-def bind_handlers(served_by: object) -> dict[int, Callable[..., bytes | None]]:
+def bind_handlers(served_by: object) -> dict[int, Any]:
     """Return an object's marked methods, bound, by function code."""
     names = collect_handlers(type(served_by))
     return {code: getattr(served_by, name) for code, name in names.items()}

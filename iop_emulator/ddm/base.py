@@ -109,7 +109,7 @@ class Ddm:
         self.parameters = ParameterEngine(self._with_descriptors(self.groups()))
         self.dispatch: dict[int, Handler] = bind_handlers(self)
         for chapter in self.chapters():
-            self.dispatch |= bind_handlers(chapter)
+            self.dispatch.update(bind_handlers(chapter))
 
     # --- what subclasses add to ----------------------------------------------------------------
 
