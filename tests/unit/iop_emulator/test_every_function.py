@@ -1,0 +1,613 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every executive, utility and block storage function: its answer, and each way it says no.
+
+docs/functions.md has one row for each test here. A test shows every refusal that its row lists, and
+no other: the fixture `said` compares the two.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from fakes.function_page import Outcomes, rows
+from fakes.iop_rig import DISK, Rig
+from i2o.frames import block_storage as bsa
+from i2o.frames import executive as x
+from i2o.frames import params, tables, utility
+from i2o.frames.functions import Function
+from i2o.frames.sgl import simple_sgl
+from i2o.frames.tables import IopState
+from i2o.iop_emulator.block_store import MemoryDisk, StoreError
+from i2o.iop_emulator.ddm.base import MAX_USERS
+from i2o.iop_emulator.executive import MAX_NOTIFIES
+from i2o.iop_emulator.faults import FaultPlan
+
+PLAIN = (0, 0)
+NOWHERE = 0x00F0_0000
+"""A bus address that no buffer covers."""
+ANOTHER = 0x005
+"""A TID that is not the host."""
+CHECK = bsa.BSA_STATUS_CHECK.build(target_address=DISK)
+
+
+@pytest.fixture
+def said(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
+    """Collect refusals; afterwards they must be those that the page lists."""
+    outcomes = Outcomes()
+    yield outcomes
+    row = rows().get(request.node.originalname)
+    assert row is not None, "docs/functions.md has no row with this test"
+    assert outcomes.seen == row.refusals, f"docs/functions.md, {row.name}"
+
+
+def data(rig: Rig, size: int, *, out: bool = False) -> bytes:
+    """Return a scatter/gather list of one good buffer."""
+    return simple_sgl([(rig.buffer(size).bus_address, size)], out=out)
+
+
+def hole(size: int, *, out: bool = False) -> bytes:
+    """Return a scatter/gather list of memory that is not there."""
+    return simple_sgl([(NOWHERE, size)], out=out)
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_function_once() -> None:
+    listed = [(row.code, row.name) for row in rows().values()]
+    expected = [
+        (function.value, name)
+        for name, function in Function.__members__.items()
+        if name.startswith(("EXEC_", "UTIL_", "BSA_")) and name not in ("BSA_READ", "BSA_WRITE")
+    ]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    assert [test for test in rows() if test not in globals()] == []
+
+
+# --- utility ------------------------------------------------------------------------------------
+
+
+def test_util_nop(said: Outcomes) -> None:
+    rig = Rig()
+    free = rig.unit.idle_inbound()
+    rig.post(utility.UTIL_NOP.build())
+    assert rig.replies() == []
+    assert rig.unit.idle_inbound() == free
+
+
+def test_util_abort(said: Outcomes) -> None:
+    rig = Rig(faults=(plan := FaultPlan()))
+    plan.on(Function.BSA_STATUS_CHECK).delay(1000)
+    rig.post(CHECK)
+    rig.post(
+        utility.UTIL_ABORT.build(
+            target_address=DISK, abort_type=1, function_to_abort=Function.BSA_STATUS_CHECK
+        )
+    )
+    aborted, done = rig.replies()
+    assert aborted.status[0] == 2
+    assert done.words[4] == 1
+
+
+def parameters(rig: Rig, layout: object, sgl: bytes) -> bytes:
+    frame: bytes = layout.build(target_address=DISK) + sgl  # type: ignore[attr-defined]
+    return frame
+
+
+def operations(rig: Rig, group: int, operation: int = 1, rest: bytes = b"\xff\xff") -> bytes:
+    listed = (
+        params.PARAM_OPERATION_LIST_HEADER.build(operation_count=1)
+        + operation.to_bytes(2, "little")
+        + group.to_bytes(2, "little")
+        + rest
+    )
+    return simple_sgl([(rig.buffer(listed).bus_address, len(listed))], out=True, last=False)
+
+
+def test_util_params_get(said: Outcomes) -> None:
+    rig = Rig()
+    layout = utility.UTIL_PARAMS_GET
+    good = parameters(rig, layout, operations(rig, 0xF100) + data(rig, 512))
+    assert rig.call(good).status == PLAIN
+    said.refused(rig.call(parameters(rig, layout, operations(rig, 0x7777) + data(rig, 512))))
+    said.refused(rig.call(parameters(rig, layout, operations(rig, 0xF100) + data(rig, 8))))
+    said.refused(rig.call(parameters(rig, layout, data(rig, 8, out=True))))
+    said.refused(rig.call(parameters(rig, layout, hole(8, out=True) + data(rig, 512))))
+    said.refused(rig.call(parameters(rig, layout, b"\x00\x00\x00\x34")))
+
+
+def test_util_params_set(said: Outcomes) -> None:
+    rig = Rig()
+    layout = utility.UTIL_PARAMS_SET
+    name = b"\x01\x00\x00\x00" + b"left".ljust(64)
+    good = operations(rig, 0xF102, 6, name) + data(rig, 64)
+    assert rig.call(parameters(rig, layout, good)).status == PLAIN
+    bad = operations(rig, 0xF100, 6, b"\x01\x00\x00\x00" + bytes(4)) + data(rig, 64)
+    said.refused(rig.call(parameters(rig, layout, bad)))
+    said.refused(rig.call(layout.build(target_address=DISK)))
+    said.refused(rig.call(parameters(rig, layout, hole(8, out=True))))
+    said.refused(rig.call(parameters(rig, layout, b"\x00\x00\x00\x34")))
+
+
+def test_util_claim(said: Outcomes) -> None:
+    rig = Rig()
+    primary = utility.UTIL_CLAIM.build(target_address=DISK, claim_type=1)
+    other = utility.UTIL_CLAIM.build(target_address=DISK, claim_type=3)
+    assert rig.call(primary).status == PLAIN
+    said.refused(rig.call(primary))
+    for _ in range(MAX_USERS - 1):
+        assert rig.call(other).status == PLAIN
+    said.refused(rig.call(other))
+
+
+def test_util_claim_release(said: Outcomes) -> None:
+    rig = Rig(faults=(plan := FaultPlan()))
+    plan.on(Function.BSA_STATUS_CHECK).delay(1000)
+    rig.call(utility.UTIL_CLAIM.build(target_address=DISK, claim_type=1))
+    release = utility.UTIL_CLAIM_RELEASE.build(target_address=DISK, claim_type=1)
+    rig.post(CHECK)
+    said.refused(
+        rig.call(
+            utility.UTIL_CLAIM_RELEASE.build(target_address=DISK, claim_type=1, release_flags=1)
+        )
+    )
+    assert rig.call(release).status == PLAIN
+    said.refused(rig.call(release))
+
+
+def test_util_event_register(said: Outcomes) -> None:
+    rig = Rig()
+    rig.post(utility.UTIL_EVENT_REGISTER.build(target_address=DISK, event_mask=0xFFFFFFFF))
+    assert rig.replies() == []
+    rig.post(bsa.BSA_DEVICE_RESET.build(target_address=DISK))
+    event, done = rig.replies()
+    assert event.data[7] == Function.UTIL_EVENT_REGISTER
+    assert done.status == PLAIN
+
+
+def test_util_event_ack(said: Outcomes) -> None:
+    rig = Rig()
+    frame = utility.UTIL_EVENT_ACK.build(target_address=DISK, event_indicator=1, event_data=7)
+    assert rig.call(frame).words[4:6] == (1, 7)
+
+
+def test_util_reply_fault_notify(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(utility.UTIL_REPLY_FAULT_NOTIFY.build(target_address=DISK)).status == PLAIN
+    assert "could not deliver" in next(iter(rig.complaints))
+
+
+def test_util_config_dialog(said: Outcomes) -> None:
+    said.refused(Rig().call(utility.UTIL_CONFIG_DIALOG.build(target_address=DISK)))
+
+
+def test_util_lock(said: Outcomes) -> None:
+    rig = Rig()
+    lock = utility.UTIL_LOCK.build(target_address=DISK)
+    assert rig.call(lock).status == PLAIN
+    assert rig.call(lock).status == PLAIN
+    rig.iop.lct.devices[DISK].lock_holder = ANOTHER
+    said.refused(rig.call(lock))
+
+
+def test_util_lock_release(said: Outcomes) -> None:
+    rig = Rig()
+    lock = utility.UTIL_LOCK.build(target_address=DISK)
+    release = utility.UTIL_LOCK_RELEASE.build(target_address=DISK)
+    assert rig.call(lock).status == PLAIN
+    assert rig.call(release).status == PLAIN
+    rig.iop.lct.devices[DISK].lock_holder = ANOTHER
+    assert rig.call(release).status == PLAIN
+    assert rig.iop.lct.devices[DISK].lock_holder == ANOTHER
+
+
+def test_util_device_reserve(said: Outcomes) -> None:
+    rig = Rig()
+    reserve = utility.UTIL_DEVICE_RESERVE.build(target_address=DISK)
+    assert rig.call(reserve).status == PLAIN
+    rig.iop.lct.devices[DISK].reserve_holder = ANOTHER
+    said.refused(rig.call(reserve))
+
+
+def test_util_device_release(said: Outcomes) -> None:
+    rig = Rig()
+    release = utility.UTIL_DEVICE_RELEASE.build(target_address=DISK)
+    assert rig.call(utility.UTIL_DEVICE_RESERVE.build(target_address=DISK)).status == PLAIN
+    assert rig.call(release).status == PLAIN
+    assert rig.iop.lct.devices[DISK].reserve_holder is None
+
+
+# --- block storage ------------------------------------------------------------------------------
+
+
+class Failing(MemoryDisk):
+    """A disk whose next access fails."""
+
+    error: OSError | None = None
+
+    def read_into(self, offset: int, views: object) -> None:
+        self._fail()
+        super().read_into(offset, views)  # type: ignore[arg-type]
+
+    def write_from(self, offset: int, views: object) -> None:
+        self._fail()
+        super().write_from(offset, views)  # type: ignore[arg-type]
+
+    def flush(self) -> None:
+        self._fail()
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def transfer(rig: Rig, layout: object, count: int = 512, address: int = 0, **sgl: bytes) -> bytes:
+    out = layout is not bsa.BSA_BLOCK_READ
+    head: bytes = layout.build(  # type: ignore[attr-defined]
+        target_address=DISK, transfer_byte_count=count, logical_byte_address=address
+    )
+    return head + sgl.get("sgl", data(rig, max(count, 4), out=out))
+
+
+def check_transfer(said: Outcomes, layout: object) -> tuple[Rig, Failing]:
+    """Do what block reads and writes have in common."""
+    disk = Failing(1 << 20, removable=True)
+    rig = Rig([disk])
+    assert rig.call(transfer(rig, layout)).status == PLAIN
+    said.refused(rig.call(transfer(rig, layout, count=100)))
+    said.refused(rig.call(transfer(rig, layout, address=1 << 20)))
+    said.refused(rig.call(transfer(rig, layout, sgl=hole(512))))
+    said.refused(rig.call(transfer(rig, layout, sgl=b"\x00\x00\x00\x34")))
+    disk.error = StoreError(errno.EIO, "broken", 0)
+    said.refused(rig.call(transfer(rig, layout)))
+    disk.error = OSError(errno.ENXIO, "gone")
+    said.refused(rig.call(transfer(rig, layout)))
+    disk.error = None
+    assert rig.call(bsa.BSA_MEDIA_EJECT.build(target_address=DISK)).status == PLAIN
+    said.refused(rig.call(transfer(rig, layout)))
+    return rig, disk
+
+
+def test_bsa_block_read(said: Outcomes) -> None:
+    check_transfer(said, bsa.BSA_BLOCK_READ)
+
+
+def test_bsa_block_write(said: Outcomes) -> None:
+    check_transfer(said, bsa.BSA_BLOCK_WRITE)
+    rig = protected()
+    said.refused(rig.call(transfer(rig, bsa.BSA_BLOCK_WRITE)))
+
+
+def test_bsa_block_write_verify(said: Outcomes) -> None:
+    check_transfer(said, bsa.BSA_BLOCK_WRITE_VERIFY)
+    rig = protected()
+    said.refused(rig.call(transfer(rig, bsa.BSA_BLOCK_WRITE_VERIFY)))
+
+
+def protected() -> Rig:
+    """Return an IOP whose disk is read-only."""
+    return Rig([MemoryDisk(1 << 20, read_only=True)])
+
+
+def without_medium() -> Rig:
+    """Return an IOP whose disk has no medium in it."""
+    rig = Rig([MemoryDisk(1 << 20, removable=True)])
+    assert rig.call(bsa.BSA_MEDIA_EJECT.build(target_address=DISK)).status == PLAIN
+    return rig
+
+
+def test_bsa_status_check(said: Outcomes) -> None:
+    assert Rig().call(CHECK).status == PLAIN
+    said.refused(without_medium().call(CHECK))
+
+
+def test_bsa_device_reset(said: Outcomes) -> None:
+    rig = Rig(faults=(plan := FaultPlan()))
+    plan.on(Function.BSA_STATUS_CHECK).delay(1000)
+    rig.post(CHECK)
+    rig.post(bsa.BSA_DEVICE_RESET.build(target_address=DISK))
+    aborted, done = rig.replies()
+    assert aborted.status[0] == 2
+    assert done.status == PLAIN
+
+
+def test_bsa_media_verify(said: Outcomes) -> None:
+    disk = Failing(1 << 20)
+    rig = Rig([disk])
+
+    def verify(count: int, address: int) -> bytes:
+        frame: bytes = bsa.BSA_MEDIA_VERIFY.build(
+            target_address=DISK, byte_count=count, logical_byte_address=address
+        )
+        return frame
+
+    assert rig.call(verify(4096, 0)).status == PLAIN
+    said.refused(rig.call(verify(100, 0)))
+    said.refused(rig.call(verify(512, 1 << 20)))
+    disk.error = StoreError(errno.EIO, "broken", 0)
+    said.refused(rig.call(verify(512, 0)))
+    said.refused(
+        without_medium().call(bsa.BSA_MEDIA_VERIFY.build(target_address=DISK, byte_count=512))
+    )
+
+
+def test_bsa_cache_flush(said: Outcomes) -> None:
+    disk = Failing(1 << 20)
+    rig = Rig([disk])
+    flush = bsa.BSA_CACHE_FLUSH.build(target_address=DISK)
+    assert rig.call(flush).status == PLAIN
+    disk.error = OSError(errno.EIO, "broken")
+    said.refused(rig.call(flush))
+    said.refused(without_medium().call(flush))
+
+
+def test_bsa_media_mount(said: Outcomes) -> None:
+    rig = without_medium()
+    assert rig.call(bsa.BSA_MEDIA_MOUNT.build(target_address=DISK)).status == PLAIN
+    assert rig.call(CHECK).status[0] in (0, 5)
+
+
+def test_bsa_media_eject(said: Outcomes) -> None:
+    eject = bsa.BSA_MEDIA_EJECT.build(target_address=DISK)
+    said.refused(Rig().call(eject))
+    said.refused(without_medium().call(eject))
+    disk = Failing(1 << 20, removable=True)
+    rig = Rig([disk])
+    assert rig.call(bsa.BSA_MEDIA_LOCK.build(target_address=DISK)).status == PLAIN
+    said.refused(rig.call(eject))
+    assert rig.call(bsa.BSA_MEDIA_UNLOCK.build(target_address=DISK)).status == PLAIN
+    disk.error = OSError(errno.EIO, "broken")
+    said.refused(rig.call(eject))
+    disk.error = None
+    assert rig.call(eject).status == PLAIN
+
+
+def test_bsa_media_format(said: Outcomes) -> None:
+    frame = bytearray(CHECK)
+    frame[7] = Function.BSA_MEDIA_FORMAT
+    said.refused(Rig().call(bytes(frame)))
+
+
+def test_bsa_media_lock(said: Outcomes) -> None:
+    lock = bsa.BSA_MEDIA_LOCK.build(target_address=DISK)
+    assert Rig().call(lock).status == PLAIN
+    said.refused(without_medium().call(lock))
+
+
+def test_bsa_media_unlock(said: Outcomes) -> None:
+    assert Rig().call(bsa.BSA_MEDIA_UNLOCK.build(target_address=DISK)).status == PLAIN
+
+
+def test_bsa_power_management(said: Outcomes) -> None:
+    disk = Failing(1 << 20)
+    rig = Rig([disk])
+    down = bsa.BSA_POWER_MANAGEMENT.build(target_address=DISK, operation=0x21)
+    assert (
+        rig.call(bsa.BSA_POWER_MANAGEMENT.build(target_address=DISK, operation=2)).status == PLAIN
+    )
+    said.refused(rig.call(bsa.BSA_POWER_MANAGEMENT.build(target_address=DISK, operation=0x77)))
+    disk.error = OSError(errno.EIO, "broken")
+    said.refused(rig.call(down))
+
+
+def test_bsa_block_reassign(said: Outcomes) -> None:
+    rig = Rig()
+
+    def reassign(sgl: bytes) -> bytes:
+        frame: bytes = bsa.BSA_BLOCK_REASSIGN.build(target_address=DISK) + sgl
+        return frame
+
+    assert rig.call(reassign(data(rig, 8, out=True))).status == PLAIN
+    said.refused(rig.call(reassign(hole(8, out=True))))
+    said.refused(rig.call(reassign(b"\x00\x00\x00\x34")))
+    rig = protected()
+    said.refused(rig.call(reassign(data(rig, 8, out=True))))
+    rig = without_medium()
+    said.refused(rig.call(reassign(data(rig, 8, out=True))))
+
+
+# --- executive: answered through memory ---------------------------------------------------------
+
+
+def test_exec_status_get(said: Outcomes) -> None:
+    rig = Rig(up=False)
+    assert rig.status_block().iop_state == IopState.RESET
+    assert rig.replies() == []
+
+
+def test_exec_outbound_init(said: Outcomes) -> None:
+    rig = Rig(up=False)
+    assert rig.init_outbound() == 4
+    assert rig.state == IopState.HOLD
+    assert rig.init_outbound(words=2) == 2
+
+
+def test_exec_iop_reset(said: Outcomes) -> None:
+    rig = Rig()
+    word = rig.buffer(4)
+    rig.post(x.EXEC_IOP_RESET.build(status_word_low_address=word.bus_address))
+    assert rig.replies() == []
+    assert bytes(word.view) == b"\x01\0\0\0"
+    assert rig.state == IopState.RESET
+
+
+# --- executive: tables and states ---------------------------------------------------------------
+
+
+def test_exec_lct_notify(said: Outcomes) -> None:
+    rig = Rig()
+    layout = x.EXEC_LCT_NOTIFY
+    everything = {"class_identifier": 0xFFFFFFFF}
+    assert rig.call(layout.build(**everything) + data(rig, 512)).status == PLAIN
+    said.refused(rig.call(layout.build(**everything)))
+    said.refused(rig.call(layout.build(**everything) + hole(512)))
+    said.refused(rig.call(layout.build(**everything) + b"\x00\x00\x00\x34"))
+    waiting = layout.build(last_reported_change_indicator=99, **everything)
+    for _ in range(MAX_NOTIFIES):
+        rig.post(waiting + data(rig, 64))
+        assert rig.replies() == []
+    said.refused(rig.call(waiting + data(rig, 64)))
+
+
+def test_exec_hrt_get(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(x.EXEC_HRT_GET.build() + data(rig, 64)).status == PLAIN
+    said.refused(rig.call(x.EXEC_HRT_GET.build()))
+    said.refused(rig.call(x.EXEC_HRT_GET.build() + hole(64)))
+    said.refused(rig.call(x.EXEC_HRT_GET.build() + b"\x00\x00\x00\x34"))
+
+
+def test_exec_sys_tab_set(said: Outcomes) -> None:
+    rig = Rig()
+    layout = x.EXEC_SYS_TAB_SET
+    table = rig.buffer(tables.SYSTAB_HEADER.build())
+    good = simple_sgl([(table.bus_address, tables.SYSTAB_HEADER.size)], out=True)
+    assert rig.call(layout.build() + good).status == PLAIN
+    said.refused(rig.call(layout.build()))
+    said.refused(rig.call(layout.build() + hole(16, out=True)))
+    said.refused(rig.call(layout.build() + b"\x00\x00\x00\x34"))
+
+
+def test_exec_sys_enable(said: Outcomes) -> None:
+    rig = Rig()
+    said.refused(rig.call(x.EXEC_SYS_ENABLE.build()))
+    assert rig.call(x.EXEC_SYS_QUIESCE.build()).status == PLAIN
+    assert rig.call(x.EXEC_SYS_ENABLE.build()).status == PLAIN
+
+
+def test_exec_sys_quiesce(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(x.EXEC_SYS_QUIESCE.build()).status == PLAIN
+    assert rig.state == IopState.READY
+
+
+def test_exec_iop_clear(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(x.EXEC_IOP_CLEAR.build()).status == PLAIN
+    assert rig.state == IopState.HOLD
+
+
+def test_exec_bios_info_set(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(x.EXEC_BIOS_INFO_SET.build(device_tid=DISK, bios_info=0x80)).status == PLAIN
+    said.refused(rig.call(x.EXEC_BIOS_INFO_SET.build(device_tid=0x7FF)))
+
+
+def test_exec_boot_device_set(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(x.EXEC_BOOT_DEVICE_SET.build(boot_device=DISK)).status == PLAIN
+    said.refused(rig.call(x.EXEC_BOOT_DEVICE_SET.build(boot_device=0x7FF)))
+
+
+# --- executive: what there is nothing to do for -------------------------------------------------
+
+
+def check_success(layout: object) -> None:
+    frame: bytes = layout.build()  # type: ignore[attr-defined]
+    rig = Rig()
+    assert rig.call(frame).status == PLAIN
+    assert not rig.complaints
+
+
+def test_exec_path_quiesce(said: Outcomes) -> None:
+    check_success(x.EXEC_PATH_QUIESCE)
+
+
+def test_exec_path_enable(said: Outcomes) -> None:
+    check_success(x.EXEC_PATH_ENABLE)
+
+
+def test_exec_path_reset(said: Outcomes) -> None:
+    check_success(x.EXEC_PATH_RESET)
+
+
+def test_exec_ddm_quiesce(said: Outcomes) -> None:
+    check_success(x.EXEC_DDM_QUIESCE)
+
+
+def test_exec_ddm_enable(said: Outcomes) -> None:
+    check_success(x.EXEC_DDM_ENABLE)
+
+
+def test_exec_ddm_reset(said: Outcomes) -> None:
+    check_success(x.EXEC_DDM_RESET)
+
+
+def test_exec_ddm_suspend(said: Outcomes) -> None:
+    check_success(x.EXEC_DDM_SUSPEND)
+
+
+def test_exec_config_validate(said: Outcomes) -> None:
+    check_success(x.EXEC_CONFIG_VALIDATE)
+
+
+# --- executive: what this IOP does not have -----------------------------------------------------
+
+
+def check_unsupported(said: Outcomes, layout: object) -> None:
+    frame: bytes = layout.build()  # type: ignore[attr-defined]
+    rig = Rig()
+    said.refused(rig.call(frame))
+    assert "does not have it" in next(iter(rig.complaints))
+
+
+def test_exec_sw_download(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_SW_DOWNLOAD)
+
+
+def test_exec_sw_upload(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_SW_UPLOAD)
+
+
+def test_exec_sw_remove(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_SW_REMOVE)
+
+
+def test_exec_ddm_destroy(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_DDM_DESTROY)
+
+
+def test_exec_adapter_read(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_ADAPTER_READ)
+
+
+def test_exec_adapter_assign(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_ADAPTER_ASSIGN)
+
+
+def test_exec_adapter_release(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_ADAPTER_RELEASE)
+
+
+def test_exec_device_assign(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_DEVICE_ASSIGN)
+
+
+def test_exec_device_release(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_DEVICE_RELEASE)
+
+
+def test_exec_sys_modify(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_SYS_MODIFY)
+
+
+def test_exec_iop_connect(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_IOP_CONNECT)
+
+
+def test_exec_conn_setup(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_CONN_SETUP)
+
+
+def test_exec_static_mf_create(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_STATIC_MF_CREATE)
+
+
+def test_exec_static_mf_release(said: Outcomes) -> None:
+    check_unsupported(said, x.EXEC_STATIC_MF_RELEASE)
