@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "decode": "take apart frames given in hexadecimal",
     "extcap": "show live traffic in Wireshark, and set that up",
     "replay": "send the requests of a capture again and compare the replies",
+    "bench": "measure messages and transfers of an IOP",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""
 
