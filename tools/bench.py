@@ -2,8 +2,8 @@
 """`i2o bench`: how many messages a second, how long each takes, and how fast a disk moves bytes.
 
 Nothing is written unless --write says so, and then only bytes that were read from the same place
-just before. Where the disk is an image of a software IOP, the same reads also go to the file itself,
-in the same run: that ratio holds where times do not.
+just before. Where the disk is an image of a software IOP, the same reads also go to the file
+itself, in the same run: that ratio holds where times do not.
 """
 
 from __future__ import annotations
