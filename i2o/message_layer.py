@@ -17,6 +17,7 @@ and that only after the IOP can no longer write to host memory.
 from __future__ import annotations
 
 import logging
+import select
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -474,7 +475,10 @@ class MessageLayer(Closing):
             left = deadline - self.clock.monotonic()
             if left <= 0:
                 return False
-            slice_s = min(left, 0.001)
+            if self.clock is SYSTEM_CLOCK:
+                self._sleep_until_readable(left)
+            else:  # its time does not pass while this thread sleeps on descriptors
+                slice_s = min(left, 0.001)
 
     def run_until(self, done: Callable[[], bool], timeout_s: float, *, drain: bool = False) -> bool:
         """Dispatch replies until a condition holds.
@@ -555,6 +559,17 @@ class MessageLayer(Closing):
         if errors:
             _raise_collected(errors)
         return done
+
+    def _sleep_until_readable(self, timeout_s: float) -> None:
+        """Sleep until some IOP's descriptor is readable, or one wants to run by itself."""
+        poller = select.poll()
+        for descriptor in self.filenos().values():
+            poller.register(descriptor, select.POLLIN)
+        patience = min(timeout_s, _WAIT_SLICE_S)
+        wanted_ns = self.next_deadline_ns()
+        if wanted_ns is not None:
+            patience = min(patience, max(0.0, (wanted_ns - self.clock.monotonic_ns()) / 1e9))
+        poller.poll(1000 * patience)
 
     def _wait_for(self, entry: IopEntry, timeout_s: float) -> bool:
         """Wait on one port; that it died is something that happened, too."""

@@ -24,10 +24,12 @@ class Complaints:
         self.count = 0
 
     def add(self, sentence: str) -> None:
-        """Keep a sentence and log it as a warning."""
+        """Keep a sentence; log it as a warning unless it was said a moment ago."""
         self.count += 1
+        is_new = sentence not in self._sentences
         self._sentences.append(sentence)
-        _LOG.warning("%s", sentence)
+        if is_new:
+            _LOG.warning("%s", sentence)
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._sentences))

@@ -291,3 +291,13 @@ def test_counters_and_complaints_stay_bounded():
         rig.unit.post(0x1000)
     assert rig.complaints.count == 120
     assert len(rig.complaints) == 100
+
+
+def test_a_complaint_that_repeats_is_logged_once(caplog):
+    rig = Rig()
+    for _ in range(3):
+        rig.unit.post(0x1000)
+    rig.unit.post(0x1004)
+    rig.unit.post(0x1000)
+    assert rig.complaints.count == 5
+    assert len(caplog.records) == 2
