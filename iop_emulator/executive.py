@@ -2,8 +2,8 @@
 """TID 0: the IOP's executive. Life cycle, tables, and what it knows about itself.
 
 Three messages have no reply frame: StatusGet, IopReset and OutboundInit answer by writing to host
-memory. What no driver needs at bring-up is either a plain success (paths, DDMs) or refused as an
-unsupported function.
+memory. Chapters have the rest: who is served, assignments, software. Static frames and connections
+between IOPs are refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from i2o.frames.sgl_walk import SglBuffer
 from i2o.frames.tables import IopResetStatus, IopState, OutboundInitStatus
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.ddm.base import Ddm
+from i2o.iop_emulator.executive_assignments import Assignments
 from i2o.iop_emulator.executive_parameters import executive_groups
+from i2o.iop_emulator.executive_service import Service
+from i2o.iop_emulator.executive_software import Software
 from i2o.iop_emulator.handlers import handles
 from i2o.iop_emulator.iop_control import IopControl
 from i2o.iop_emulator.lct import hardware_resource_table
 from i2o.iop_emulator.parameter_groups import Group
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS
 from i2o.iop_emulator.request import Request
+from i2o.iop_emulator.software_store import SoftwareStore
 
 TID: Final = 0
 MIN_REPLY_WORDS: Final = 5
@@ -48,7 +52,9 @@ class Executive(Ddm):
         host_unit_id: HostUnitID of the last SysTabSet.
         segment_number: SegmentNumber of the last SysTabSet.
         init_code: InitCode of the last OutboundInit.
-        system_table: entries of the last SysTabSet.
+        system_table: entries of the last SysTabSet or SysModify.
+        assignments: who controls adapters and drives devices.
+        software: what the host has loaded.
     """
 
     device_class = DeviceClass.EXECUTIVE.value
@@ -61,9 +67,16 @@ class Executive(Ddm):
         self.iop_id = iop.options.iop_id
         self.host_unit_id = self.segment_number = self.init_code = 0
         self.system_table: tuple[Record, ...] = ()
+        self.assignments = Assignments(iop, self)
+        self.software = Software(iop, self, SoftwareStore(iop.options.store))
+        self._service = Service(iop, self)
         super().__init__(
             iop, TID, name=iop.options.product, organization_id=iop.options.organization_id
         )
+
+    def chapters(self) -> list[object]:
+        """Return what has handlers of its own."""
+        return [self._service, self.assignments, self.software]
 
     def groups(self) -> list[Group]:
         """Return the generic groups and those of the executive."""
@@ -75,6 +88,8 @@ class Executive(Ddm):
         self.iop_id = self.control.options.iop_id
         self.host_unit_id = self.segment_number = self.init_code = 0
         self.system_table = ()
+        self.assignments.reset_state()
+        self.software.reset_state()
 
     # --- messages answered through memory --------------------------------------------------------
 
@@ -173,9 +188,7 @@ class Executive(Ddm):
 
     def hrt(self) -> bytes:
         """Return the hardware resource table."""
-        lct = self.control.lct
-        drivers = [device.tid for device in lct if device.device_class == DeviceClass.DDM]
-        return hardware_resource_table(drivers, lct.indicator)
+        return hardware_resource_table(self.assignments.adapters, self.control.lct.indicator)
 
     @handles(Function.EXEC_LCT_NOTIFY)
     def lct_notify(self, request: Request) -> bytes | None:
@@ -202,6 +215,16 @@ class Executive(Ddm):
                     reply = self.malformed(request, error)
                 control.send(reply)
 
+    def tell_lct_change(self, event: ExecutiveEvent, device: Ddm) -> None:
+        """Tell everybody who waits for a change of the LCT, which is in the table already.
+
+        Args:
+            event: NEW_LCT_ENTRY or MODIFIED_LCT.
+            device: whose entry it is about.
+        """
+        self.lct_changed()
+        self.control.events.post(self.tid, event, device.lct_entry())
+
     def _give_lct(self, request: Request) -> bytes:
         asked = request.fields(messages.EXEC_LCT_NOTIFY)
         table = self.control.lct.table(asked.class_identifier)
@@ -222,35 +245,51 @@ class Executive(Ddm):
     @handles(Function.EXEC_SYS_TAB_SET)
     def sys_tab_set(self, request: Request) -> bytes:
         """Take the system table. The buffers behind it come in any shape and are ignored."""
-        control = self.control
         asked = request.fields(messages.EXEC_SYS_TAB_SET)
-        word = messages.EXEC_SYS_TAB_SET.sgl_word_offset
+        refusal = self._take_system_table(request, messages.EXEC_SYS_TAB_SET.sgl_word_offset)
+        if refusal is not None:
+            return refusal
+        if asked.iop_id:  # NetBSD, OpenBSD and dpt_i2o leave it 0
+            self.iop_id = asked.iop_id
+        self.host_unit_id, self.segment_number = asked.host_unit_id, asked.segment_number
+        if self.control.state == IopState.HOLD:
+            self.control.enter(IopState.READY)
+        return request.success()
+
+    @handles(Function.EXEC_SYS_MODIFY)
+    def sys_modify(self, request: Request) -> bytes:
+        """Take another system table while everything goes on."""
+        refusal = self._take_system_table(request, messages.EXEC_SYS_MODIFY.sgl_word_offset)
+        return request.success() if refusal is None else refusal
+
+    def _take_system_table(self, request: Request, word: int) -> bytes | None:
+        """Read the system table of a message; return a refusal if it has none."""
+        control = self.control
         buffers = sgl_data.leading_buffers(request, word, control.dma, control.page_size)
         if not buffers:
-            control.complain("SysTabSet: there is no system table")
+            control.complain(f"function {request.function:#04x}: there is no system table")
             return request.refuse(DetailedStatus.MISSING_PARAMETER)
         limit = tables.SYSTAB_HEADER.size + _MAX_SYSTEM_TABLE * tables.SYSTAB_IOP_ENTRY.size
         data = sgl_data.gather(control.dma, buffers[0], limit)
         if len(data) < tables.SYSTAB_HEADER.size:
-            control.complain(f"SysTabSet: a system table of {len(data)} bytes has no header")
+            control.complain(
+                f"function {request.function:#04x}: a system table of {len(data)} bytes has no "
+                "header"
+            )
             return request.refuse(DetailedStatus.MISSING_PARAMETER)
         header = tables.SYSTAB_HEADER.unpack_from(data)
         size = tables.SYSTAB_IOP_ENTRY.size
         entries = range(tables.SYSTAB_HEADER.size, len(data) - size + 1, size)
         if len(entries) < header.number_entries:
             control.complain(
-                f"SysTabSet: the table says {header.number_entries} entries, {len(entries)} fit"
+                f"function {request.function:#04x}: the system table says "
+                f"{header.number_entries} entries, {len(entries)} fit"
             )
         self.system_table = tuple(
             tables.SYSTAB_IOP_ENTRY.unpack_from(data, place)
             for place in entries[: header.number_entries]
         )
-        if asked.iop_id:  # NetBSD, OpenBSD and dpt_i2o leave it 0
-            self.iop_id = asked.iop_id
-        self.host_unit_id, self.segment_number = asked.host_unit_id, asked.segment_number
-        if control.state == IopState.HOLD:
-            control.enter(IopState.READY)
-        return request.success()
+        return None
 
     # --- states --------------------------------------------------------------------------------
 
@@ -275,18 +314,9 @@ class Executive(Ddm):
         self.control.clear()
         return request.success()
 
-    @handles(
-        Function.EXEC_PATH_QUIESCE,
-        Function.EXEC_PATH_ENABLE,
-        Function.EXEC_PATH_RESET,
-        Function.EXEC_DDM_QUIESCE,
-        Function.EXEC_DDM_ENABLE,
-        Function.EXEC_DDM_RESET,
-        Function.EXEC_DDM_SUSPEND,
-        Function.EXEC_CONFIG_VALIDATE,
-    )
-    def succeed(self, request: Request) -> bytes:
-        """Succeed without doing anything: there are no other IOPs and one configuration."""
+    @handles(Function.EXEC_CONFIG_VALIDATE)
+    def config_validate(self, request: Request) -> bytes:
+        """Succeed: the configuration is the one that is in force."""
         return request.success()
 
     # --- the boot device -------------------------------------------------------------------------

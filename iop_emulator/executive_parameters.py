@@ -11,16 +11,24 @@ from i2o.frames.codec import Record
 from i2o.frames.executive_groups import (
     DdmModuleType,
     IopBusAttribute,
+    IopHwCapabilities,
     IopProcessorType,
     IopSwCapabilities,
 )
 from i2o.frames.functions import DeviceClass
-from i2o.frames.tables import BusType, HrtAdapterState
+from i2o.frames.header import SpecialTid
+from i2o.frames.tables import BusType
+from i2o.iop_emulator.executive_assignments import Assignments
+from i2o.iop_emulator.executive_software import Software
 from i2o.iop_emulator.iop_control import IopControl
-from i2o.iop_emulator.lct import ADAPTER_ID
+from i2o.iop_emulator.lct import adapter_state
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
+from i2o.iop_emulator.software_store import MAX_MODULES, MAX_SIZE
 
 _MEMORY: Final = 64 << 20
+_EMBEDDED: Final = DdmModuleType.EMBEDDED.value
+_DOWNLOADED: Final = DdmModuleType.DOWNLOAD.value
+_NO_USER: Final = SpecialTid.NO_USER.value
 _MIN_FRAME: Final = 64
 _MAX_FRAME: Final = 0xFFFF * 4
 
@@ -29,6 +37,8 @@ class ExecutiveState(Protocol):
     """What the groups show of an executive."""
 
     control: IopControl
+    assignments: Assignments
+    software: Software
     init_code: int
     system_table: tuple[Record, ...]
 
@@ -46,8 +56,8 @@ def executive_groups(executive: ExecutiveState) -> list[Group]:
         ),
         ScalarGroup(groups.EXEC_EXECUTING_ENVIRONMENT, values.environment),
         TableGroup(groups.EXEC_EXECUTING_DDM_TABLE, values.ddms),
-        ScalarGroup(groups.EXEC_DRIVER_STORE, dict),
-        TableGroup(groups.EXEC_DRIVER_STORE_TABLE, tuple),
+        ScalarGroup(groups.EXEC_DRIVER_STORE, values.store),
+        TableGroup(groups.EXEC_DRIVER_STORE_TABLE, values.stored),
         TableGroup(groups.EXEC_IOP_BUS_ATTRIBUTES, values.buses),
         ScalarGroup(groups.EXEC_IOP_SW_ATTRIBUTES, values.software),
         TableGroup(groups.EXEC_HARDWARE_RESOURCE_TABLE, values.hardware_resources),
@@ -74,6 +84,10 @@ class _Values:
         return {
             "i2o_vendor_id": self._control.options.organization_id,
             "processor_memory": _MEMORY,
+            "perm_memory": MAX_MODULES * MAX_SIZE,
+            "hw_capabilities": (
+                IopHwCapabilities.DOWNLOADABLE_DDM | IopHwCapabilities.INSTALLABLE_DDM
+            ).value,
             "processor_type": IopProcessorType.OTHER.value,
         }
 
@@ -112,17 +126,48 @@ class _Values:
         }
 
     def ddms(self) -> Iterable[Row]:
+        software = self._executive.software
+        loaded = {tid: software.store.find(name) for name, tid in software.running.items()}
+        rows: list[Row] = []
+        for device in self._control.lct:
+            if device.device_class != DeviceClass.DDM:
+                continue
+            module = loaded.get(device.tid)
+            rows.append(
+                {
+                    "ddm_tid": device.tid,
+                    "module_type": _EMBEDDED if module is None else _DOWNLOADED,
+                    "i2o_vendor_id": device.organization_id,
+                    "module_id": 1 if module is None else module.name.module_id,
+                    "module_name": _module_name(device.name),
+                    "module_version": 1 if module is None else module.version,
+                    "code_size": 0 if module is None else len(module.data),
+                }
+            )
+        return rows
+
+    def store(self) -> Row:
+        store = self._executive.software.store
+        return {
+            "module_limit": MAX_MODULES,
+            "module_count": len(store),
+            "current_space": store.used,
+            "free_space": MAX_MODULES * MAX_SIZE - store.used,
+        }
+
+    def stored(self) -> Iterable[Row]:
         return [
             {
-                "ddm_tid": device.tid,
-                "module_type": DdmModuleType.EMBEDDED.value,
-                "i2o_vendor_id": device.organization_id,
-                "module_id": 1,
-                "module_name": device.name.encode("ascii", "replace")[:24].ljust(24),
-                "module_version": 1,
+                "stored_ddm_index": index,
+                "module_type": _DOWNLOADED,
+                "i2o_vendor_id": module.name.organization_id,
+                "module_id": module.name.module_id,
+                "module_name": _module_name(module.title),
+                "module_version": module.version,
+                "module_size": len(module.data),
+                "module_flags": module.is_permanent,
             }
-            for device in self._control.lct
-            if device.device_class == DeviceClass.DDM
+            for index, module in enumerate(self._executive.software.store)
         ]
 
     def buses(self) -> Iterable[Row]:
@@ -139,20 +184,21 @@ class _Values:
     def software(self) -> Row:
         return {
             "i2o_vendor_id": self._control.options.organization_id,
-            "sw_capabilities": IopSwCapabilities.IRTOS_I2O_COMPLIANT.value,
+            "sw_capabilities": (
+                IopSwCapabilities.IRTOS_I2O_COMPLIANT
+                | IopSwCapabilities.DOWNLOADABLE_DDM
+                | IopSwCapabilities.INSTALLABLE_DDM
+            ).value,
         }
 
     def hardware_resources(self) -> Iterable[Row]:
-        state = int(HrtAdapterState.CONTROLLED | HrtAdapterState.PRESENT)
         return [
             {
-                "adapter_id": ADAPTER_ID + number,
-                "state_info": row["ddm_tid"] | state << 12
-                if isinstance(row["ddm_tid"], int)
-                else 0,
+                "adapter_id": adapter,
+                "state_info": (_NO_USER if tid is None else tid) | adapter_state(tid) << 12,
                 "bus_type": BusType.LOCAL.value,
             }
-            for number, row in enumerate(self.ddms())
+            for adapter, tid in self._executive.assignments.adapters.items()
         ]
 
     def lct_header(self) -> Row:
@@ -198,3 +244,7 @@ class _Values:
             }
             for entry in self._executive.system_table
         ]
+
+
+def _module_name(text: str) -> bytes:
+    return text.encode("ascii", "replace")[:24].ljust(24)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from i2o.frames.functions import Function
@@ -34,7 +35,12 @@ class FrameFailure(NamedTuple):
     sentence: str
 
 
-def frame_failure(frame: bytes, frame_size: int, targets: Container[int]) -> FrameFailure | None:
+def frame_failure(
+    frame: bytes,
+    frame_size: int,
+    targets: Container[int],
+    withheld: Mapping[int, int] = MappingProxyType({}),
+) -> FrameFailure | None:
     """Check a request's header.
 
     What real drivers do is accepted: an SGL offset behind the message, 3 words for a NOP.
@@ -43,6 +49,7 @@ def frame_failure(frame: bytes, frame_size: int, targets: Container[int]) -> Fra
         frame: the request, at least a header.
         frame_size: bytes of an inbound frame.
         targets: TIDs that exist.
+        withheld: TIDs among them that no request reaches now, and the failure code that says why.
 
     Returns:
         The first thing that is wrong, or None.
@@ -76,6 +83,9 @@ def frame_failure(frame: bytes, frame_size: int, targets: Container[int]) -> Fra
             FailureCode.INVALID_INITIATOR_ID,
             (f"initiator {header.initiator_address:#05x} is not the host"),
         )
+    elif header.target_address in withheld:
+        code = FailureCode(withheld[header.target_address])
+        text = f"{code.name.lower().replace('_', ' ')}: enable the device, or reset the IOP"
     else:
         return None
     return FrameFailure(code.value, about + text)

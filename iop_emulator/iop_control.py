@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the executive of a software IOP may ask of the IOP around it."""
+"""What the executive of a software IOP may ask of the IOP around it, and chapters of both."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from i2o.frames.codec import Record
+from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.tables import IopState
-from i2o.iop_emulator.ddm.base import IopServices
+from i2o.iop_emulator.ddm.base import Ddm, IopServices
 from i2o.iop_emulator.lct import Lct
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.reply_queue import ReplyQueue
@@ -33,3 +35,13 @@ class IopControl(IopServices, Protocol):
 
     def enter(self, state: IopState) -> None:
         """Change the state."""
+
+
+class ExecutiveServices(Protocol):
+    """What a chapter of the executive may ask of it."""
+
+    iop_id: int
+    system_table: tuple[Record, ...]
+
+    def tell_lct_change(self, event: ExecutiveEvent, device: Ddm) -> None:
+        """Tell everybody who waits for a change of the LCT, which is in the table already."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from i2o.frames.functions import DeviceClass
+from i2o.frames.header import FailureCode, SpecialTid
 from i2o.frames.tables import (
     ENTRY_WORDS_HRT,
     HRT_ENTRY,
@@ -23,6 +24,8 @@ from i2o.iop_emulator.ddm.base import Ddm
 FIRST_INDICATOR: Final = 1
 ADAPTER_ID: Final = 1
 """AdapterID of the one adapter that a software IOP has: itself."""
+BUILT_IN_DDM: Final = 0x008
+"""TID of the DDM that drives the disks."""
 
 
 class Lct:
@@ -33,23 +36,52 @@ class Lct:
 
     Attributes:
         devices: every device by TID.
+        serving: those that requests reach.
+        withheld: why requests do not reach the others: a `FailureCode` by TID.
+        retired: devices that are out of the table until the IOP is reset, by TID.
         boot_tid: what ExecBootDeviceSet said.
         indicator: CurrentChangeIndicator.
     """
 
     def __init__(self) -> None:
         self.devices: dict[int, Ddm] = {}
+        self.serving: dict[int, Ddm] = {}
+        self.withheld: dict[int, int] = {}
+        self.retired: dict[int, Ddm] = {}
         self.boot_tid = 0
         self.indicator = FIRST_INDICATOR
 
     def add(self, device: Ddm) -> None:
         """Put a device into the table; its entry says that it is new."""
-        self.devices[device.tid] = device
+        self.devices[device.tid] = self.serving[device.tid] = device
         device.change_indicator = self.indicator
 
     def remove(self, tid: int) -> None:
-        """Take a device out."""
-        del self.devices[tid]
+        """Take a device out for good."""
+        for known in (self.devices, self.serving, self.withheld, self.retired):
+            known.pop(tid, None)
+
+    def withhold(self, tid: int, code: int) -> None:
+        """Let requests to a device fail with a `FailureCode` from now on."""
+        self.serving.pop(tid, None)
+        self.withheld[tid] = code
+
+    def serve(self, tid: int) -> None:
+        """Let requests reach a device again."""
+        self.serving[tid] = self.devices[tid]
+        self.withheld.pop(tid, None)
+
+    def retire(self, tid: int) -> None:
+        """Take a device out until `restore`."""
+        self.retired[tid] = self.devices.pop(tid)
+        self.withhold(tid, FailureCode.SERVICE_TERMINATED.value)
+
+    def restore(self) -> None:
+        """Take every retired device back, and let requests reach all of them."""
+        self.devices.update(self.retired)
+        self.serving.update(self.devices)
+        self.retired.clear()
+        self.withheld.clear()
 
     def changed(self) -> int:
         """Raise the change indicator and return it."""
@@ -65,9 +97,12 @@ class Lct:
     def free_tid(self, first: int) -> int:
         """Return the lowest free TID from `first` on."""
         tid = first
-        while tid in self.devices:
+        while tid in self:
             tid += 1
         return tid
+
+    def __contains__(self, tid: object) -> bool:
+        return tid in self.devices or tid in self.retired
 
     def __iter__(self) -> Iterator[Ddm]:
         return iter([self.devices[tid] for tid in sorted(self.devices)])
@@ -97,16 +132,29 @@ class Lct:
         return header[:LCT_HEADER_SIZE] + b"".join(entries)
 
 
-def hardware_resource_table(controlling_tids: Iterable[int], indicator: int) -> bytes:
-    """Return the HRT: one entry on the IOP's own (local) bus for each DDM that has hardware."""
+def adapter_state(controlling_tid: int | None) -> int:
+    """Return the AdapterState of an adapter that is there."""
+    state = HrtAdapterState.PRESENT
+    if controlling_tid is not None:
+        state |= HrtAdapterState.CONTROLLED
+    return state.value
+
+
+def hardware_resource_table(adapters: Mapping[int, int | None], indicator: int) -> bytes:
+    """Return the HRT: adapters on the IOP's own (local) bus.
+
+    Args:
+        adapters: the controlling DDM's TID, or None, by AdapterID.
+        indicator: CurrentChangeIndicator.
+    """
     entries = [
         HRT_ENTRY.build(
-            adapter_id=ADAPTER_ID + number,
-            controlling_tid=tid,
-            adapter_state=(HrtAdapterState.CONTROLLED | HrtAdapterState.PRESENT).value,
+            adapter_id=adapter,
+            controlling_tid=SpecialTid.NO_USER.value if tid is None else tid,
+            adapter_state=adapter_state(tid),
             bus_type=BusType.LOCAL.value,
         )
-        for number, tid in enumerate(controlling_tids)
+        for adapter, tid in adapters.items()
     ]
     header = HRT_HEADER_AND_FIRST_ENTRY.build(
         number_entries=len(entries),

@@ -3,7 +3,7 @@
 
     emu:?disk=PATH[,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE]
         &disk=…&frames=128&frame_size=512&outbound_frames=256&iop_id=2&seed=7
-        &faults=PLAN.toml&personality=generic&run=inline|thread|process
+        &faults=PLAN.toml&personality=generic&run=inline|thread|process&store=FOLDER
 
 A comma inside a path or serial number is written `%2C`. Without a disk there is one of 16 MiB in
 memory.
@@ -40,6 +40,7 @@ _KNOWN: Final = (
     "faults",
     "personality",
     "run",
+    "store",
 )
 _DISK_FLAGS: Final = ("ro", "removable")
 _DISK_VALUES: Final = ("block_size", "serial", "create")
@@ -58,6 +59,7 @@ class IopOptions:
         product: ProductIDString, up to 24 characters.
         backlog: replies that may wait for reply frames before requests have to wait.
         reset_ms: how long a reset takes.
+        store: folder of permanently stored software; empty for none.
     """
 
     iop_id: int = 2
@@ -66,6 +68,7 @@ class IopOptions:
     product: str = "i2o software IOP"
     backlog: int = 256
     reset_ms: float = 0
+    store: str = ""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -171,6 +174,7 @@ class EmuOptions:
             iop=IopOptions(
                 iop_id=uri.integer("iop_id", 2, 0, 0xFFF),
                 outbound_frames=uri.integer("outbound_frames", 256, 1, 1 << 16),
+                store=uri.one("store", ""),
             ),
             disks=tuple(parse_disk(text, uri.text) for text in _raw_values(uri, "disk")),
             frames=frames,

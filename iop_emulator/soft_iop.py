@@ -28,14 +28,13 @@ from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.faults import FaultPlan, Rule
 from i2o.iop_emulator.frame_check import frame_failure
-from i2o.iop_emulator.lct import Lct
+from i2o.iop_emulator.lct import BUILT_IN_DDM, Lct
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
 from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
 from i2o.transport.device_unit import DeviceUnit
 
-DDM_TID: Final = 0x008
 FIRST_DISK_TID: Final = 0x010
 RUN_BUDGET: Final = 64
 
@@ -84,7 +83,7 @@ class SoftIop:
         self.replies = ReplyQueue(unit, self.counters, self.complain, self.options.backlog)
         self.events = EventBook(self.replies.send_event)
         self.lct = Lct()
-        self._devices = self.lct.devices
+        self._devices = self.lct.serving
         self.page_size = 4096
         self.state = IopState.INITIALIZING
         self._stuck: deque[tuple[int, bytes]] = deque()
@@ -102,13 +101,14 @@ class SoftIop:
         self.lct.add(
             Ddm(
                 self,
-                DDM_TID,
+                BUILT_IN_DDM,
                 name="file disks",
                 organization_id=self.options.organization_id,
             )
         )
         for store in disks:
             self._add_device(store)
+        self.executive.software.reset_state()
         self.state = IopState.RESET
 
     # --- running -------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class SoftIop:
         ):
             if self._refuse(mfa, frame):
                 return
-            device = self.lct.devices[route & 0xFFF]
+            device = self._devices[route & 0xFFF]
         function = route >> 24
         if (not self._has_replies or self.replies.is_congested) and function not in UNANSWERED:
             self._postpone(mfa, frame, function)
@@ -294,7 +294,7 @@ class SoftIop:
 
     def _refuse(self, mfa: int, frame: bytes) -> bool:
         """Deal with a frame whose header is not plain; return whether it is dealt with."""
-        failure = frame_failure(frame, self.unit.frame_size, self.lct.devices)
+        failure = frame_failure(frame, self.unit.frame_size, self.lct, self.lct.withheld)
         if failure is None:
             return False
         self.counters.bad_requests += 1
@@ -420,6 +420,7 @@ class SoftIop:
         self._stalled_until_ns = 0
         self.replies.frame_size, self.page_size = 4 * DEFAULT_REPLY_WORDS, 4096
         self.events.clear()
+        self.lct.restore()
         for device in self.lct:
             device.reset_state()
         self.lct.reset()
@@ -442,6 +443,7 @@ class SoftIop:
         for request in self.scheduler.take_back(lambda request: True):
             self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
         self.events.clear()
+        self.lct.restore()
         for device in self.lct:
             device.reset_state()
         self.enter(IopState.HOLD)
@@ -465,7 +467,7 @@ class SoftIop:
         """
         self.lct.changed()
         device = self._add_device(store)
-        self._tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
+        self.executive.tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
         return device.tid
 
     def remove_disk(self, tid: int) -> BlockStore:
@@ -480,7 +482,7 @@ class SoftIop:
         Raises:
             KeyError: no disk has that TID.
         """
-        device = self.lct.devices[tid]
+        device = self.lct.devices.get(tid) or self.lct.retired[tid]
         if not isinstance(device, BlockDevice):
             raise KeyError(tid)
         device.abort_requests(
@@ -489,13 +491,14 @@ class SoftIop:
         self.events.forget(tid)
         self.lct.remove(tid)
         self.lct.changed()
-        self._tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
+        self.executive.tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
         return device.store
 
     @property
     def disks(self) -> tuple[BlockStore, ...]:
-        """The blocks of every disk, in TID order."""
-        return tuple(device.store for device in self.lct if isinstance(device, BlockDevice))
+        """The blocks of every disk, in TID order; also of those whose DDM was destroyed."""
+        known = sorted({**self.lct.devices, **self.lct.retired}.items())
+        return tuple(device.store for _, device in known if isinstance(device, BlockDevice))
 
     def close(self) -> None:
         """Close every disk."""
@@ -507,12 +510,8 @@ class SoftIop:
             self,
             self.lct.free_tid(FIRST_DISK_TID),
             store,
-            parent_tid=DDM_TID,
+            parent_tid=BUILT_IN_DDM,
             organization_id=self.options.organization_id,
         )
         self.lct.add(device)
         return device
-
-    def _tell_lct_change(self, event: ExecutiveEvent, device: BlockDevice) -> None:
-        self.executive.lct_changed()
-        self.events.post(self.executive.tid, event, device.lct_entry())

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from fakes.function_page import Outcomes, rows
-from fakes.iop_rig import DISK, Rig
+from fakes.iop_rig import DISK, Reply, Rig
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive as x
 from i2o.frames import params, tables, utility
 from i2o.frames.functions import Function
+from i2o.frames.header import MsgFlags
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
 from i2o.iop_emulator.ddm.base import MAX_USERS
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.faults import FaultPlan
+from i2o.iop_emulator.lct import BUILT_IN_DDM
+from i2o.iop_emulator.options import IopOptions
 
 PLAIN = (0, 0)
 NOWHERE = 0x00F0_0000
@@ -505,46 +509,186 @@ def test_exec_boot_device_set(said: Outcomes) -> None:
     said.refused(rig.call(x.EXEC_BOOT_DEVICE_SET.build(boot_device=0x7FF)))
 
 
-# --- executive: what there is nothing to do for -------------------------------------------------
+# --- executive: who is served -------------------------------------------------------------------
 
 
-def check_success(layout: object) -> None:
-    frame: bytes = layout.build()  # type: ignore[attr-defined]
+def check_service(said: Outcomes, layout: object, name: str, tid: int) -> Rig:
     rig = Rig()
-    assert rig.call(frame).status == PLAIN
-    assert not rig.complaints
-
-
-def test_exec_path_quiesce(said: Outcomes) -> None:
-    check_success(x.EXEC_PATH_QUIESCE)
-
-
-def test_exec_path_enable(said: Outcomes) -> None:
-    check_success(x.EXEC_PATH_ENABLE)
-
-
-def test_exec_path_reset(said: Outcomes) -> None:
-    check_success(x.EXEC_PATH_RESET)
+    assert rig.call(layout.build(**{name: tid})).status == PLAIN  # type: ignore[attr-defined]
+    for bad in (0, 0x7FF):
+        said.refused(rig.call(layout.build(**{name: bad})))  # type: ignore[attr-defined]
+    return rig
 
 
 def test_exec_ddm_quiesce(said: Outcomes) -> None:
-    check_success(x.EXEC_DDM_QUIESCE)
+    rig = check_service(said, x.EXEC_DDM_QUIESCE, "device_tid", DISK)
+    assert rig.call(CHECK).flags & MsgFlags.FAIL
 
 
 def test_exec_ddm_enable(said: Outcomes) -> None:
-    check_success(x.EXEC_DDM_ENABLE)
+    rig = check_service(said, x.EXEC_DDM_ENABLE, "device_tid", DISK)
+    assert rig.call(x.EXEC_DDM_QUIESCE.build(device_tid=DISK)).status == PLAIN
+    assert rig.call(x.EXEC_DDM_ENABLE.build(device_tid=DISK)).status == PLAIN
+    assert rig.call(CHECK).status == PLAIN
 
 
 def test_exec_ddm_reset(said: Outcomes) -> None:
-    check_success(x.EXEC_DDM_RESET)
+    check_service(said, x.EXEC_DDM_RESET, "device_tid", DISK)
 
 
 def test_exec_ddm_suspend(said: Outcomes) -> None:
-    check_success(x.EXEC_DDM_SUSPEND)
+    rig = check_service(said, x.EXEC_DDM_SUSPEND, "ddm_tid", BUILT_IN_DDM)
+    assert rig.call(CHECK).flags & MsgFlags.FAIL
+
+
+def test_exec_ddm_destroy(said: Outcomes) -> None:
+    rig = check_service(said, x.EXEC_DDM_DESTROY, "ddm_tid", BUILT_IN_DDM)
+    assert [device.tid for device in rig.iop.lct] == [0]
+
+
+def check_path(said: Outcomes, layout: object) -> None:
+    rig = Rig()
+    assert rig.call(layout.build(iop_id=2)).status == PLAIN  # type: ignore[attr-defined]
+    said.refused(rig.call(layout.build(iop_id=3)))  # type: ignore[attr-defined]
+
+
+def test_exec_path_quiesce(said: Outcomes) -> None:
+    check_path(said, x.EXEC_PATH_QUIESCE)
+
+
+def test_exec_path_enable(said: Outcomes) -> None:
+    check_path(said, x.EXEC_PATH_ENABLE)
+
+
+def test_exec_path_reset(said: Outcomes) -> None:
+    check_path(said, x.EXEC_PATH_RESET)
+
+
+# --- executive: assignments ---------------------------------------------------------------------
+
+
+def test_exec_adapter_read(said: Outcomes) -> None:
+    rig = Rig()
+
+    def read(length: int, adapter: int = 1, flags: int = 0, sgl: bytes | None = None) -> Reply:
+        head = x.EXEC_ADAPTER_READ.build(adapter_id=adapter, request_flags=flags, length=length)
+        return rig.call(head + (data(rig, 16) if sgl is None else sgl))
+
+    assert read(16).status == PLAIN
+    said.refused(read(257))
+    said.refused(read(16, adapter=9))
+    said.refused(read(16, flags=1))
+    said.refused(read(16, sgl=b""))
+    said.refused(read(17))
+    said.refused(read(16, sgl=hole(16)))
+    said.refused(read(16, sgl=b"\x00\x00\x00\x34"))
+
+
+def test_exec_adapter_assign(said: Outcomes) -> None:
+    rig = Rig()
+    assign = x.EXEC_ADAPTER_ASSIGN
+    good = assign.build(ddm_tid=BUILT_IN_DDM, hrt_entry_adapter_id=1)
+    assert rig.call(good).status == PLAIN
+    rig.iop.executive.assignments.adapters[1] = 0x009
+    said.refused(rig.call(good))
+    said.refused(rig.call(assign.build(ddm_tid=DISK, hrt_entry_adapter_id=1)))
+    said.refused(rig.call(assign.build(ddm_tid=BUILT_IN_DDM, hrt_entry_adapter_id=2)))
+
+
+def test_exec_adapter_release(said: Outcomes) -> None:
+    rig = Rig()
+    assert rig.call(x.EXEC_ADAPTER_RELEASE.build(hrt_entry_adapter_id=1)).status == PLAIN
+    said.refused(rig.call(x.EXEC_ADAPTER_RELEASE.build(hrt_entry_adapter_id=2)))
+
+
+def test_exec_device_assign(said: Outcomes) -> None:
+    rig = Rig()
+    good = {"device_tid": DISK, "ddm_tid": BUILT_IN_DDM}
+    assert rig.call(x.EXEC_DEVICE_ASSIGN.build(**good)).status == PLAIN
+    said.refused(rig.call(x.EXEC_DEVICE_ASSIGN.build(**{**good, "device_tid": BUILT_IN_DDM})))
+    said.refused(rig.call(x.EXEC_DEVICE_ASSIGN.build(**{**good, "ddm_tid": DISK})))
+    said.refused(rig.call(x.EXEC_DEVICE_ASSIGN.build(**good, iop_id=9)))
+    rig.iop.lct.devices[DISK].parent_tid = 0x009
+    said.refused(rig.call(x.EXEC_DEVICE_ASSIGN.build(**good)))
+
+
+def test_exec_device_release(said: Outcomes) -> None:
+    rig = Rig()
+    good = {"device_tid": DISK, "ddm_tid": BUILT_IN_DDM}
+    said.refused(rig.call(x.EXEC_DEVICE_RELEASE.build(**{**good, "ddm_tid": 0x00A})))
+    said.refused(rig.call(x.EXEC_DEVICE_RELEASE.build(**{**good, "device_tid": 0x7FF})))
+    assert rig.call(x.EXEC_DEVICE_RELEASE.build(**good)).status == PLAIN
 
 
 def test_exec_config_validate(said: Outcomes) -> None:
-    check_success(x.EXEC_CONFIG_VALIDATE)
+    assert Rig().call(x.EXEC_CONFIG_VALIDATE.build()).status == PLAIN
+
+
+def test_exec_sys_modify(said: Outcomes) -> None:
+    rig = Rig()
+    table = rig.buffer(tables.SYSTAB_HEADER.build())
+    good = simple_sgl([(table.bus_address, tables.SYSTAB_HEADER.size)], out=True)
+    assert rig.call(x.EXEC_SYS_MODIFY.build() + good).status == PLAIN
+    assert rig.state == IopState.OPERATIONAL
+    said.refused(rig.call(x.EXEC_SYS_MODIFY.build()))
+    said.refused(rig.call(x.EXEC_SYS_MODIFY.build() + hole(16, out=True)))
+    said.refused(rig.call(x.EXEC_SYS_MODIFY.build() + b"\x00\x00\x00\x34"))
+
+
+# --- executive: software ------------------------------------------------------------------------
+
+MODULE = {"sw_type": 1, "sw_id_module_id": 7, "sw_id_organization_id": 0x1B}
+
+
+def download(rig: Rig, content: bytes = b"code", sgl: bytes | None = None, **changes: int) -> Reply:
+    fields = {"current_fragment": 1, "total_fragments": 1, "sw_size": len(content), **MODULE}
+    sent = rig.buffer(content)
+    given = simple_sgl([(sent.bus_address, len(content))], out=True)
+    head = x.EXEC_SW_DOWNLOAD.build(**{**fields, **changes})
+    return rig.call(head + (given if sgl is None else sgl))
+
+
+def test_exec_sw_download(said: Outcomes, tmp_path: Path) -> None:
+    rig = Rig(options=IopOptions(store=str(tmp_path / "store")))
+    assert download(rig).status == PLAIN
+    said.refused(download(rig))
+    said.refused(download(rig, sw_type=9))
+    said.refused(download(rig, download_flags=2, total_fragments=3, current_fragment=2))
+    said.refused(download(rig, download_flags=2, sgl=b""))
+    said.refused(download(rig, download_flags=2, sgl=hole(4, out=True)))
+    said.refused(download(rig, download_flags=2, sgl=b"\x00\x00\x00\x34"))
+    (tmp_path / "store").write_bytes(b"no folder")
+    said.refused(download(rig, download_flags=3))
+    for module_id in range(8, 14):
+        assert download(rig, sw_id_module_id=module_id).status == PLAIN
+    said.refused(download(rig, sw_id_module_id=14))
+
+
+def test_exec_sw_upload(said: Outcomes) -> None:
+    rig = Rig()
+    download(rig)
+    fields = {"current_fragment": 1, "total_fragments": 1, **MODULE}
+
+    def upload(sgl: bytes, **changes: int) -> Reply:
+        return rig.call(x.EXEC_SW_UPLOAD.build(**{**fields, **changes}) + sgl)
+
+    assert upload(data(rig, 4)).status == PLAIN
+    said.refused(upload(data(rig, 4), sw_id_module_id=8))
+    said.refused(upload(data(rig, 4), current_fragment=2, total_fragments=2))
+    said.refused(upload(b""))
+    said.refused(upload(hole(4)))
+    said.refused(upload(b"\x00\x00\x00\x34"))
+
+
+def test_exec_sw_remove(said: Outcomes, tmp_path: Path) -> None:
+    rig = Rig(options=IopOptions(store=str(tmp_path / "store")))
+    download(rig, download_flags=1)
+    (tmp_path / "store" / "01-001b-0007.i2o").unlink()
+    (tmp_path / "store" / "01-001b-0007.i2o").mkdir()
+    said.refused(rig.call(x.EXEC_SW_REMOVE.build(**MODULE)))
+    (tmp_path / "store" / "01-001b-0007.i2o").rmdir()
+    assert rig.call(x.EXEC_SW_REMOVE.build(**MODULE)).status == PLAIN
+    said.refused(rig.call(x.EXEC_SW_REMOVE.build(**MODULE)))
 
 
 # --- executive: what this IOP does not have -----------------------------------------------------
@@ -555,46 +699,6 @@ def check_unsupported(said: Outcomes, layout: object) -> None:
     rig = Rig()
     said.refused(rig.call(frame))
     assert "does not have it" in next(iter(rig.complaints))
-
-
-def test_exec_sw_download(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_SW_DOWNLOAD)
-
-
-def test_exec_sw_upload(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_SW_UPLOAD)
-
-
-def test_exec_sw_remove(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_SW_REMOVE)
-
-
-def test_exec_ddm_destroy(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_DDM_DESTROY)
-
-
-def test_exec_adapter_read(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_ADAPTER_READ)
-
-
-def test_exec_adapter_assign(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_ADAPTER_ASSIGN)
-
-
-def test_exec_adapter_release(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_ADAPTER_RELEASE)
-
-
-def test_exec_device_assign(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_DEVICE_ASSIGN)
-
-
-def test_exec_device_release(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_DEVICE_RELEASE)
-
-
-def test_exec_sys_modify(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_SYS_MODIFY)
 
 
 def test_exec_iop_connect(said: Outcomes) -> None:

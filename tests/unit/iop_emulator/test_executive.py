@@ -507,34 +507,6 @@ def test_a_system_table_that_counts_wrongly_is_read_as_far_as_it_goes():
 @pytest.mark.parametrize(
     "layout",
     [
-        x.EXEC_PATH_QUIESCE,
-        x.EXEC_PATH_ENABLE,
-        x.EXEC_PATH_RESET,
-        x.EXEC_DDM_QUIESCE,
-        x.EXEC_DDM_ENABLE,
-        x.EXEC_DDM_RESET,
-        x.EXEC_DDM_SUSPEND,
-        x.EXEC_CONFIG_VALIDATE,
-    ],
-    ids=lambda layout: layout.name,
-)
-def test_plain_successes(layout):
-    assert Rig().call(layout.build()).status == PLAIN
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        x.EXEC_SW_DOWNLOAD,
-        x.EXEC_SW_UPLOAD,
-        x.EXEC_SW_REMOVE,
-        x.EXEC_DDM_DESTROY,
-        x.EXEC_ADAPTER_READ,
-        x.EXEC_ADAPTER_ASSIGN,
-        x.EXEC_ADAPTER_RELEASE,
-        x.EXEC_DEVICE_ASSIGN,
-        x.EXEC_DEVICE_RELEASE,
-        x.EXEC_SYS_MODIFY,
         x.EXEC_IOP_CONNECT,
         x.EXEC_CONN_SETUP,
         x.EXEC_STATIC_MF_CREATE,
