@@ -20,6 +20,7 @@ from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.header import VERSION_1_5, DetailedStatus
 from i2o.frames.sgl_walk import SglBuffer
 from i2o.frames.tables import IopResetStatus, IopState, OutboundInitStatus
+from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.executive_assignments import Assignments
@@ -60,7 +61,7 @@ class Executive(Ddm):
     device_class = DeviceClass.EXECUTIVE.value
     class_events = int(
         ExecutiveEvent.RESET_IMMINENT | ExecutiveEvent.NEW_LCT_ENTRY | ExecutiveEvent.MODIFIED_LCT
-    )
+    ) | int(GenericEvent.STATE_CHANGE)
 
     def __init__(self, iop: IopControl) -> None:
         self.control = iop

@@ -91,13 +91,20 @@ class Scheduler:
             or any(map(matches, self._parked))
         )
 
-    def take_back(self, matches: Callable[[Request], bool]) -> list[Request]:
-        """Remove every request that matches, and return them oldest kind first."""
+    def take_back(
+        self, matches: Callable[[Request], bool], *, may_be_begun: bool = True
+    ) -> list[Request]:
+        """Remove every request that matches, and return them oldest kind first.
+
+        Args:
+            matches: says which.
+            may_be_begun: also those whose operation has begun already.
+        """
         taken = [entry[2] for entry in sorted(self._timers) if matches(entry[2])]
         if taken:
             self._timers = [entry for entry in self._timers if not matches(entry[2])]
             heapq.heapify(self._timers)
-        for request, job in tuple(self._jobs):
+        for request, job in tuple(self._jobs) if may_be_begun else ():
             if matches(request):
                 taken.append(request)
                 self._jobs.remove((request, job))

@@ -17,8 +17,9 @@ from typing import Final
 from i2o.errors import RemoteFrameError
 from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import UNANSWERED, Function
-from i2o.frames.header import ReqStatus
+from i2o.frames.header import FailureCode, ReqStatus
 from i2o.frames.tables import IopState
+from i2o.frames.utility import GenericEvent, StateChange
 from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
@@ -27,7 +28,7 @@ from i2o.iop_emulator.ddm.block import BlockDevice
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.faults import FaultPlan, Rule
-from i2o.iop_emulator.frame_check import frame_failure
+from i2o.iop_emulator.frame_check import FrameFailure, frame_failure
 from i2o.iop_emulator.lct import BUILT_IN_DDM, Lct
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
@@ -41,6 +42,14 @@ RUN_BUDGET: Final = 64
 _LOG: Final = logging.getLogger(__name__)
 _read_header = struct.Struct("<HHI").unpack_from
 _FAULTED: Final = IopState.FAULTED  # looked up once: an enum's members are slow to reach
+_WORKS_IN_FAILED: Final = frozenset(
+    {
+        Function.EXEC_STATUS_GET,
+        Function.EXEC_IOP_RESET,
+        Function.EXEC_IOP_CLEAR,
+        Function.UTIL_NOP,
+    }
+)
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 
 
@@ -253,7 +262,7 @@ class SoftIop:
         ):
             if self._refuse(mfa, frame):
                 return
-            device = self._devices[route & 0xFFF]
+            device = self.lct.devices[route & 0xFFF]
         function = route >> 24
         if (not self._has_replies or self.replies.is_congested) and function not in UNANSWERED:
             self._postpone(mfa, frame, function)
@@ -295,6 +304,11 @@ class SoftIop:
     def _refuse(self, mfa: int, frame: bytes) -> bool:
         """Deal with a frame whose header is not plain; return whether it is dealt with."""
         failure = frame_failure(frame, self.unit.frame_size, self.lct, self.lct.withheld)
+        if failure is None and self.state == IopState.FAILED and frame[7] not in _WORKS_IN_FAILED:
+            failure = FrameFailure(
+                FailureCode.STATE_ERROR.value,
+                f"function {frame[7]:#04x} was sent to an IOP in FAILED: reset it",
+            )
         if failure is None:
             return False
         self.counters.bad_requests += 1
@@ -329,7 +343,7 @@ class SoftIop:
         _LOG.info("fault %s hits function %#04x", name, request.function)
         if name == "crash":
             self._is_halted = True
-            self.enter(IopState.FAULTED)
+            self.crash()
             return
         if name == "reset":
             self.reset()
@@ -399,6 +413,29 @@ class SoftIop:
     def enter(self, state: IopState) -> None:
         """Change the state."""
         self.state = state
+        self._devices = {} if state == IopState.FAILED else self.lct.serving
+
+    def fail(self) -> None:
+        """Go to FAILED: whoever registered for it is told, and what was going on is aborted.
+
+        StatusGet, IopReset, IopClear and UtilNOP still work. Everything else fails with a state
+        error.
+        """
+        self._end_requests()
+        self.events.post(
+            self.executive.tid,
+            GenericEvent.STATE_CHANGE,
+            StateChange.FAILED.to_bytes(4, "little"),
+        )
+        self.enter(IopState.FAILED)
+
+    def crash(self) -> None:
+        """Go to FAULTED: nothing is ever served again until the power is cycled."""
+        self.enter(IopState.FAULTED)
+
+    def _end_requests(self) -> None:
+        for request in self.scheduler.take_back(lambda request: True):
+            self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
 
     def power_cycle(self) -> None:
         """Lose everything, even what a crash left; come back in RESET at once."""
@@ -440,8 +477,7 @@ class SoftIop:
 
     def clear(self) -> None:
         """Answer what is going on as aborted, end claims and registrations, go to HOLD."""
-        for request in self.scheduler.take_back(lambda request: True):
-            self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
+        self._end_requests()
         self.events.clear()
         self.lct.restore()
         for device in self.lct:

@@ -37,7 +37,8 @@ GENERIC_EVENTS: Final = (
     | GenericEvent.FIELD_MODIFIED
 )
 _CLASS_VERSION_1_5: Final = 1
-_ABORT_TYPES: Final = 4  # the clean forms (bit 2) do the same: nothing is ever half done here
+_CLEAN_ABORT: Final = 0x04  # of an abort type: what has begun may finish
+_ABORT_SCOPE: Final = 0x03
 
 
 class IopServices(Protocol):
@@ -235,7 +236,9 @@ class Ddm:
     def abort(self, request: Request) -> bytes:
         """Take back requests that are not answered yet, and say how many those were."""
         asked = request.fields(utility.UTIL_ABORT)
-        kind = asked.abort_type % _ABORT_TYPES
+        if asked.abort_type > AbortType.CLEAN_WILD_ABORT:
+            return request.refuse(DetailedStatus.INVALID_PARAMETER)
+        kind = asked.abort_type & _ABORT_SCOPE
         function, context = asked.function_to_abort, asked.transaction_context_to_abort
 
         def matches(other: Request) -> bool:
@@ -253,12 +256,28 @@ class Ddm:
                 else True
             )
 
-        count = self.abort_requests(matches, ReqStatus.ABORT_NO_DATA_TRANSFER)
+        count = self.abort_requests(
+            matches,
+            ReqStatus.ABORT_NO_DATA_TRANSFER,
+            may_be_begun=not asked.abort_type & _CLEAN_ABORT,
+        )
         return request.answer(utility.UTIL_ABORT_REPLY, count_of_aborted_messages=count)
 
-    def abort_requests(self, matches: Callable[[Request], bool], req_status: int) -> int:
-        """Take back matching requests, answer each as aborted, and return how many."""
-        taken = self.iop.scheduler.take_back(matches)
+    def abort_requests(
+        self,
+        matches: Callable[[Request], bool],
+        req_status: int,
+        *,
+        may_be_begun: bool = True,
+    ) -> int:
+        """Take back matching requests, answer each as aborted, and return how many.
+
+        Args:
+            matches: says which.
+            req_status: what they are answered with.
+            may_be_begun: also those whose operation has begun already.
+        """
+        taken = self.iop.scheduler.take_back(matches, may_be_begun=may_be_begun)
         for request in taken:
             self.iop.send(request.status(req_status, DetailedStatus.SUCCESS))
         return len(taken)

@@ -97,6 +97,7 @@ def test_util_abort(said: Outcomes) -> None:
     aborted, done = rig.replies()
     assert aborted.status[0] == 2
     assert done.words[4] == 1
+    said.refused(rig.call(utility.UTIL_ABORT.build(target_address=DISK, abort_type=8)))
 
 
 def parameters(rig: Rig, layout: object, sgl: bytes) -> bytes:
