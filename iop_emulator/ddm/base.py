@@ -19,6 +19,7 @@ from i2o.frames.sgl_walk import SglError
 from i2o.frames.tables import LCT_ENTRY, LctDeviceFlags, SerialFormat
 from i2o.frames.utility import AbortType, ClaimType, GenericEvent, ReleaseFlags
 from i2o.iop_emulator import sgl_data
+from i2o.iop_emulator.ddm.config_dialog import ConfigDialog
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.handlers import bind_handlers, handles
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup, describe
@@ -116,7 +117,7 @@ class Ddm:
 
     def chapters(self) -> list[object]:
         """Return the objects whose `@handles` methods serve this device besides its own."""
-        return []
+        return [ConfigDialog(self)]
 
     def groups(self) -> list[Group]:
         """Return the parameter groups, those of the class included."""
@@ -404,11 +405,6 @@ class Ddm:
             f"{told.failure_code:#04x}"
         )
         return request.success()
-
-    @handles(Function.UTIL_CONFIG_DIALOG)
-    def config_dialog(self, request: Request) -> bytes:
-        """Answer that there is no such page: software needs no dialog."""
-        return request.refuse(DetailedStatus.NO_SUCH_PAGE)
 
     # --- generic parameter groups --------------------------------------------------------------
 

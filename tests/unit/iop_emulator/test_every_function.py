@@ -189,7 +189,16 @@ def test_util_reply_fault_notify(said: Outcomes) -> None:
 
 
 def test_util_config_dialog(said: Outcomes) -> None:
-    said.refused(Rig().call(utility.UTIL_CONFIG_DIALOG.build(target_address=DISK)))
+    rig = Rig()
+    dialog = utility.UTIL_CONFIG_DIALOG.build(target_address=DISK)
+    page = rig.buffer(8192)
+    assert rig.call(dialog + simple_sgl([(page.bus_address, 8192)], out=False)).status == PLAIN
+    assert bytes(page.view).startswith(b"<!DOCTYPE html>")
+    said.refused(rig.call(utility.UTIL_CONFIG_DIALOG.build(target_address=DISK, page_number=99)))
+    said.refused(rig.call(dialog))
+    said.refused(rig.call(dialog + data(rig, 16)))
+    said.refused(rig.call(dialog + hole(16)))
+    said.refused(rig.call(dialog + bytes((0, 0, 0, 0xFF))))
 
 
 def test_util_lock(said: Outcomes) -> None:

@@ -233,9 +233,8 @@ def test_releasing_a_lock_is_an_event():
 
 
 @TIDS
-def test_there_is_no_dialog_and_fault_notices_are_taken(tid):
+def test_fault_notices_are_taken(tid):
     rig = Rig()
-    assert rig.call(utility.UTIL_CONFIG_DIALOG.build(target_address=tid)).status == (5, 5)
     frame = utility.UTIL_REPLY_FAULT_NOTIFY.build(target_address=tid, failure_code=0x83)
     assert rig.call(frame).status == PLAIN
     assert "0x83" in list(rig.complaints)[-1]
