@@ -77,7 +77,7 @@ class Executive(Ddm):
 
     def chapters(self) -> list[object]:
         """Return what has handlers of its own."""
-        return [self._service, self.assignments, self.software]
+        return [*super().chapters(), self._service, self.assignments, self.software]
 
     def groups(self) -> list[Group]:
         """Return the generic groups and those of the executive."""
