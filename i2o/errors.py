@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import NamedTuple
 
 
 class I2OError(Exception):
@@ -81,10 +82,34 @@ class IopDead(MessageLayerError):
     default_errno = errno.EIO
 
 
+class RecoveryStep(NamedTuple):
+    """One step that was taken about a request that was late.
+
+    Attributes:
+        name: `status`, `abort`, `device reset` or `IOP reset`.
+        seconds: how long it took.
+        outcome: what came of it.
+    """
+
+    name: str
+    seconds: float
+    outcome: str
+
+
 class RequestTimeout(MessageLayerError, TimeoutError):
-    """ETIMEDOUT: a request got no final reply in time."""
+    """ETIMEDOUT: a request got no final reply in time.
+
+    Args:
+        message: which, and how long it was waited for.
+        steps: what was done about it.
+    """
 
     default_errno = errno.ETIMEDOUT
+
+    def __init__(self, message: str, *, steps: tuple[RecoveryStep, ...] = ()) -> None:
+        told = [message, *(f"{step.name}: {step.outcome}" for step in steps)]
+        super().__init__("; ".join(told))
+        self.steps = steps
 
 
 class RequestFailed(MessageLayerError):

@@ -20,6 +20,7 @@ from i2o.frames.params import GROUP_DESCRIPTORS
 from i2o.frames.utility import ClaimType
 from i2o.message_layer import MessageLayer
 from i2o.parameters import Value
+from i2o.recovery import Ladder, Recovery, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Requester
 from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
@@ -38,6 +39,7 @@ class Iop(Closing):
         number: the IOP's number on it.
         owns_layer: close the whole layer with this object.
         timeout_s: how long a request may take.
+        recovery: what to do about one that takes longer; None for nothing.
     """
 
     def __init__(
@@ -47,11 +49,17 @@ class Iop(Closing):
         *,
         owns_layer: bool = False,
         timeout_s: float = 30.0,
+        recovery: Recovery | None = None,
     ) -> None:
         self.layer, self.number = layer, number
         self._owns_layer = owns_layer
         self.requester = Requester(layer, number, timeout_s=timeout_s)
+        if recovery is not None:
+            ladder = Ladder(layer, number, recovery, on_revived=self._claim_again)
+            self.requester.on_late = lambda pending: ladder.climb(self.requester, pending)
+            self.requester.is_usable = lambda reply: not ended_early(reply)
         self._blocks: list[BlockDevice] = []
+        self._claims: dict[int, int] = {}  # claim flags by TID
         self._closed = False
 
     @property
@@ -187,13 +195,35 @@ class Iop(Closing):
             target_address=tid, claim_flags=claim_flags, claim_type=ClaimType.PRIMARY_USER
         )
         raise_for_status(self.requester.call(message), f"UtilClaim of TID {tid:#05x}")
+        self._claims[tid] = claim_flags
 
     def release(self, tid: int) -> None:
         """Give a claimed device back."""
+        self._claims.pop(tid, None)
         message = utility.UTIL_CLAIM_RELEASE.build(
             target_address=tid, claim_type=ClaimType.PRIMARY_USER
         )
         raise_for_status(self.requester.call(message), f"UtilClaimRelease of TID {tid:#05x}")
+
+    def revive(self) -> None:
+        """Reset the IOP, bring it up again, and claim what was claimed.
+
+        Requests that are outstanding end with a FAIL reply. For an IOP that reset itself, failed
+        or died (`MessageLayer.check` tells).
+
+        Raises:
+            IopDead, RequestTimeout, RequestFailed: it does not come up.
+        """
+        self.layer.revive(self.number)
+        self._claim_again()
+
+    def _claim_again(self) -> None:
+        """Claim what the reset of the IOP has given back; a device may be gone."""
+        for tid, claim_flags in tuple(self._claims.items()):
+            try:
+                self.claim(tid, claim_flags=claim_flags)
+            except I2OError as error:
+                logger.warning("IOP %d: TID %#05x is not ours again: %s", self.number, tid, error)
 
     def _give_back(self, tid: int) -> None:
         """Release a claim; that it is gone already (a reset ends claims) is no error."""

@@ -64,6 +64,8 @@ class Counters:
     """Final replies the layer made up because the IOP could no longer send them."""
     bad_frees: int = 0
     """Frames freed twice or to the wrong IOP."""
+    lost: int = 0
+    """Times that the IOP was found in another state than OPERATIONAL."""
     callback_errors: int = 0
     auto_freed: int = 0
     """Replies freed by the layer because the callback raised before it did."""

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from i2o import bring_up, capture, waits
+from i2o.bring_up import Limits
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.cookies import Callback, CookieTable, Registration, context_bytes
@@ -32,6 +33,7 @@ from i2o.frames.header import (
     EMPTY_MFA,
     HEADER_SIZE,
 )
+from i2o.frames.tables import IopState
 from i2o.iop_table import (
     SPECIAL,
     Counters,
@@ -42,7 +44,7 @@ from i2o.iop_table import (
 )
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
 from i2o.reply_path import ReplyPath
-from i2o.resources import BringUpResult
+from i2o.resources import BringUpResult, IopStatus
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
 from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP, I2OTRANS_SLEEP
@@ -184,6 +186,47 @@ class MessageLayer(Closing):
         _raise_collected(errors)
         assert entry.result is not None
         return entry.result
+
+    def check(self, iop: int, limits: Limits | None = None) -> IopStatus:
+        """Read the status block: the way to notice that an IOP reset itself, failed or died.
+
+        An IOP that is not OPERATIONAL any more is no longer valid (`iop_valid`); `bring_up` or
+        `revive` makes it so again.
+
+        Raises:
+            InvalidArgument: no such IOP.
+            IopDead: it does not answer, or is FAULTED.
+        """
+        entry = self._iops.entry(iop)
+        self._replies.refuse_in_callback("wait for a status block")
+        if entry.is_dead:
+            raise IopDead(f"IOP {iop} is dead: detach it")
+        try:
+            status = bring_up.read_status(entry, limits or Limits(), self.clock)
+        except IopDead:
+            entry.online = False
+            raise
+        if status.state != IopState.OPERATIONAL and entry.online:
+            entry.online = False
+            entry.counters.lost += 1
+            logger.warning("IOP %d is %s, not OPERATIONAL", iop, status.state_name)
+        return status
+
+    def revive(self, iop: int, limits: Limits | None = None) -> BringUpResult:
+        """Reset an IOP and bring it up again, by the transport's own means if messages fail.
+
+        Raises: as `bring_up`.
+        """
+        try:
+            return self.bring_up(iop, limits)
+        except IopDead as error:
+            entry = self._iops.entry(iop)
+            if entry.is_dead:
+                raise
+            logger.warning("IOP %d: %s; resetting it by the transport", iop, error)
+            with entry.lock:
+                entry.port.reset()
+        return self.bring_up(iop, limits)
 
     def refresh(self, iop: int) -> BringUpResult:
         """Read status block, HRT and LCT again and return them."""

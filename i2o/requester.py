@@ -13,10 +13,10 @@ from typing import Final, Protocol
 
 from i2o.closing import Closing
 from i2o.cookies import Callback, Registration
-from i2o.errors import I2OError, InvalidArgument, RequestTimeout
+from i2o.errors import I2OError, InvalidArgument, RecoveryStep, RequestTimeout
 from i2o.frames.catalog import function_name
 from i2o.frames.functions import UNANSWERED
-from i2o.frames.header import HEADER_SIZE, MSG_HEADER, MsgFlags
+from i2o.frames.header import HEADER_SIZE, MsgFlags
 from i2o.message_frames import MessageFrame, ReplyFrame
 from i2o.waits import I2OTRANS_SLEEP
 
@@ -63,18 +63,20 @@ class Pending:
 
     Attributes:
         message: the request, without our contexts.
+        context: the transaction context it was sent with.
         reply: the final reply, once it came; a copy that outlives the frame.
     """
 
-    __slots__ = ("_abandoned", "_buffers", "_on_reply", "message", "reply")
+    __slots__ = ("_abandoned", "_buffers", "_on_reply", "context", "message", "reply")
 
     def __init__(
         self,
         message: bytes,
+        context: int,
         buffers: Sequence[Freeable],
         on_reply: Callable[[ReplyFrame], None] | None,
     ) -> None:
-        self.message = message
+        self.message, self.context = message, context
         self.reply: ReplyFrame | None = None
         self._buffers, self._on_reply = buffers, on_reply
         self._abandoned = False
@@ -90,6 +92,11 @@ class Pending:
     def is_done(self) -> bool:
         """Whether the final reply came."""
         return self.reply is not None
+
+    @property
+    def target(self) -> int:
+        """TID that the request went to."""
+        return int.from_bytes(self.message[4:6], "little") & 0xFFF
 
     def release(self) -> None:
         """Free the buffers: now, or when a late final reply comes, but never before it."""
@@ -116,7 +123,16 @@ class Requester(Closing):
         iop: IOP number.
         timeout_s: how long `finish` waits unless told otherwise.
         on_progress: called with a non-final reply (a copy).
+
+    Attributes:
+        on_late: called by `finish` with a request that is late, to do something about it; returns
+            what it did. If the request has a reply afterwards, `is_usable` says whether that is
+            an answer or only the end of it.
+        is_usable: see `on_late`.
     """
+
+    on_late: Callable[[Pending], tuple[RecoveryStep, ...]] | None = None
+    is_usable: Callable[[ReplyFrame], bool] = staticmethod(lambda reply: True)
 
     def __init__(
         self,
@@ -163,7 +179,7 @@ class Requester(Closing):
         if context in self._pending or context > _LAST_CONTEXT:
             context = self._free_context()
         self._next_context = context + 1
-        pending = Pending(message, buffers, on_reply)
+        pending = Pending(message, context, buffers, on_reply)
         self._pending[context] = pending
         try:
             self._submit(
@@ -193,19 +209,31 @@ class Requester(Closing):
             drain: others are in flight too: take every reply that is there.
 
         Raises:
-            RequestTimeout: it did not come. The request stays known, and so do its buffers.
+            RequestTimeout: it did not come, and `on_late` did not make it come. A request that
+                still has none stays known, and so do its buffers.
         """
         if pending.reply is not None:
             return pending.reply
         limit = self.timeout_s if timeout_s is None else timeout_s
         if not self._layer.run_until(pending.is_done, limit, drain=drain):
-            request = MSG_HEADER.unpack_from(pending.message)
-            raise RequestTimeout(
-                f"no reply to {function_name(request.function)} for TID "
-                f"{request.target_address:#05x} within {limit:g} s"
-            )
+            self._be_late(pending, limit)
         assert pending.reply is not None
         return pending.reply
+
+    def wait_for(self, pending: Pending, timeout_s: float) -> bool:
+        """Wait for a request's final reply; return whether it came. Nothing is done about it."""
+        return pending.is_done() or self._layer.run_until(pending.is_done, timeout_s)
+
+    def _be_late(self, pending: Pending, limit_s: float) -> None:
+        """Do something about a late request; raise RequestTimeout unless it has an answer then."""
+        steps = () if self.on_late is None else self.on_late(pending)
+        if pending.reply is not None and self.is_usable(pending.reply):
+            return
+        raise RequestTimeout(
+            f"no reply to {function_name(pending.message[7])} for TID {pending.target:#05x} "
+            f"within {limit_s:g} s",
+            steps=steps,
+        )
 
     def call(
         self,

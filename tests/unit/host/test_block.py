@@ -305,7 +305,9 @@ def test_a_device_that_never_answers_is_waited_for_once_more_not_once_a_request(
     plan = tmp_path / "lost.toml"
     plan.write_text('[[fault]]\non = "bsa_block_read"\naction = "drop"\n')
     clock = ManualClock()
-    with i2o.open(f"emu:?disk={image}&faults={plan}", clock=clock, timeout_s=10) as iop:
+    with i2o.open(
+        f"emu:?disk={image}&faults={plan}", clock=clock, timeout_s=10, recovery=None
+    ) as iop:
         disk = iop.block()
         start = clock.monotonic()
         with pytest.raises(RequestTimeout):
