@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from i2o import parameters
+from i2o import config_dialog, parameters
 from i2o.block import BlockDevice
 from i2o.bring_up import EXECUTIVE_TID
 from i2o.closing import Closing
@@ -178,6 +178,10 @@ class Iop(Closing):
         rows = parameters.get_table(self.requester, self.memory, tid, GROUP_DESCRIPTORS)
         numbers = (row["group_number"] for row in rows)
         return [number for number in numbers if isinstance(number, int)]
+
+    def config_page(self, tid: int, page: int = 0, form: Mapping[str, str] | None = None) -> bytes:
+        """Read a page of a device's configuration dialog; see `i2o.config_dialog.fetch_page`."""
+        return config_dialog.fetch_page(self.requester, self.memory, tid, page, form)
 
     # --- devices -------------------------------------------------------------------------------
 
