@@ -8,7 +8,7 @@ from the device and not to be trusted: `i2o config` takes everything active out 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
@@ -21,6 +21,8 @@ from i2o.requester import Requester
 from i2o.transport.host_memory import HostMemory
 
 FIRST_BUFFER: Final = 16 << 10
+Form = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Names and values of a form's fields; as pairs, a name may come more than once."""
 MAX_PAGE: Final = 1 << 20
 """The longest page that is taken, in bytes."""
 MAX_QUERY: Final = 64 << 10
@@ -33,7 +35,7 @@ def fetch_page(
     memory: HostMemory,
     tid: int,
     page: int = 0,
-    form: Mapping[str, str] | None = None,
+    form: Form | None = None,
 ) -> bytes:
     """Read a page of a device's configuration dialog, or submit the form of one.
 

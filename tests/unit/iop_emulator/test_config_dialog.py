@@ -109,11 +109,13 @@ def test_the_overview_links_to_the_pages_that_the_device_has(tid, pages):
 
 def test_the_overview_shows_the_device_and_the_executive_its_devices():
     rig = Rig([MemoryDisk(3 << 20)])
+    rig.iop.lct.devices[8].device_class = 0xABC
     disk = check(page_of(rig, DISK, 0)).text
     assert f"{3 << 20:,}" in disk
     assert "media loaded" in disk
     executive = check(page_of(rig, 0, 0)).text
     assert "random block storage" in executive
+    assert "class 0xabc" in executive
     assert "0x010" in executive
 
 
