@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from i2o import parameters
+from i2o import config_dialog, parameters
 from i2o.block import BlockDevice
 from i2o.bring_up import EXECUTIVE_TID
 from i2o.closing import Closing
+from i2o.config_dialog import Form
 from i2o.errors import I2OError, InvalidArgument, ParameterError
 from i2o.frames import catalog, utility
 from i2o.frames.functions import DeviceClass
@@ -186,6 +187,10 @@ class Iop(Closing):
         rows = parameters.get_table(self.requester, self.memory, tid, GROUP_DESCRIPTORS)
         numbers = (row["group_number"] for row in rows)
         return [number for number in numbers if isinstance(number, int)]
+
+    def config_page(self, tid: int, page: int = 0, form: Form | None = None) -> bytes:
+        """Read a page of a device's configuration dialog; see `i2o.config_dialog.fetch_page`."""
+        return config_dialog.fetch_page(self.requester, self.memory, tid, page, form)
 
     # --- devices -------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ def test_help_names_every_command(cli):
 
 
 WITHOUT_IOP = ("decode", "extcap")
-WITHOUT_JSON = ("extcap",)
+WITHOUT_JSON = ("config", "extcap")
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))

@@ -109,11 +109,13 @@ def test_the_overview_links_to_the_pages_that_the_device_has(tid, pages):
 
 def test_the_overview_shows_the_device_and_the_executive_its_devices():
     rig = Rig([MemoryDisk(3 << 20)])
+    rig.iop.lct.devices[8].device_class = 0xABC
     disk = check(page_of(rig, DISK, 0)).text
     assert f"{3 << 20:,}" in disk
     assert "media loaded" in disk
     executive = check(page_of(rig, 0, 0)).text
     assert "random block storage" in executive
+    assert "class 0xabc" in executive
     assert "0x010" in executive
 
 
@@ -278,3 +280,19 @@ def test_no_form_breaks_a_page(page, tid, query):
     else:
         assert reply.status == (5, DetailedStatus.NO_SUCH_PAGE)
     assert rig.account() == 16
+
+
+def test_a_field_that_is_refused_takes_the_fields_before_it_back():
+    rig = Rig()
+    group = rig.iop.lct.devices[DISK].parameters.group(bsa.BSA_POWER_CONTROL.number)
+    write = group.write
+
+    def refuse(name: str, value: object) -> None:
+        if (name, value) == ("on_access", 0):
+            raise ValueError(value)
+        write(name, value)
+
+    group.write = refuse
+    html = page_of(rig, DISK, POWER, {"powerdown_timeout": 5, "on_access": 0})
+    assert "does not take this value" in html
+    assert scalar(rig, DISK, bsa.BSA_POWER_CONTROL) == {"powerdown_timeout": 0, "on_access": 1}
