@@ -8,7 +8,6 @@ complaint. The frames are plain memory, which a host may map.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import mmap
 import os
@@ -46,10 +45,9 @@ class FrameMemory:
         self.view = memoryview(self._map)
 
     def close(self) -> None:
-        """Let go of the memory, or, where the unit still has it, when that is gone."""
+        """Let go of the memory; the unit must have done so before."""
         self.view.release()
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        self._map.close()
         os.close(self.descriptor)
 
 

@@ -139,4 +139,5 @@ class IopFunction:
         """Close disks and frames."""
         self.soft_iop.close()
         self.regions = {}
+        self.unit.close()
         self._frames.close()

@@ -87,6 +87,10 @@ class LocalUnit:
         """Set who is told of posted requests and replies, in place of the constructor's."""
         self._on_post, self._on_reply = on_post, on_reply
 
+    def close(self) -> None:
+        """Let go of the frames: nothing may be read or written any more."""
+        self._frames.release()
+
     # --- host half -----------------------------------------------------------------------------
 
     def alloc(self) -> int:
