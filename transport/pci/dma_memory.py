@@ -8,15 +8,14 @@ addresses are their physical ones: a buffer is contiguous within a run of pages.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
-
-import cffi
+from typing import Final, Protocol
 
 from i2o.errors import DmaFault, TransportUnavailable
 from i2o.transport.arena_space import PAGE, ArenaBuffer, ArenaSpace
@@ -43,12 +42,7 @@ class DeviceMemory(HostMemory, Protocol):
 
 def address_of(area: mmap.mmap) -> int:
     """Return where a mapping is in this process."""
-    ffi = cffi.FFI()
-    view: Any = ffi.from_buffer(area)
-    try:
-        return int(ffi.cast("uintptr_t", view))
-    finally:
-        ffi.release(view)
+    return ctypes.addressof(ctypes.c_char.from_buffer(area))
 
 
 class IommuMemory:

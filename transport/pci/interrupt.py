@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from i2o.errors import TransportUnavailable
-from i2o.transport.pci.function import PciFunction
+from i2o.transport.pci.function import COMMAND_INTX_DISABLE, PciFunction
 from i2o.transport.pci.vfio import INTX, MSI, VfioDevice
-
-_ENABLE: Final = (1).to_bytes(4, "little")
 
 
 class Interrupt(Protocol):
@@ -78,7 +75,7 @@ class VfioInterrupt:
 
 
 class UioInterrupt:
-    """INTx through the file of a UIO driver, which disables the line each time.
+    """INTx through the file of a UIO driver, which sets the interrupt disable bit each time.
 
     Args:
         function: the device.
@@ -91,16 +88,17 @@ class UioInterrupt:
     name = "INTx"
 
     def __init__(self, function: PciFunction, dev: Path) -> None:
+        self._function = function
         path = dev / uio_name(function)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.write(self._file, _ENABLE)
+            self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise TransportUnavailable(
                 "uio",
                 f"{path}: {error.strerror}",
                 remedy=f"be root, or be made the owner of {path}; ?irq=off polls instead",
             ) from None
+        self._enable()
 
     def fileno(self) -> int:
         """Return the UIO file."""
@@ -108,10 +106,14 @@ class UioInterrupt:
 
     def rearm(self) -> None:
         """Take the count, and let the line interrupt again."""
-        if not select.select((self._file,), (), (), 0)[0]:  # it has not come, so it is armed still
+        try:
+            os.read(self._file, 4)
+        except BlockingIOError:  # it has not come, so it is armed still
             return
-        os.read(self._file, 4)
-        os.write(self._file, _ENABLE)
+        self._enable()
+
+    def _enable(self) -> None:
+        self._function.command &= ~COMMAND_INTX_DISABLE
 
     def close(self) -> None:
         """Close the file."""

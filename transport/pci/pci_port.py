@@ -159,10 +159,14 @@ class PciPort(Closing):
         return self._clock.monotonic_ns() + round(POLL_S * 1e9)
 
     def mask_interrupt(self, masked: bool) -> None:
-        """Set or clear the outbound post queue bit of the mask: one 32-bit write of 0x34."""
+        """Set or clear the outbound post queue bit of the mask: one 32-bit write of 0x34.
+
+        A card that is polled stays masked.
+        """
         self._is_masked = masked
         if self.card.has_status:
-            self._write32(self._mask, POST_QUEUE_BIT if masked else 0)
+            is_open = not masked and self._interrupt is not None
+            self._write32(self._mask, 0 if is_open else POST_QUEUE_BIT)
 
     # --- life cycle ----------------------------------------------------------------------------
 

@@ -62,16 +62,16 @@ class ConfigSpace:
     Args:
         identity: what it says.
         on_command: called with the command register after it was written.
-        interrupt_level: asked for bit 3 of the status.
+        interrupt_pending: asked for bit 3 of the status.
     """
 
     def __init__(
         self,
         identity: Identity,
         on_command: Callable[[int], None],
-        interrupt_level: Callable[[], bool],
+        interrupt_pending: Callable[[], bool],
     ) -> None:
-        self._on_command, self._interrupt_level = on_command, interrupt_level
+        self._on_command, self._interrupt_pending = on_command, interrupt_pending
         self._identity = identity
         self._bytes = bytearray(SIZE)
         self._writable = bytearray(SIZE)
@@ -131,7 +131,7 @@ class ConfigSpace:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes; what is beyond the end reads as zero."""
-        if self._interrupt_level():
+        if self._interrupt_pending():
             self._bytes[STATUS] |= STATUS_INTERRUPT
         else:
             self._bytes[STATUS] &= ~STATUS_INTERRUPT & 0xFF

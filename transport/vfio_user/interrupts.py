@@ -26,10 +26,11 @@ _ACTION: Final = IrqSetFlags.ACTION_MASK | IrqSetFlags.ACTION_UNMASK | IrqSetFla
 class _Vector:
     """One interrupt: where it is signalled, and whether it is held back."""
 
-    __slots__ = ("descriptor", "is_masked", "is_pending")
+    __slots__ = ("descriptor", "is_asserted", "is_masked", "is_pending")
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
+        self.is_asserted = False  # INTx: signalled, and the client has not let go of it yet
         self.is_masked = False
         self.is_pending = False
 
@@ -38,7 +39,7 @@ class _Vector:
         if self.descriptor is not None:
             os.close(self.descriptor)
         self.descriptor = descriptor
-        self.is_masked = self.is_pending = False
+        self.is_asserted = self.is_masked = self.is_pending = False
 
     def signal(self) -> bool:
         """Signal once; return whether somebody could be told."""
@@ -81,9 +82,13 @@ class Interrupts:
         )
 
     @property
-    def level(self) -> bool:
-        """Whether the device asks for an interrupt: bit 3 of the PCI status."""
-        return self._level
+    def is_pending(self) -> bool:
+        """Bit 3 of the PCI status: the device asks, or the client's line is high still.
+
+        A driver that shares its line looks here whether an interrupt is its own. One that was
+        signalled and taken care of before the driver came to look is.
+        """
+        return self._level or self._vectors[IrqIndex.INTX][0].is_asserted
 
     def set_level(self, level: bool) -> None:
         """Raise or lower the interrupt. A rise is signalled; a level that stays is not."""
@@ -210,7 +215,7 @@ class Interrupts:
         elif action == IrqSetFlags.ACTION_TRIGGER:
             vector.signal()
         else:
-            vector.is_masked = False
+            vector.is_asserted = vector.is_masked = False
             if index == IrqIndex.INTX:
                 if self._level:
                     self._signal_intx()
@@ -221,7 +226,7 @@ class Interrupts:
     def _signal_intx(self) -> None:
         vector = self._vectors[IrqIndex.INTX][0]
         if not self._is_intx_disabled and not vector.is_masked and vector.signal():
-            vector.is_masked = True  # until the client unmasks it
+            vector.is_asserted = vector.is_masked = True  # until the client unmasks it
             self.signals += 1
 
 

@@ -79,7 +79,7 @@ class Session:
         self.device = device
         self.memory = GuestMemory()
         self.interrupts = Interrupts(msi=int(identity.msi), msix=identity.msix)
-        self.config = ConfigSpace(identity, self._on_command, lambda: self.interrupts.level)
+        self.config = ConfigSpace(identity, self._on_command, lambda: self.interrupts.is_pending)
         self._has_version = False
         self._handlers: dict[int, Callable[[bytes, Sequence[int]], _Body]] = {
             Command.VERSION: self._version,

@@ -427,6 +427,7 @@ def test_intx_masks_itself_and_signals_again_while_the_level_is_high(client, dev
     client.set_irqs(IrqIndex.INTX, UNMASK)
     assert signals(event) == 1
     device.interrupts.set_level(False)
+    assert client.config_word(6) & 8  # the client's line is high until it unmasks
     client.set_irqs(IrqIndex.INTX, UNMASK)
     assert signals(event) == 0
     assert not client.config_word(6) & 8
