@@ -249,8 +249,7 @@ class PciBackend:
             scheme, backend, why = "uio", UioBackend, f"it is bound to {driver}"
         else:
             scheme, backend, why = "sysfs", SysfsBackend, "no kernel driver has it"
-        if not driver or scheme != "sysfs":
-            logger.info("%s: by %s:, because %s", function.address, scheme, why)
+        logger.info("%s: by %s:, because %s", function.address, scheme, why)
         chosen = Uri(uri.text.replace("pci:", f"{scheme}:", 1), scheme, uri.address, uri.options)
         return backend.from_uri(chosen, clock, places)
 

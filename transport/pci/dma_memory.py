@@ -94,7 +94,8 @@ class HugePageMemory:
     Args:
         size: bytes wanted; whole huge pages.
         backend: the scheme, for messages.
-        physical: tells the physical address of a mapped page, for tests.
+        physical: tells the physical address of a mapped page; another one is for tests.
+        new_page: returns a huge page or None; another one is for tests.
 
     Raises:
         TransportUnavailable: there are no huge pages, none lies low enough, or their addresses
@@ -106,8 +107,10 @@ class HugePageMemory:
         size: int,
         backend: str,
         physical: Callable[[int], int] | None = None,
+        new_page: Callable[[], mmap.mmap | None] | None = None,
     ) -> None:
         tell = physical_address if physical is None else physical
+        take = _huge_page if new_page is None else new_page
         self._areas: list[mmap.mmap] = []
         self._spaces: list[ArenaSpace] = []
         wanted = -(-size // HUGE_PAGE)
@@ -115,7 +118,7 @@ class HugePageMemory:
         try:
             low: list[tuple[int, mmap.mmap]] = []
             while len(low) < wanted:
-                page = _huge_page()
+                page = take()
                 if page is None:
                     break
                 high.append(page)
