@@ -52,7 +52,10 @@ from i2o.frames.sgl_walk import sgl_elements
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
 from i2o.iop_emulator.complaints import KEPT
+from i2o.iop_emulator.ddm.block import MAX_JOBS, BlockDevice
+from i2o.iop_emulator.ddm.block_parameters import ERRORS_KEPT
 from i2o.iop_emulator.executive import MAX_NOTIFIES
+from i2o.iop_emulator.executive_software import FIRST_TID, LAST_TID
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.software_store import MAX_MODULES
 from i2o.transport.port import EMPTY
@@ -65,19 +68,20 @@ VALID, MEANINGLESS = 0.07, 0.02
 WHOLE = 0.25
 """Share of sequences of frames in which no frame is mutated."""
 INBOUND, REPLIES, BACKLOG = 16, 24, 12
-MOST_WAITING = 400
-"""Replies that may wait at any time: those of everything that may be under way at once."""
-MOST_JOBS = 64
+MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + 10
+"""Replies that may wait: everything that is under way may end while the backlog is full."""
 MOST_STORED = MAX_MODULES * (32 << 10)
 """Bytes of software that may be stored: no valid module here is larger than 24 KiB."""
-MOST_GROWTH = 20_000
+MOST_GROWTH = 3000
 """Blocks of memory that the second half of a run may add."""
-VARIANTS = 24
+VARIANTS = 40
 """Valid frames of each kind, which mutated ones start from."""
 _FUNCTIONS = tuple(sorted({function.value for function in Function}))
 _BARE_ADDRESS = (Function.EXEC_STATUS_GET.value, Function.EXEC_IOP_RESET.value)
 _PACES = ((1, 4), (64,), (1,), (0, 0, 0, 1, 2), (0, 0, 0, 0, 0, 0, 0, 20))
 """How many steps the IOP makes after each frame."""
+_SLOW = ("media_verify", "lct_notify")
+"""Builders of requests that are not answered at once."""
 _REPLY, _LAST, _FAIL = 0x80, 0x40, 0x20
 _NOP = utility.UTIL_NOP.build()[:12]
 _NUMBERS = (0, 1, 2, 3, 4, 0x10, 0x40, 512)
@@ -166,6 +170,7 @@ class FrameFuzz:
         self._under_way: list[bytes] = []
         self._kept_back: list[int] = []
         self._unread: list[int] = []
+        self._disks = [one for one in self.iop.lct if isinstance(one, BlockDevice)]
         self._is_scarce = self._was_dropped = self._is_spoilt = False
         self._rng = random.Random(0)
         self._pace: tuple[int, ...] = (64,)
@@ -312,8 +317,8 @@ class FrameFuzz:
         """Yield kind, name, frame, changed sources, and what may be written if that is certain."""
         table, sent = self.table, 0
         names = rng.choices(table.names, table.weights, k=length)
-        if rng.random() < 0.08:  # much of the same
-            flood = rng.choice(table.names)
+        if rng.random() < 0.1:  # much of the same
+            flood = rng.choice((*_SLOW, *table.names) if rng.randrange(2) else _SLOW)
             names = [flood if rng.random() < 0.8 else name for name in names]
         for name in names:
             script = rng.choice(table.by_name[name])
@@ -367,7 +372,7 @@ class FrameFuzz:
         dice = rng.random()
         if dice < 0.3 and kind in ("address", "function"):
             if kind == "function":
-                new = rng.choice(_FUNCTIONS)
+                new = rng.choice(known if known and rng.randrange(2) else _FUNCTIONS)
             else:
                 new = rng.choice(self._edges) + rng.choice((-1, 0, 0, 1, -4, 4))
         elif dice < 0.35 and known:
@@ -617,21 +622,25 @@ class FrameFuzz:
         if self.rig.account() != INBOUND:
             raise Broken(f"{self.rig.account()} of {INBOUND} inbound frames are accounted for")
         jobs = len(iop.scheduler._jobs)
-        store = iop.executive.software.store
+        software = iop.executive.software
+        store = software.store
+        loaded = sum(tid in iop.lct for tid in range(FIRST_TID, LAST_TID + 1))
         for what, count, most in (
             ("complaints", len(iop.complaints), KEPT),
             ("replies that wait", len(iop.replies.backlog), MOST_WAITING),
             ("requests that wait", len(iop._stuck), INBOUND),
             ("event registrations", len(iop.events), len(iop.lct.devices)),
-            ("jobs", jobs, MOST_JOBS),
+            ("jobs", jobs, MAX_JOBS),
             ("parked requests", len(iop.scheduler._parked), MAX_NOTIFIES),
             ("timers", len(iop.scheduler._timers), 0),
             ("devices", len(iop.lct.devices) + len(iop.lct.retired), 2 + len(DISKS) + 7),
+            ("loaded DDMs without software", loaded - len(software.running), 0),
             ("modules", len(store), MAX_MODULES),
             ("bytes of modules", store.used, MOST_STORED),
             ("downloads", len(iop.executive.software._incoming), 4),
             ("entries of the system table", len(iop.executive.system_table), 255),
             ("reply frames", unit.idle_outbound() + unit.posted_outbound(), REPLIES),
+            ("logged errors", max(len(disk.state.errors) for disk in self._disks), ERRORS_KEPT),
             ("users of a device", max(len(one.claims) for one in iop.lct), 16),
             ("parameter cursors", sum(len(d.parameters._cursors) for d in iop.lct), 14),
         ):
@@ -656,7 +665,7 @@ class FrameFuzz:
         )
 
 
-_WEIGHTS = {"header": 0.12, "body": 0.3, "list": 0.22, "source": 0.3}
+_WEIGHTS = {"header": 0.15, "body": 0.3, "list": 0.22, "source": 0.3}
 
 
 def _is_inside(address: int, length: int, places: Sequence[tuple[int, int]]) -> bool:

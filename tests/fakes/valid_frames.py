@@ -13,8 +13,8 @@ from fakes.host_arena import HostArena
 from fakes.valid_lists import Buffer, Listed, ListMaker, Place
 from i2o.frames import block_storage as bsa
 from i2o.frames import block_storage_groups as bsa_groups
+from i2o.frames import catalog, executive_groups, params, private, tables, utility
 from i2o.frames import executive as exe
-from i2o.frames import executive_groups, params, private, tables, utility
 from i2o.frames.functions import Function
 from i2o.frames.header import MSG_HEADER
 from i2o.frames.layout import Field, MessageLayout, ParameterGroup
@@ -52,6 +52,13 @@ class ValidFrame:
     places: Mapping[str, tuple[Place, ...]]
     writes: tuple[tuple[int, int], ...]
 
+
+_ALIKE: dict[int, tuple[int, ...]] = {
+    function: family
+    for family in ((0x30, 0x31, 0x33), (0x05, 0x06), (0xA3, 0xC1), (0xA9, 0xAB), (0xA1, 0xA2))
+    for function in family
+}
+"""Functions whose messages look alike: a wrong bit makes one of them the other."""
 
 Builder = Callable[["FrameTable"], "list[ValidFrame]"]
 BUILDERS: dict[str, tuple[float, Builder]] = {}
@@ -122,6 +129,11 @@ class FrameTable:
         frame = bytearray(start + listed.data + tail)
         struct.pack_into("<H", frame, 2, len(frame) // 4)
         header = [_place(field) for field in MSG_HEADER.fields]
+        header += [
+            place._replace(known=_ALIKE.get(layout.function or 0, ()))
+            for place in header
+            if place.kind == "function"
+        ]
         body = [_place(field) for field in layout.fields if field.byte >= 8]
         if tail:
             body += [Place(0, len(start) + at, 0, 16, "word") for at in range(0, len(tail) - 1, 2)]
@@ -273,6 +285,7 @@ def table_in_parts(table: FrameTable) -> list[ValidFrame]:
     return frames
 
 
+_CHAPTERS = ("any", "executive", "bsa")
 _GETS = (
     ParamOperation.FIELD_GET,
     ParamOperation.LIST_GET,
@@ -320,10 +333,9 @@ class _Operations:
         self.data += data
 
 
-_GROUP_NUMBERS = (
-    0, 1, 2, 3, 4, 5, 6, 7, 0x100, 0x101, 0x102, 0x103, 0x180,
-    0xF000, 0xF002, 0xF003, 0xF005, 0xF006, 0xF100, 0xF101, 0xF102, 0xF103,
-)  # fmt: skip
+_GROUP_NUMBERS = tuple(
+    sorted({group.number for group in catalog.parameter_groups() if group.chapter in _CHAPTERS})
+)
 
 
 def _params(
@@ -868,9 +880,12 @@ def block_transfer(table: FrameTable) -> list[ValidFrame]:
     else:
         small = count <= 512
         buffers = [Buffer(_CONTENTS[:count], count, may_be_immediate=small and not tid & 1)]
+        if table.rng.random() < 0.2:  # the first part stands in the frame
+            head, rest = _CONTENTS[:128], _CONTENTS[128:count]
+            buffers = [Buffer(head, 128), Buffer(rest, count - 128, may_be_immediate=False)]
     listed = table.lists.make(*buffers, room=560 if layout is not bsa.BSA_BLOCK_READ else 400)
     if len(listed.data) > 460:
-        listed = table.lists.make(Buffer(buffers[0].data, count, may_be_immediate=False))
+        listed = table.lists.make(Buffer(_CONTENTS[:count], count, may_be_immediate=False))
     return [
         table.message(
             layout,
@@ -881,6 +896,13 @@ def block_transfer(table: FrameTable) -> list[ValidFrame]:
             control_flags=table.one_of(0, 0x04, 0x08, 0x80),
         )
     ]
+
+
+@builds(0.1)
+def more_errors_than_are_logged(table: FrameTable) -> list[ValidFrame]:
+    """Verifications of a block that the faulty disk cannot read."""
+    fields = {"byte_count": 512, "logical_byte_address": 512 * table.rng.randrange(1, 4)}
+    return [table.message(bsa.BSA_MEDIA_VERIFY, FAULTY, **fields) for _ in range(90)]
 
 
 _CONTENTS = bytes(range(256)) * 64

@@ -169,12 +169,14 @@ class ListMaker:
         if buffer.data is None:
             shape = rng.random()
             if shape < 0.15 and buffer.size <= 4 * PAGE:
-                page_count = -(-buffer.size // PAGE)
+                within = rng.choice((0, -buffer.size % PAGE, 512))  # where the first one starts
+                page_count = -(-(within + buffer.size) // PAGE)
                 pages = self._arena.pages(rng.randrange(1000), page_count)
-                if page_count == 1 and rng.randrange(2):
-                    pages[0] += PAGE - buffer.size
+                left, room = buffer.size, PAGE - within
+                pages[0] += within
                 for page in pages:
-                    listed.writes.append((page, min(PAGE, buffer.size)))
+                    listed.writes.append((page, min(left, room)))
+                    left, room = left - min(left, room), PAGE
                 addresses = [("address", page, address_size) for page in pages]
                 elements.add(PAGES | END_OF_BUFFER | contexts, buffer.size, *words, *addresses)
                 return
