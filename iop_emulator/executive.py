@@ -37,6 +37,7 @@ from i2o.iop_emulator.software_store import SoftwareStore
 
 TID: Final = 0
 MIN_REPLY_WORDS: Final = 5
+DEFAULT_PAGE_SIZE: Final = 4096
 MAX_NOTIFIES: Final = 16
 _MAX_SYSTEM_TABLE: Final = 255
 _PAD: Final = tables.LCT_ENTRY.size
@@ -133,23 +134,33 @@ class Executive(Ddm):
         try:
             word = messages.EXEC_OUTBOUND_INIT.sgl_word_offset
             buffers = sgl_data.leading_buffers(request, word, control.dma, control.page_size)
-            place = _first_address(buffers)
+            place = _first_piece(buffers)
         except RemoteFrameError as error:
             control.complain(f"OutboundInit: {error}")
             return
         if place is None:
             control.complain("OutboundInit: it has no buffer for the status")
             return
+        address, length = place
+        if length < tables.OUTBOUND_INIT_STATUS.size:
+            control.complain(
+                f"OutboundInit: {length} bytes in one piece have no room for the status word"
+            )
+            return
         words = asked.outbound_msg_frame_size or DEFAULT_REPLY_WORDS
+        page_size = asked.host_page_frame_size or DEFAULT_PAGE_SIZE
         status = OutboundInitStatus.COMPLETE
         if words < MIN_REPLY_WORDS:
             control.complain(f"OutboundInit: no reply fits in frames of {words} words")
             status = OutboundInitStatus.REJECTED
+        elif page_size & page_size - 1:
+            control.complain(f"OutboundInit: a page size of {page_size} is no power of two")
+            status = OutboundInitStatus.REJECTED
         else:
-            control.init_outbound(words, asked.host_page_frame_size or 4096)
+            control.init_outbound(words, page_size)
             self.init_code = asked.init_code
         self._write_status(
-            "OutboundInit", place, tables.OUTBOUND_INIT_STATUS.build(init_status=status.value)
+            "OutboundInit", address, tables.OUTBOUND_INIT_STATUS.build(init_status=status.value)
         )
 
     def _write_status(self, what: str, address: int, status: bytes) -> None:
@@ -342,10 +353,10 @@ class Executive(Ddm):
         return request.success()
 
 
-def _first_address(buffers: Iterable[SglBuffer]) -> int | None:
-    """Return the bus address of the first piece of memory."""
+def _first_piece(buffers: Iterable[SglBuffer]) -> tuple[int, int] | None:
+    """Return bus address and length of the first piece of memory."""
     for buffer in buffers:
         for piece in buffer.pieces:
             if isinstance(piece, tuple):
-                return piece[0]
+                return piece
     return None

@@ -54,6 +54,11 @@ class Scheduler:
         return bool(self._jobs)
 
     @property
+    def job_count(self) -> int:
+        """How many long operations are going on."""
+        return len(self._jobs)
+
+    @property
     def is_empty(self) -> bool:
         """Whether neither time nor another step would bring anything; parked requests aside."""
         return not (self._timers or self._jobs)

@@ -17,7 +17,7 @@ from typing import Final
 from i2o.errors import RemoteFrameError
 from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import UNANSWERED, Function
-from i2o.frames.header import FailureCode, ReqStatus
+from i2o.frames.header import FAILURE_REPLY, FailureCode, MsgFlags, ReqStatus
 from i2o.frames.tables import IopState
 from i2o.frames.utility import GenericEvent, StateChange
 from i2o.iop_emulator.block_store import BlockStore
@@ -486,7 +486,9 @@ class SoftIop:
 
     def _forget_requests(self) -> None:
         self.scheduler.clear()
-        self.replies.clear()
+        for reply in self.replies.clear():
+            if reply[1] & MsgFlags.FAIL:  # the host will never hear that it has the frame
+                self.unit.withdraw(FAILURE_REPLY.unpack_from(reply).preserved_mfa_low)
         while self._stuck:
             self._recycle(self._stuck.popleft()[0])
 

@@ -63,6 +63,9 @@ class DeviceUnit(Protocol):
     def preserve(self, mfa: int) -> None:
         """Leave the frame with the host, which reads it and posts it again (a FAIL reply)."""
 
+    def withdraw(self, mfa: int) -> None:
+        """Free a preserved frame: the host was never told that it has it."""
+
     def take_reply_frame(self) -> int:
         """Pop a free reply frame that the host handed in, or EMPTY."""
 

@@ -171,6 +171,11 @@ class LocalUnit:
         """Leave the frame with the host."""
         self._with_host.add(mfa)
 
+    def withdraw(self, mfa: int) -> None:
+        """Free a preserved frame that the host was never told of."""
+        self._with_host.discard(mfa)
+        self._inbound_free.append(mfa)
+
     def take_reply_frame(self) -> int:
         """Pop a free reply frame, or EMPTY."""
         return self._outbound_free.popleft() if self._outbound_free else EMPTY

@@ -252,6 +252,7 @@ class HostHalf:
 
     def _take(self, word: int, value: int) -> None:
         if word == Word.FREE:
+            self._with_host.discard(value)  # it may have been preserved
             self._free.append(value)
         elif word == Word.REPLY:
             self._replies.append(value)
@@ -338,6 +339,10 @@ class DeviceHalf:
         """Leave the frame with the host."""
         self._with_host.add(mfa)
         self._tell(Word.PRESERVE, mfa)
+
+    def withdraw(self, mfa: int) -> None:
+        """Free a preserved frame that the host was never told of."""
+        self._tell(Word.FREE, mfa)
 
     def take_reply_frame(self) -> int:
         """Pop a free reply frame, or EMPTY."""

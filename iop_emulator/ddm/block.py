@@ -42,6 +42,8 @@ from i2o.iop_emulator.scheduler import Job
 _LOG: Final = logging.getLogger(__name__)
 
 PROGRESS_STEPS: Final = 10
+MAX_JOBS: Final = 64
+"""Long operations that may be under way in an IOP; their frames are free and bound nothing."""
 
 _SGL_WORD: Final = bsa.BSA_BLOCK_READ.sgl_word_offset
 _PLAIN_START: Final = _SGL_WORD << 4 | 0xF  # VersionOffset: the list is no later than there
@@ -226,8 +228,11 @@ class BlockDevice(Ddm):
         count, address = asked.byte_count, asked.logical_byte_address
         if (refusal := self._obstacle(request, count, address)) is not None:
             return refusal
+        scheduler = self.iop.scheduler
+        if scheduler.job_count >= MAX_JOBS:
+            return self._error(request, BsaDetailedStatus.DEVICE_NOT_READY, address)
         reports = bool(asked.control_flags & BsaVerifyFlags.PROGRESS_REPORT_FLAG)
-        self.iop.scheduler.start(request, self._verify(request, address, count, reports=reports))
+        scheduler.start(request, self._verify(request, address, count, reports=reports))
         return None
 
     def _verify(self, request: Request, address: int, count: int, *, reports: bool) -> Job:

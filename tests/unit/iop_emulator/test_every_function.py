@@ -24,6 +24,7 @@ from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
 from i2o.iop_emulator.ddm.base import MAX_USERS
+from i2o.iop_emulator.ddm.block import MAX_JOBS
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.lct import BUILT_IN_DDM
@@ -333,7 +334,7 @@ def test_bsa_device_reset(said: Outcomes) -> None:
 
 def test_bsa_media_verify(said: Outcomes) -> None:
     disk = Failing(1 << 20)
-    rig = Rig([disk])
+    rig = Rig([disk], replies=MAX_JOBS + 1)
 
     def verify(count: int, address: int) -> bytes:
         frame: bytes = bsa.BSA_MEDIA_VERIFY.build(
@@ -349,6 +350,22 @@ def test_bsa_media_verify(said: Outcomes) -> None:
     said.refused(
         without_medium().call(bsa.BSA_MEDIA_VERIFY.build(target_address=DISK, byte_count=512))
     )
+    disk.error = None
+    said.refused(refused_among_many(rig, verify(512, 0)))
+
+
+def refused_among_many(rig: Rig, frame: bytes) -> Reply:
+    """Send a long operation more often than may be under way; return the answer to the last."""
+    for _ in range(MAX_JOBS):
+        rig.post(frame)
+        rig.run(budget=1)
+    rig.post(frame)
+    rig.run(budget=1)
+    refused = rig.reap()
+    assert refused is not None
+    rig.run(budget=3 * MAX_JOBS)
+    assert [reply.status for reply in rig.replies()] == [PLAIN] * MAX_JOBS
+    return refused
 
 
 def test_bsa_cache_flush(said: Outcomes) -> None:

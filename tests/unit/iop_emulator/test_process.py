@@ -394,6 +394,24 @@ def test_a_preserved_frame_stays_with_the_host(halves):
     assert device.fetch().mfa == mfa
 
 
+def test_a_preserved_frame_may_be_withdrawn(halves):
+    host, device = halves
+    mfa = host.alloc()
+    host.post(mfa)
+    device.drain()
+    device.fetch()
+    device.preserve(mfa)
+    device.withdraw(mfa)
+    device.flush()
+    host.drain()
+    host.post(mfa)
+    assert "does not hold it" in host.said[0]
+    assert sorted(host.alloc() for _ in range(4)) == [0x1000, 0x1080, 0x1100, 0x1180]
+    host.post(mfa)
+    device.drain()
+    assert device.fetch().mfa == mfa
+
+
 def test_starvation_and_power_cycles(halves):
     host, device = halves
     device.starve(True)
