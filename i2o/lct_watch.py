@@ -120,6 +120,7 @@ class LctWatch(Closing):
         Raises:
             RequestFailed: the IOP refuses LctNotify.
             IopDead, RequestTimeout: it does not answer any more; the next call asks again.
+            RemoteFrameError: its tables contradict themselves.
         """
         clock = self._layer.clock
         deadline = clock.monotonic() + (_FOR_EVER_S if timeout_s is None else max(0.0, timeout_s))

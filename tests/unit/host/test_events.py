@@ -749,8 +749,8 @@ def test_detaching_in_another_thread_ends_the_wait():
 
 
 @pytest.mark.parametrize("run", ["inline", "thread"])
-@pytest.mark.parametrize("driven", [True, False])
-def test_async_iteration(run, driven):
+@pytest.mark.parametrize("driver", ["nobody", "loop", "thread"])
+def test_async_iteration(run, driver):
     async def main(iop: Iop) -> list[int]:
         got = []
         stream = iop.events([DISK])
@@ -777,7 +777,11 @@ def test_async_iteration(run, driven):
         return got
 
     with i2o.open(f"emu:?run={run}") as iop:
-        assert asyncio.run((with_driver if driven else main)(iop)) == [0, 1, 2]
+        if driver == "thread":
+            with Dispatcher(iop.layer):
+                assert asyncio.run(main(iop)) == [0, 1, 2]
+        else:
+            assert asyncio.run((with_driver if driver == "loop" else main)(iop)) == [0, 1, 2]
 
 
 def iop_has(iop: Iop, tid: int) -> bool:
