@@ -101,7 +101,6 @@ class EventRegistrations(Closing):
             stream.end("the IOP was closed")
         with self._lock:
             self._streams = ()
-            self._in_force.clear()
             base, self._base_cookie = self._base_cookie, None
         self._layer.unlisten(self._iop, self._hear)
         if base is not None:
@@ -246,8 +245,6 @@ class EventRegistrations(Closing):
             with self._lock:
                 self._in_force.pop(tid, None)
             self._refuse(tid, describe(reply))
-            return
-        if len(reply) < _DATA_START:
             return
         entry = self._devices.get(tid)
         event = Event(

@@ -225,8 +225,6 @@ class LctWatch(Closing):
             transaction_context_to_abort=pending.context,
         )
         try:
-            asked = self._requester.start(message)
-            self._requester.wait_for(asked, _CLOSE_S)
-            asked.release()
+            self._requester.wait_for(self._requester.start(message), _CLOSE_S)
         except I2OError as error:
             logger.info("IOP %d: an LctNotify stays: %s", self._iop, error)

@@ -22,6 +22,7 @@ from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.utility import GenericEvent, StateChange
 from i2o.iop import Iop
 from i2o.iop_emulator.block_store import MemoryDisk
+from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.tools import events
 from i2o.tools.event_masks import EventMask, event_mask, event_name_list
@@ -94,8 +95,11 @@ def test_devices_and_events_can_be_chosen(cli, acting):
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_a_bit_of_a_class_is_for_that_class_alone(cli, acting):
+def test_a_bit_of_a_class_is_for_that_class_alone(cli, acting, monkeypatch):
+    monkeypatch.setattr(Executive, "class_events", Executive.class_events | LOAD)
+
     def act(iop: Iop, software: SoftIop) -> None:
+        assert software.events.post(0, ExecutiveEvent.RESOURCE_LIMIT, bytes(4)) == 1
         software.events.post(0, ExecutiveEvent.NEW_LCT_ENTRY, bytes(4))
         software.events.post(0, ExecutiveEvent.RESET_IMMINENT, bytes(4))
         software.events.post(DISK, LOAD, b"")

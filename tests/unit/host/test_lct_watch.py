@@ -68,6 +68,22 @@ def take(watch: LctWatch) -> LctChange:
     return change
 
 
+class Waiter(threading.Thread):
+    """A thread that waits for a change, for ever."""
+
+    def __init__(self, watch: LctWatch) -> None:
+        super().__init__(name="i2o-waiter", daemon=True)
+        self._watch, self._taken = watch, []
+        self.start()
+
+    def run(self) -> None:
+        self._taken.append(self._watch.take())
+
+    def result(self) -> LctChange | None:
+        self.join(20)
+        return self._taken[0]
+
+
 # --- the difference -----------------------------------------------------------------------------
 
 
@@ -296,25 +312,47 @@ def test_closing_in_a_callback(iop):
 def test_closing_while_another_thread_waits():
     with i2o.open("emu:?run=thread") as iop, Dispatcher(iop.layer):
         watch = iop.lct_changes()
-        outcome: list[LctChange | None] = []
-        waiter = threading.Thread(target=lambda: outcome.append(watch.take()), name="i2o-waiter")
-        waiter.start()
+        waiter = Waiter(watch)
         iop.layer.run_until(lambda: watch._pending is not None, 10)
         watch.close()
-        waiter.join(20)
-        assert outcome == [None]
+        assert waiter.result() is None
 
 
 def test_changes_with_a_dispatcher():
     with i2o.open("emu:?run=thread") as iop, Dispatcher(iop.layer), iop.lct_changes() as watch:
-        outcome: list[LctChange | None] = []
-        waiter = threading.Thread(target=lambda: outcome.append(watch.take(20)), name="i2o-waiter")
-        waiter.start()
+        waiter = Waiter(watch)
         port = iop.layer.port(iop.number)
         with port._lock:
             tid = port.soft_iop.add_disk(MemoryDisk(1 << 20))
-        waiter.join(30)
-        assert [tids(change.added) for change in outcome if change] == [[tid]]
+        change = waiter.result()
+        assert change is not None
+        assert tids(change.added) == [tid]
+
+
+def test_a_table_that_another_thread_reads_ends_the_wait():
+    """Although the answer to the LctNotify is lost."""
+    with i2o.open("emu:?run=thread") as iop, Dispatcher(iop.layer), iop.lct_changes() as watch:
+        port, plan = iop.layer.port(iop.number), FaultPlan()
+        plan.on(NOTIFY).times(1).drop()
+        with port._lock:
+            port.soft_iop.faults = plan
+        waiter = Waiter(watch)
+        assert iop.layer.run_until(lambda: port.soft_iop.counters.faults > 0, 10)
+        with port._lock:
+            port.soft_iop.faults = None
+            tid = port.soft_iop.add_disk(MemoryDisk(1 << 20))
+        iop.refresh()
+        change = waiter.result()
+        assert change is not None
+        assert tids(change.added) == [tid]
+
+
+def test_an_iop_that_dies_while_it_is_waited_for():
+    with i2o.open("emu:?run=process") as iop, iop.lct_changes() as watch:
+        iop.layer._iops.entry(iop.number).online = False  # as if it had lost its state
+        iop.layer.port(iop.number).process.kill()
+        assert Waiter(watch).result() is None
+        assert watch.ended == f"IOP {iop.number} is dead"
 
 
 # --- firmware that goes wrong -------------------------------------------------------------------
@@ -322,7 +360,9 @@ def test_changes_with_a_dispatcher():
 
 def test_a_refusal_is_an_error(iop):
     plan = FaultPlan()
-    plan.on(NOTIFY).reply(ReqStatus.ERROR_NO_DATA_TRANSFER, DetailedStatus.UNSUPPORTED_FUNCTION)
+    plan.on(NOTIFY).times(1).reply(
+        ReqStatus.ERROR_NO_DATA_TRANSFER, DetailedStatus.UNSUPPORTED_FUNCTION
+    )
     soft(iop).faults = plan
     with iop.lct_changes() as watch:
         with pytest.raises(RequestFailed, match=r"LctNotify: .*UNSUPPORTED_FUNCTION"):
