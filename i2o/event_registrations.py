@@ -88,7 +88,7 @@ class EventRegistrations(Closing):
             why = self._layer.why_gone(self._iop)
             if why:
                 stream.end(why)
-            self._bring_in_line(FRAME_WAIT_US)
+            self._bring_in_line()
         except BaseException:
             with self._lock:
                 self._streams = tuple(one for one in self._streams if one is not stream)
@@ -134,24 +134,24 @@ class EventRegistrations(Closing):
             for tid in tuple(self._in_force):
                 if self._devices.get(tid) != before.get(tid):
                     del self._in_force[tid]  # gone, or another device than it was
-        self._try_to_bring_in_line(FRAME_WAIT_US)
+        self._try_to_bring_in_line()
 
     def _drop(self, stream: EventStream) -> None:
         """Forget a stream, and what only it wanted."""
         with self._lock:
             self._streams = tuple(one for one in self._streams if one is not stream)
-        self._try_to_bring_in_line(FRAME_WAIT_US)
+        self._try_to_bring_in_line()
 
-    def _try_to_bring_in_line(self, wait_us: int) -> None:
+    def _try_to_bring_in_line(self) -> None:
         try:
-            self._bring_in_line(wait_us)
+            self._bring_in_line()
         except (I2OError, OSError) as error:
             logger.warning("IOP %d: event registrations: %s", self._iop, error)
 
-    def _bring_in_line(self, wait_us: int) -> None:
+    def _bring_in_line(self) -> None:
         """Send every registration that differs from what is wanted."""
         with self._sending:
-            self._send(wait_us)
+            self._send(FRAME_WAIT_US)
         self._catch_up()
 
     def _catch_up(self) -> None:
