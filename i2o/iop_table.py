@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from i2o.errors import InvalidArgument
@@ -71,6 +72,19 @@ class Counters:
     """Replies freed by the layer because the callback raised before it did."""
 
 
+class IopNews(Enum):
+    """What a listener to an IOP is told."""
+
+    BROUGHT_UP = auto()
+    """The IOP was reset and is up: claims and event registrations are gone."""
+    TABLES_READ = auto()
+    """Its tables were read again; they may say something new."""
+    GONE = auto()
+    """It died or was detached: nothing comes from it any more."""
+
+
+NewsListener = Callable[[IopNews], object]
+
 HeldRequest = tuple[RequestFrame, int]
 """A request frame in an OSM's hands, and the real inbound frame behind it (EMPTY_MFA: none)."""
 
@@ -92,6 +106,7 @@ class IopEntry:
         is_dead: its port said that it is gone for good.
         has_posted: something was posted since the last reset, so it may write to host memory.
         lock: guards port, outstanding requests and counters.
+        listeners: who is told of news.
     """
 
     def __init__(self, number: int, key: int, port: Port, *, frames_from_fifo: bool) -> None:
@@ -115,6 +130,7 @@ class IopEntry:
         self.event_registrations: set[RequestKey] = set()
         self.saved_requests: dict[int, bytes] = {}
         self.result: BringUpResult | None = None
+        self.listeners: tuple[NewsListener, ...] = ()
 
     @property
     def outstanding_count(self) -> int:

@@ -39,7 +39,9 @@ from i2o.iop_table import (
     Counters,
     HeldRequest,
     IopEntry,
+    IopNews,
     IopTable,
+    NewsListener,
     read_head,
 )
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
@@ -183,6 +185,8 @@ class MessageLayer(Closing):
             entry.online = True
         except Exception as error:
             errors.insert(0, error)
+        else:
+            _tell(entry, IopNews.BROUGHT_UP, errors)
         _raise_collected(errors)
         assert entry.result is not None
         return entry.result
@@ -233,8 +237,11 @@ class MessageLayer(Closing):
         self.result(iop)  # there was one
         self._replies.refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)
-        entry.result = bring_up.read_tables(self, entry, bring_up.Limits())
-        return entry.result
+        entry.result = result = bring_up.read_tables(self, entry, bring_up.Limits())
+        errors: list[Exception] = []
+        _tell(entry, IopNews.TABLES_READ, errors)
+        _raise_collected(errors)
+        return result
 
     def detach(self, iop: int) -> None:
         """Reset an IOP, finish what is outstanding on it, and forget it.
@@ -265,6 +272,7 @@ class MessageLayer(Closing):
             finally:
                 self._iops.remove(iop)
                 entry.port.close()
+                _tell(entry, IopNews.GONE, errors)
         _raise_collected(errors)
 
     def close(self) -> None:
@@ -289,6 +297,32 @@ class MessageLayer(Closing):
         """Return whether an IOP is known, online and active (OSMMsgIopValid)."""
         entry = self._iops.find(iop)
         return entry is not None and entry.online
+
+    def why_gone(self, iop: int) -> str:
+        """Return why nothing will ever come from an IOP any more, or an empty string."""
+        entry = self._iops.find(iop)
+        if entry is None:
+            return f"IOP {iop} is detached"
+        return f"IOP {iop} is dead" if entry.is_dead else ""
+
+    def listen(self, iop: int, told: NewsListener) -> None:
+        """Call something with an `IopNews` when the IOP is brought up, read again, or gone.
+
+        It runs in the thread that noticed, without locks held, and only waits where that may.
+
+        Raises:
+            InvalidArgument: no such IOP.
+        """
+        entry = self._iops.entry(iop)
+        with entry.lock:
+            entry.listeners += (told,)
+
+    def unlisten(self, iop: int, told: NewsListener) -> None:
+        """End `listen`; nothing happens if the IOP is gone or nobody listened."""
+        entry = self._iops.find(iop)
+        if entry is not None:
+            with entry.lock:
+                entry.listeners = tuple(one for one in entry.listeners if one != told)
 
     def iop_key(self, iop: int) -> int:
         """Return the resource manager's key of an IOP (OSMMsgIopToKey); raises InvalidArgument."""
@@ -631,6 +665,7 @@ class MessageLayer(Closing):
             entry.is_dead, entry.online, entry.refusing = True, False, "is dead"
             entry.forget_frames()
             self._finish_outstanding(entry, errors)
+            _tell(entry, IopNews.GONE, errors)
 
     def _await_callbacks(self, entry: IopEntry) -> None:
         """Wait until no other thread runs a callback for this IOP, for a while."""
@@ -760,6 +795,15 @@ class MessageLayer(Closing):
         if self._pollers:
             with self._progress:
                 self._progress.notify_all()
+
+
+def _tell(entry: IopEntry, news: IopNews, errors: list[Exception]) -> None:
+    """Tell all listeners, whatever one of them raises."""
+    for told in entry.listeners:
+        try:
+            told(news)
+        except Exception as error:
+            errors.append(error)
 
 
 def _raise_collected(errors: list[Exception]) -> None:

@@ -230,8 +230,10 @@ class EmuPort(Closing):
     def _bell(self) -> Doorbell:
         """Return the descriptor; from the first time on, what happens is told to it."""
         if self._doorbell is None:
-            self._doorbell = Doorbell()
-            self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
+            with self._lock:  # two threads may be the first
+                if self._doorbell is None:
+                    self._doorbell = Doorbell()
+                    self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
         return self._doorbell
 
 

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "decode": "take apart frames given in hexadecimal",
     "extcap": "show live traffic in Wireshark, and set that up",
     "replay": "send the requests of a capture again and compare the replies",
+    "events": "show what an IOP reports: events and changes of its device table",
     "bench": "measure messages and transfers of an IOP",
     "config": "show an IOP's configuration dialog in the browser",
 }

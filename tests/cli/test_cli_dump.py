@@ -19,7 +19,7 @@ from i2o.decode.names import field_names
 from i2o.errors import OutOfFrames
 from i2o.frames import block_storage
 from i2o.frames.functions import Function
-from i2o.requester import Requester
+from i2o.message_layer import MessageLayer
 from i2o.tools import cli, dump_follow, dump_json, dump_live
 from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.packet import Channel, Packet
@@ -565,14 +565,14 @@ def test_packets_that_nobody_shows_in_time_are_dropped(cli, monkeypatch):
 
 
 def test_an_iop_that_refuses_requests_for_events_is_watched_all_the_same(cli, monkeypatch):
-    start = Requester.start
+    submit = MessageLayer.submit
 
-    def refuse(self, message, **options):
+    def refuse(self, iop, message, *options):
         if message[7] == Function.UTIL_EVENT_REGISTER:
             raise OutOfFrames("no")
-        return start(self, message, **options)
+        submit(self, iop, message, *options)
 
-    monkeypatch.setattr(Requester, "start", refuse)
+    monkeypatch.setattr(MessageLayer, "submit", refuse)
     assert cli("dump", "-i", "emu:", "--seconds", "0.3").code == 0
 
 

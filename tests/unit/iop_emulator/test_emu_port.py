@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -16,6 +17,7 @@ from i2o.frames import block_storage as bsa
 from i2o.frames import executive
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
+from i2o.iop_emulator import emu_port, process_port
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.iop_emulator.faults import FaultPlan
@@ -354,3 +356,28 @@ def test_doorbells():
     bell.silence()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("run", ["inline", "process"])
+def test_two_threads_that_ask_first_get_the_same_descriptor(run, monkeypatch):
+    meeting = threading.Barrier(2)
+
+    class Slow(Doorbell):
+        def __init__(self) -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.05)  # for a second one that is made meanwhile
+            super().__init__()
+
+    with open_port(f"emu:?run={run}") as port:
+        monkeypatch.setattr(emu_port if run == "inline" else process_port, "Doorbell", Slow)
+        asked: list[int] = []
+        askers = [
+            threading.Thread(target=lambda: asked.append(port.fileno()), name=f"i2o-{n}")
+            for n in range(2)
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        assert meeting.broken
+        assert set(asked) == {port.fileno()}
