@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from i2o.errors import RemoteFrameError
-from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import FailureCode, ReqStatus
 from i2o.frames.tables import IopState
@@ -24,7 +23,7 @@ from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
 from i2o.iop_emulator.ddm.base import Ddm
-from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.disk_bay import DiskBay
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.faults import FaultPlan, Rule
@@ -36,7 +35,6 @@ from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
 from i2o.transport.device_unit import DeviceUnit
 
-FIRST_DISK_TID: Final = 0x010
 RUN_BUDGET: Final = 64
 
 _LOG: Final = logging.getLogger(__name__)
@@ -64,9 +62,12 @@ class SoftIop:
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
 
     Attributes:
+        bay: its disks, and what may be done to them while it runs.
         complaints: what the driver did wrong.
         counters: what went through.
         events: who wants to hear of what.
+        executive: its device at TID 0.
+        faults: how it misbehaves, None if it does not; see `misbehave`.
         lct: its devices.
         replies: replies on their way out.
         scheduler: requests that are not answered yet.
@@ -115,8 +116,9 @@ class SoftIop:
                 organization_id=self.options.organization_id,
             )
         )
+        self.bay = DiskBay(self, self.executive)
         for store in disks:
-            self._add_device(store)
+            self.bay.fit(store)
         self.executive.software.reset_state()
         self.state = IopState.RESET
 
@@ -221,10 +223,12 @@ class SoftIop:
             times = [] if due is None else [due]
         if self._closed_until_ns:
             times.append(self._closed_until_ns)
-        if self.faults is not None:
+        if self._begin_ns is None:
+            times.append(now_ns)
+        elif self.faults is not None:
             _, edge = self.faults.starvation(self._elapsed_ns)
             if edge is not None:
-                times.append((self._begin_ns or 0) + edge)
+                times.append(self._begin_ns + edge)
         return min(times, default=None)
 
     @property
@@ -242,6 +246,9 @@ class SoftIop:
         is_closed = until != 0
         if self.faults is not None and not is_closed:
             is_closed, _ = self.faults.starvation(self._elapsed_ns)
+        self._close(is_closed)
+
+    def _close(self, is_closed: bool) -> None:
         if is_closed != self._is_closed:
             self._is_closed = is_closed
             self._changes += 1
@@ -334,6 +341,18 @@ class SoftIop:
         )
 
     # --- faults --------------------------------------------------------------------------------
+
+    def misbehave(self, faults: FaultPlan | None) -> None:
+        """Follow another fault plan, or none, from now on.
+
+        Its times count from the next run. A plan that starves the inbound port starves it no
+        longer; requests that were hit stay hit.
+        """
+        self.faults, self._begin_ns = faults, None
+        self._is_calm = False
+        if self.state != IopState.INITIALIZING:
+            self._closed_until_ns = 0
+            self._close(False)
 
     def _misbehave(self, rule: Rule, request: Request, mfa: int) -> None:
         """Do to a request what a fault plan says."""
@@ -501,10 +520,7 @@ class SoftIop:
         Returns:
             Its TID.
         """
-        self.lct.changed()
-        device = self._add_device(store)
-        self.executive.tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
-        return device.tid
+        return self.bay.add(store).tid
 
     def remove_disk(self, tid: int) -> BlockStore:
         """Pull a disk out: its requests are answered as aborted, and the LCT changes.
@@ -516,38 +532,15 @@ class SoftIop:
             Its blocks, which are the caller's to close.
 
         Raises:
-            KeyError: no disk has that TID.
+            NoSuchDisk: no disk has that TID.
         """
-        device = self.lct.devices.get(tid) or self.lct.retired[tid]
-        if not isinstance(device, BlockDevice):
-            raise KeyError(tid)
-        device.abort_requests(
-            lambda request: request.target == tid, ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER
-        )
-        self.events.forget(tid)
-        self.lct.remove(tid)
-        self.lct.changed()
-        self.executive.tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
-        return device.store
+        return self.bay.remove(tid)
 
     @property
     def disks(self) -> tuple[BlockStore, ...]:
         """The blocks of every disk, in TID order; also of those whose DDM was destroyed."""
-        known = sorted({**self.lct.devices, **self.lct.retired}.items())
-        return tuple(device.store for _, device in known if isinstance(device, BlockDevice))
+        return tuple(device.store for device in self.bay.devices.values())
 
     def close(self) -> None:
         """Close every disk."""
-        for store in self.disks:
-            store.close()
-
-    def _add_device(self, store: BlockStore) -> BlockDevice:
-        device = BlockDevice(
-            self,
-            self.lct.free_tid(FIRST_DISK_TID),
-            store,
-            parent_tid=BUILT_IN_DDM,
-            organization_id=self.options.organization_id,
-        )
-        self.lct.add(device)
-        return device
+        self.bay.close()
