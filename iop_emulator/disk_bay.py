@@ -79,9 +79,8 @@ class DiskBay:
         Raises:
             DiskBayError: there are `MAX_DISKS` already.
         """
+        self.require_room()
         iop = self._iop
-        if len(self.devices) >= MAX_DISKS:
-            raise DiskBayError(f"an IOP has at most {MAX_DISKS} disks")
         device = BlockDevice(
             iop,
             iop.lct.free_tid(FIRST_DISK_TID),
@@ -91,6 +90,11 @@ class DiskBay:
         )
         iop.lct.add(device)
         return device
+
+    def require_room(self) -> None:
+        """Check that there is room for one more disk; raises DiskBayError."""
+        if len(self.devices) >= MAX_DISKS:
+            raise DiskBayError(f"an IOP has at most {MAX_DISKS} disks")
 
     def add(self, store: BlockStore) -> BlockDevice:
         """Plug a disk in.
@@ -150,6 +154,12 @@ class DiskBay:
 
     # --- media ---------------------------------------------------------------------------------
 
+    def require_drive(self, tid: int) -> BlockDevice:
+        """Return a drive that a medium can be put into; raises DiskBayError if it takes none."""
+        device = self._removable(tid)
+        self._ask_for_medium(device)
+        return device
+
     def insert(self, tid: int, store: BlockStore) -> BlockStore:
         """Put a medium into a drive, in place of the one that is there.
 
@@ -162,8 +172,7 @@ class DiskBay:
         Raises:
             DiskBayError: no such disk, it is not removable, or the host has locked the medium in.
         """
-        device = self._drive(tid)
-        self._let_out(device)
+        device = self.require_drive(tid)
         before = device.store
         device.unload()
         device.put_in(store)
@@ -185,9 +194,10 @@ class DiskBay:
             DiskBayError: no such disk, it is not removable, it is empty, or the host has locked
                 the medium in.
         """
-        device = self._drive(tid)
+        device = self._removable(tid)
         medium = self._medium(device)
-        self._let_out(device, is_forced=is_forced)
+        if not is_forced:
+            self._ask_for_medium(device)
         device.state.is_locked = False
         device.unload()
         device.put_in(NoMedium(medium.block_size, device.serial))
@@ -234,7 +244,7 @@ class DiskBay:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _drive(self, tid: int) -> BlockDevice:
+    def _removable(self, tid: int) -> BlockDevice:
         device = self.disk(tid)
         if not device.state.is_removable:
             raise DiskBayError(
@@ -249,13 +259,13 @@ class DiskBay:
             raise DiskBayError(f"TID {device.tid:#05x} has no medium: insert one")
         return device.store
 
-    def _let_out(self, device: BlockDevice, *, is_forced: bool = False) -> None:
-        """Ask the host for a medium that it has locked in, and refuse."""
-        if device.state.is_locked and not is_forced:
+    def _ask_for_medium(self, device: BlockDevice) -> None:
+        """Tell the host that somebody wants the medium; raises DiskBayError if it is locked in."""
+        if device.state.is_locked:
             self._tell(device, BsaEvent.VOLUME_UNLOAD_REQUEST)
             raise DiskBayError(
-                f"the host has locked the medium of TID {device.tid:#05x} in; it was asked to let "
-                "it go (`eject` can be forced)"
+                f"the host has locked the medium of TID {device.tid:#05x} in, and was told that "
+                "somebody wants it (`eject` can be forced)"
             )
 
     @property

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from i2o.errors import LocalFrameError, TransportUnavailable, UriError
 from i2o.iop_emulator.bad_blocks import BadBlocks, FlawedDisk
 from i2o.iop_emulator.block_store import DEFAULT_BLOCK_SIZE, BlockStore, MemoryDisk
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.disk_image import DiskImage
 from i2o.iop_emulator.faults import FaultPlan, FaultPlanError
 from i2o.transport.uri import Uri
@@ -220,6 +221,10 @@ class EmuOptions:
             opened.pop_all()
         return stores
 
+    def open_control(self) -> ControlSocket | None:
+        """Make the control socket, if one is asked for; raises TransportUnavailable."""
+        return ControlSocket(self.control) if self.control else None
+
     def read_faults(self) -> FaultPlan | None:
         """Read the fault plan, if one is named.
 
@@ -245,7 +250,7 @@ def parse_disk(text: str, source: str) -> DiskOptions:
         UriError: no path, an unknown part, or a value that is not allowed.
     """
     path, *parts = (unquote(part) for part in text.split(","))
-    if not path:
+    if not path or "\0" in path:
         raise UriError(f"{source!r}: disk= needs a path")
     flags: set[str] = set()
     values: dict[str, str] = {}
