@@ -26,7 +26,7 @@ from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
-from i2o.transport.port import EMPTY, Port
+from i2o.transport.port import EMPTY, Port, Remark
 from i2o.transport.uri import Uri
 
 _LONGEST_SLICE_S: Final = 3600.0
@@ -71,6 +71,7 @@ class EmuPort(Closing):
         self._clock = clock
         self._lock = threading.Lock()
         self._control, self._execute = control, partial(execute, iop)
+        self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
         self._watch: select.epoll | None = None
         self._has_rung = False
@@ -208,6 +209,15 @@ class EmuPort(Closing):
         self._is_masked = masked
         if not masked and self.unit.reply_pending:
             self._ring()
+
+    def remark_to(self, listener: Remark) -> None:
+        """Tell somebody of every request that a fault hits."""
+        self._listeners.append(listener)
+        self.soft_iop.on_fault = self._remark
+
+    def _remark(self, mfa: int, sentence: str) -> None:
+        for listener in self._listeners:
+            listener(mfa, sentence)
 
     # --- life cycle ----------------------------------------------------------------------------
 

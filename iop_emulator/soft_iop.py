@@ -34,6 +34,7 @@ from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
 from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
 from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.port import Remark
 
 RUN_BUDGET: Final = 64
 
@@ -69,6 +70,7 @@ class SoftIop:
         executive: its device at TID 0.
         faults: how it misbehaves, None if it does not; see `misbehave`.
         lct: its devices.
+        on_fault: told of every request that a fault hits: its MFA, and a sentence.
         replies: replies on their way out.
         scheduler: requests that are not answered yet.
         state: its state.
@@ -87,6 +89,7 @@ class SoftIop:
         self._recycle = unit.recycle
         self.options = options if options is not None else IopOptions()
         self.faults = faults
+        self.on_fault: Remark | None = None
         self.complaints = complaints if complaints is not None else Complaints()
         self.counters = Counters()
         self.scheduler = Scheduler()
@@ -359,7 +362,12 @@ class SoftIop:
         action = rule.action
         name = action.name
         self.counters.faults += 1
-        _LOG.info("fault %s hits function %#04x", name, request.function)
+        sentence = (
+            f"fault {name} hits function {request.function:#04x} to TID {request.target:#05x}"
+        )
+        _LOG.info("%s", sentence)
+        if self.on_fault is not None:
+            self.on_fault(mfa, sentence)
         if name == "crash":
             self._is_halted = True
             self.crash()

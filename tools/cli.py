@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "extcap": "show live traffic in Wireshark, and set that up",
     "replay": "send the requests of a capture again and compare the replies",
     "bench": "measure messages and transfers of an IOP",
+    "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
     "config": "show an IOP's configuration dialog in the browser",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""
