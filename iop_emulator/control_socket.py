@@ -113,6 +113,7 @@ class ControlSocket(Closing):
             end.setblocking(False)
             client = _Client(end)
             self._clients[end.fileno()] = client
+            client.transfer()  # it may have said something already
             self._epoll.register(end, client.wanted)
 
     def _turn_away(self) -> None:
@@ -139,7 +140,7 @@ class ControlSocket(Closing):
             self._drop(client)
             return
         self._epoll.modify(client.end, client.wanted)
-        if client.has_line:
+        if client.is_waiting:
             self._leftover.ring()
 
     def _drop(self, client: _Client) -> None:
@@ -184,6 +185,11 @@ class _Client:
     def has_line(self) -> bool:
         """Whether a whole command is here, or one that is too long."""
         return b"\n" in self._inbox or len(self._inbox) >= MAX_LINE
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a command could be run now."""
+        return self.has_line and not self._outbox
 
     def take_line(self) -> bytes | None:
         """Return the next command, unless an answer is to be taken first."""

@@ -174,7 +174,7 @@ class DiskBay:
         """
         device = self.require_drive(tid)
         before = device.store
-        device.unload()
+        self._unload(device)
         device.put_in(store)
         device.state.load()
         device.state.change(self._tell(device, BsaEvent.VOLUME_LOAD) > 0)
@@ -199,7 +199,7 @@ class DiskBay:
         if not is_forced:
             self._ask_for_medium(device)
         device.state.is_locked = False
-        device.unload()
+        self._unload(device)
         device.put_in(NoMedium(medium.block_size, device.serial))
         device.state.change(False)
         return medium
@@ -267,6 +267,11 @@ class DiskBay:
                 f"the host has locked the medium of TID {device.tid:#05x} in, and was told that "
                 "somebody wants it (`eject` can be forced)"
             )
+
+    def _unload(self, device: BlockDevice) -> None:
+        if device.state.is_loaded:
+            device.state.load(False)
+            self._tell(device, BsaEvent.VOLUME_UNLOAD)
 
     @property
     def _is_talking(self) -> bool:

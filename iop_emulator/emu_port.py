@@ -250,9 +250,12 @@ class EmuPort(Closing):
             return
         with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
-                if self._control is not None:
-                    self._control.serve(self._execute)
+                control = self._control
+                has_command = control is not None and control.wait(0)
                 self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                if control is not None and has_command:  # behind what was posted before
+                    control.serve(self._execute)
+                    self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
 
     def _on_post(self) -> None:
         if self._thread is not None:

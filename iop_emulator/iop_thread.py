@@ -64,12 +64,15 @@ class IopThread:
         while not self._is_stopped:
             with self._lock:
                 before = iop.activity
-                if self._control is not None:
-                    self._control.serve(self._execute)
+                has_command = self._control is not None and self._control.wait(0)
                 deadline_ns = iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                if self._control is not None and has_command:
+                    self._control.serve(self._execute)  # behind what was posted before
                 has_worked = iop.activity != before
             if has_worked:
                 self._on_progress()
+            if has_command:
+                continue
             self._is_asleep = True  # from here on `wake` rings; what came before is seen below
             if not self._is_stopped and not iop.work_pending:
                 self._doorbell.wait(self._seconds_to(deadline_ns), self._control)

@@ -93,14 +93,17 @@ def serve(
     if control is not None:
         poller.register(control, select.POLLIN)
     run_command = partial(execute, iop)
-    while unit.drain():
+    while True:
+        has_command = control is not None and control.wait(0)
+        if not unit.drain():
+            return
         if unit.take_power_cycle():
             iop.power_cycle()
-        if control is not None:
-            control.serve(run_command)
         deadline_ns = iop.run(RUN_BUDGET, SYSTEM_CLOCK.monotonic_ns())
+        if control is not None and has_command:
+            control.serve(run_command)  # behind what was posted before
         unit.flush()
-        if iop.work_pending:
+        if has_command or iop.work_pending:
             continue
         poller.register(end, select.POLLIN | (select.POLLOUT if unit.has_outbox else 0))
         timeout_ms = None

@@ -352,7 +352,7 @@ class BlockDevice(Ddm):
             return self._error(request, BsaDetailedStatus.MEDIA_LOCKED, 0)
         if (failure := self._flush(request)) is not None:
             return failure
-        self.unload()
+        self._unload()
         return request.success()
 
     @handles(Function.BSA_MEDIA_LOCK)
@@ -380,7 +380,7 @@ class BlockDevice(Ddm):
             return failure
         state.set_power(operation)
         if operation in _UNLOADING and state.is_removable and not state.is_locked:
-            self.unload()
+            self._unload()
         elif operation == BsaPowerOperation.POWER_UP_LOAD:
             state.load()
         return request.success()
@@ -396,8 +396,7 @@ class BlockDevice(Ddm):
         asked = request.fields(bsa.BSA_POWER_MANAGEMENT)
         return int(asked.operation or asked.reply_type)
 
-    def unload(self) -> None:
-        """Take the medium out and tell those who registered."""
+    def _unload(self) -> None:
         if self.state.is_loaded:
             self.state.load(False)
             self.iop.events.post(self.tid, BsaEvent.VOLUME_UNLOAD, b"")
