@@ -107,7 +107,8 @@ def _as_path(argument: str) -> str:
     path, comma, parts = argument.partition(",")
     if not path:
         return _one_word(argument)
-    return quote(os.path.abspath(unquote(path)), safe="/") + comma + _one_word(parts)
+    whole = quote(os.path.abspath(unquote(path)), safe="/")
+    return f"{whole},{_one_word(parts)}" if comma else whole
 
 
 def _one_word(argument: str) -> str:

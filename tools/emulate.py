@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from i2o.errors import RemoteFrameError
 from i2o.tools import output
 from i2o.tools.arguments import SubParsers, UsageError, add_json
 from i2o.tools.control_client import ask, command_line
@@ -58,7 +59,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.emit(answer)
     elif answer["ok"]:
-        output.show(*(output.printable(line) for line in _lines(name, answer)))
+        try:
+            lines = _lines(name, answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise RemoteFrameError(
+                f"what listens on {args.control!r} is no software IOP, or another version: "
+                "use --json to see what it said"
+            ) from None
+        output.show(*(output.printable(line) for line in lines))
     else:
         output.note(f"i2o: {output.printable(str(answer.get('error', 'the IOP refused')))}")
     return OK if answer["ok"] else NEGATIVE
