@@ -29,7 +29,6 @@ MAX_CLIENTS: Final = 16
 """Connections at a time; one more ends that which was silent for longest."""
 _MODE: Final = 0o600
 _BACKLOG: Final = 16
-_ERRORS: Final = select.EPOLLHUP | select.EPOLLERR
 
 Answer = Mapping[str, object]
 
@@ -74,11 +73,11 @@ class ControlSocket(Closing):
         if not ready:
             return
         self._leftover.silence()
-        for descriptor, events in ready:
+        for descriptor, _ in ready:
             if descriptor == self._listener.fileno():
                 self._accept()
             elif (client := self._clients.get(descriptor)) is not None:
-                client.transfer(has_hung_up=bool(events & _ERRORS))
+                client.transfer()
         for client in tuple(self._clients.values()):
             self._attend(client, execute)
 
@@ -164,21 +163,19 @@ class _Client:
         self._is_ended = False  # nothing more comes
         self._is_gone = False  # nothing more can be sent
 
-    def transfer(self, *, has_hung_up: bool = False) -> None:
+    def transfer(self) -> None:
         """Send what is to be sent; when that is done, receive what comes."""
         try:
             while self._outbox:
                 sent = self.end.send(self._outbox, socket.MSG_NOSIGNAL)
                 self._outbox = self._outbox[sent:]
-            while not (self._is_ended or self.has_line or len(self._inbox) >= MAX_LINE):
+            while not (self._is_ended or self.has_line):
                 said = self.end.recv(MAX_LINE)
                 self._inbox += said
                 self._is_ended = not said
         except BlockingIOError:
             pass
         except OSError:
-            self._is_gone = True
-        if has_hung_up and self._outbox:
             self._is_gone = True
 
     @property
@@ -251,10 +248,8 @@ def _remove_stale(path: str) -> None:
     Raises:
         TransportUnavailable: somebody does, or it is no socket.
     """
-    before = _identity(path)
-    if before is None:
-        return
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+    before = os.lstat(path)
+    if not stat.S_ISSOCK(before.st_mode):
         raise _unusable(path, "it exists and is no socket", "name another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -264,7 +259,7 @@ def _remove_stale(path: str) -> None:
         if found not in (0, errno.EAGAIN):
             reason = os.strerror(found)
         raise _unusable(path, reason, "stop that one, or name another path")
-    if _identity(path) == before:
+    if _identity(path) == (before.st_dev, before.st_ino):
         os.unlink(path)
 
 

@@ -49,10 +49,10 @@ def ask(path: str, line: bytes, timeout_s: float) -> dict[str, Any]:
             end.connect(path)
             end.sendall(line)
             said = _receive(end)
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # too many wait already
         raise TransportUnavailable(
             "emu",
-            f"the IOP behind {path!r} did not answer within {timeout_s:g} s; it will still do what "
+            f"the IOP behind {path!r} did not answer within {timeout_s:g} s; it may still do what "
             "it was told",
             remedy="with run=inline it runs only while its program looks for replies: use "
             "run=thread, or --timeout",
