@@ -257,11 +257,14 @@ class BlockDevice(Ddm):
         """Read chunk by chunk; tell every tenth of the way if asked to."""
         done, told = 0, 0
         state = self.state
+        loads = state.loads
         while done < count:
             length = min(CHUNK, count - done)
             detail = None
-            if not state.is_loaded or state.is_changed:
-                detail = state.obstacle
+            if not state.is_loaded:
+                detail = BsaDetailedStatus.MEDIA_NOT_PRESENT
+            elif state.loads != loads:
+                detail = BsaDetailedStatus.VOLUME_CHANGED
             elif address + done + length > state.size:  # the disk has become smaller
                 detail = BsaDetailedStatus.ACCESS_ERROR
             if detail is not None:

@@ -64,6 +64,7 @@ class BlockState:
         is_locked: the medium must stay in.
         is_removable: the medium can be taken out.
         is_up: the device can move data now.
+        loads: how often a medium was loaded or unloaded.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class BlockState:
         "is_locked",
         "is_removable",
         "is_up",
+        "loads",
         "power",
         "power_state",
         "read_sizes",
@@ -86,7 +88,7 @@ class BlockState:
     )
 
     def __init__(self, store: BlockStore) -> None:
-        self.is_removable = store.removable
+        self.is_removable, self.is_loaded, self.loads = store.removable, False, 0
         self.put_in(store)
         self.read_sizes = [0] * 34
         self.write_sizes = [0] * 34
@@ -110,7 +112,8 @@ class BlockState:
 
     def load(self, is_loaded: bool = True) -> None:
         """Load the medium if there is one, or unload it."""
-        self.is_loaded = is_loaded and self.size > 0
+        before, self.is_loaded = self.is_loaded, is_loaded and self.size > 0
+        self.loads += before != self.is_loaded
         self._look()
 
     def change(self, is_changed: bool) -> None:

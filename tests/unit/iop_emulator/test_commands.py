@@ -214,7 +214,10 @@ def test_times_of_a_new_plan_count_from_now() -> None:
     plan = FaultPlan()
     plan.on("BSA_STATUS_CHECK").between(100, 200).reply(5, 4)
     plan.on("*").between(300, 400).starve()
+    rig.run()
+    assert rig.iop.is_idle
     rig.iop.misbehave(plan)
+    assert not rig.iop.is_idle
     assert rig.iop.next_deadline_ns(rig.now_ns) == rig.now_ns
     rig.run()
     assert check(rig) == (0, 0)

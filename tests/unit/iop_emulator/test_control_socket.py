@@ -17,9 +17,10 @@ import pytest
 
 import i2o
 from fakes.iop_rig import DISK, Rig
-from i2o.clock import ManualClock
+from i2o.clock import ManualClock, SystemClock
 from i2o.errors import TransportUnavailable, UriError
 from i2o.frames.utility import UTIL_EVENT_REGISTER
+from i2o.iop_emulator import emu_port
 from i2o.iop_emulator.control_socket import MAX_CLIENTS, MAX_LINE, ControlSocket
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.transport import open_port
@@ -241,6 +242,16 @@ def test_a_client_that_does_not_read_is_not_read_from(server, client) -> None:
             server.serve()
 
 
+def test_no_more_is_read_than_is_needed(server, client) -> None:
+    server.control.serve(server.run)
+    client.sendall(b"a\n" * 50_000)
+    for _ in range(3):
+        server.control.serve(server.run)
+    (kept,) = server.control._clients.values()
+    assert len(kept._inbox) <= 2 * MAX_LINE
+    assert server.commands == ["a"] * 3
+
+
 def test_a_client_that_leaves_its_answer(server) -> None:
     server.reply = {"text": "x" * 1_000_000}
     with server.connect() as end:
@@ -430,6 +441,38 @@ def test_a_clock_of_ones_own_is_waited_on(tmp_path) -> None:
     with EmuPort(rig.iop, rig.unit, clock=clock, control=control) as port:
         assert not port.wait(2.5)
         assert clock.slept == [2.5]
+
+
+def test_a_host_that_waits_sleeps_on_the_socket(tmp_path, monkeypatch) -> None:
+    class Sleepless(SystemClock):
+        """The time of the machine, of a host that must be woken by commands."""
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            raise AssertionError("nothing wakes this sleeper")
+
+    clock = Sleepless()
+    monkeypatch.setattr(emu_port, "SYSTEM_CLOCK", clock)
+    with open_port(f"emu:?control={tmp_path}/s", clock=clock) as port:
+        assert not port.wait(0.01)
+
+
+@pytest.mark.parametrize("run", ["thread", "process"])
+def test_a_new_plan_needs_nobody_to_wake_the_iop(run, tmp_path) -> None:
+    """Its times are looked at after the command, although nothing else happens."""
+    path, plan = tmp_path / "s", tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\naction = "starve"\nfrom_ms = 1\n')
+    with open_port(f"emu:?run={run}&control={path}") as port, socket.socket(socket.AF_UNIX) as end:
+        end.settimeout(PATIENCE_S)
+        end.connect(str(path))
+        end.sendall(f"faults {plan}\n".encode())
+        assert b"true" in end.recv(1000)
+        half = port.unit if run == "thread" else port._half
+        for _ in range(PATIENCE_S * 100):
+            if half._starved:
+                break
+            port.wait(0.01)
+        assert half._starved
 
 
 def test_an_event_wakes_the_host(run, tmp_path) -> None:

@@ -387,6 +387,40 @@ def test_a_medium_that_is_pulled_under_a_long_operation() -> None:
     assert reply.status == (ReqStatus.ERROR_PARTIAL_TRANSFER, Detail.MEDIA_NOT_PRESENT)
 
 
+def test_a_medium_that_is_changed_under_a_long_operation() -> None:
+    rig = rig_of(MemoryDisk(4 << 20, removable=True))
+    rig.post(simple(bsa.BSA_MEDIA_VERIFY, byte_count=4 << 20))
+    rig.run(2)
+    rig.iop.bay.insert(DISK, MemoryDisk(4 << 20))  # nobody is told, and it counts nevertheless
+    (reply,) = rig.replies()
+    assert reply.status == (ReqStatus.ERROR_PARTIAL_TRANSFER, Detail.VOLUME_CHANGED)
+    assert reply.words[5] == 1 << 20
+
+
+def test_a_load_of_what_is_loaded_disturbs_no_long_operation() -> None:
+    rig = rig_of(MemoryDisk(4 << 20, removable=True))
+    rig.post(simple(bsa.BSA_MEDIA_VERIFY, byte_count=4 << 20))
+    rig.run(2)
+    for frame in (simple(bsa.BSA_MEDIA_MOUNT), simple(bsa.BSA_POWER_MANAGEMENT, operation=3)):
+        rig.post(frame)
+    assert [reply.status for reply in rig.replies()] == [PLAIN] * 3
+
+
+def test_a_reset_forgets_locks_and_changes() -> None:
+    rig = rig_of()
+    watch(rig)
+    state = rig.iop.bay.disk(DISK).state
+    rig.iop.bay.insert(DISK, MemoryDisk(4096))
+    rig.iop.bay.eject(DISK)
+    assert not state.is_changed
+    rig.iop.bay.insert(DISK, MemoryDisk(4096))
+    events(rig)
+    rig.call(simple(bsa.BSA_MEDIA_LOCK))
+    assert (state.is_changed, state.is_locked) == (True, True)
+    rig.iop.reset()
+    assert (state.is_changed, state.is_locked, state.is_up) == (False, False, True)
+
+
 def test_no_medium_moves_nothing() -> None:
     none = NoMedium(512, "X")
     for action in (lambda: none.read_into(0, []), lambda: none.write_from(0, [])):
