@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from i2o.errors import LocalFrameError
@@ -100,23 +100,11 @@ class FlawedDisk:
 
     def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fill the views up to the first bad block; see `BlockStore`."""
-        bad = self._first_bad(offset, views)
-        if bad is None:
-            self.store.read_into(offset, views)
-            return
-        good = max(0, bad * self.block_size - offset)
-        self.store.read_into(offset, _cut(views, good))
-        raise StoreError(errno.EIO, f"block {bad} is bad", good)
+        self._move(self.store.read_into, offset, views)
 
     def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
         """Store the views up to the first bad block; see `BlockStore`."""
-        bad = self._first_bad(offset, views)
-        if bad is None:
-            self.store.write_from(offset, views)
-            return
-        good = max(0, bad * self.block_size - offset)
-        self.store.write_from(offset, _cut(views, good))
-        raise StoreError(errno.EIO, f"block {bad} is bad", good)
+        self._move(self.store.write_from, offset, views)
 
     def flush(self) -> None:
         """Make everything written so far durable."""
@@ -130,12 +118,23 @@ class FlawedDisk:
         """Release what the store holds."""
         self.store.close()
 
-    def _first_bad(self, offset: int, views: Sequence[memoryview]) -> int | None:
-        length = sum(map(len, views))
-        if not length:
-            return None
-        size = self.block_size
-        return self.bad.first_in(offset // size, (offset + length - 1) // size)
+    def _move(
+        self,
+        move: Callable[[int, Sequence[memoryview]], None],
+        offset: int,
+        views: Sequence[memoryview],
+    ) -> None:
+        """Move what stands before the first bad block; raises StoreError if there is one."""
+        length, size = sum(map(len, views)), self.block_size
+        bad = None
+        if length:
+            bad = self.bad.first_in(offset // size, (offset + length - 1) // size)
+        if bad is None:
+            move(offset, views)
+            return
+        good = max(0, bad * size - offset)
+        move(offset, _cut(views, good))
+        raise StoreError(errno.EIO, f"block {bad} is bad", good)
 
 
 def _cut(views: Sequence[memoryview], length: int) -> list[memoryview]:
