@@ -8,12 +8,17 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
+import select
 import threading
+from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
+from i2o.errors import TransportUnavailable
+from i2o.iop_emulator.commands import execute
 from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
@@ -21,7 +26,7 @@ from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
-from i2o.transport.port import EMPTY, Port
+from i2o.transport.port import EMPTY, Port, Remark
 from i2o.transport.uri import Uri
 
 _LONGEST_SLICE_S: Final = 3600.0
@@ -36,6 +41,7 @@ class EmuPort(Closing):
         clock: what the IOP is told the time from, and what `wait` sleeps on.
         name: what to call it in messages.
         is_threaded: run the IOP in a thread of its own.
+        control: where commands come in; the port closes it.
 
     Attributes:
         memory: the host's buffers.
@@ -53,6 +59,7 @@ class EmuPort(Closing):
         clock: Clock = SYSTEM_CLOCK,
         name: str = "emu:",
         is_threaded: bool = False,
+        control: ControlSocket | None = None,
     ) -> None:
         self.soft_iop, self.unit, self.name = iop, unit, name
         self.memory: HostMemory = unit.memory
@@ -63,7 +70,10 @@ class EmuPort(Closing):
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
         self._lock = threading.Lock()
+        self._control, self._execute = control, partial(execute, iop)
+        self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
+        self._watch: select.epoll | None = None
         self._has_rung = False
         self._is_masked = False
         self._is_closed = False
@@ -71,7 +81,9 @@ class EmuPort(Closing):
         self._thread: IopThread | None = None
         if is_threaded:
             self._bell()
-            self._thread = IopThread(iop, self._lock, clock, on_progress=self._ring)
+            self._thread = IopThread(
+                iop, self._lock, clock, on_progress=self._ring, control=control
+            )
 
     @classmethod
     def of(cls, iop: SoftIop, unit: LocalUnit, *, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
@@ -84,7 +96,7 @@ class EmuPort(Closing):
 
         Raises:
             UriError: an option is unknown or wrong.
-            TransportUnavailable: a disk image cannot be used.
+            TransportUnavailable: a disk image or the control socket cannot be used.
         """
         options = EmuOptions.from_uri(uri)
         if options.run == "process":
@@ -92,7 +104,13 @@ class EmuPort(Closing):
 
             return ProcessPort.launch(uri, options)
         iop, unit = build_iop(options)
-        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=options.run == "thread")
+        try:
+            control = options.open_control()
+        except TransportUnavailable:
+            iop.close()
+            raise
+        is_threaded = options.run == "thread"
+        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control)
 
     # --- the FIFOs -----------------------------------------------------------------------------
 
@@ -112,7 +130,8 @@ class EmuPort(Closing):
         if self._has_rung:
             self._silence()
         if self._thread is None:
-            if not self.unit.request_pending and self.soft_iop.is_idle:
+            is_idle = not self.unit.request_pending and self.soft_iop.is_idle
+            if is_idle and self._control is None:
                 return EMPTY
             self._run()
         return self.unit.reap()
@@ -145,7 +164,14 @@ class EmuPort(Closing):
             deadline_ns = self.next_deadline_ns()
             if deadline_ns is not None:
                 until_ns = min(end_ns, max(deadline_ns, now_ns))
-            self._clock.sleep(min(_LONGEST_SLICE_S, (until_ns - now_ns) / 1e9))
+            self._sleep(min(_LONGEST_SLICE_S, (until_ns - now_ns) / 1e9))
+
+    def _sleep(self, seconds: float) -> None:
+        """Let time pass; a command ends that early where time passes by itself."""
+        if self._control is not None and self._clock is SYSTEM_CLOCK:
+            self._control.wait(seconds)
+        else:
+            self._clock.sleep(seconds)
 
     def _wait_for_thread(self, timeout_s: float) -> bool:
         doorbell = self._bell()
@@ -156,12 +182,21 @@ class EmuPort(Closing):
         return True
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while there may be replies or posted requests."""
+        """Return a descriptor that is readable while there may be something to do.
+
+        That is replies, posted requests, and commands if nobody but the caller serves them.
+        """
         if self._doorbell is None:
             self._bell()
             if self.unit.reply_pending or self.unit.request_pending:
                 self._ring()
-        return self._bell().fileno()
+        if self._control is None or self._thread is not None:
+            return self._bell().fileno()
+        if self._watch is None:
+            self._watch = select.epoll()
+            self._watch.register(self._bell(), select.EPOLLIN)
+            self._watch.register(self._control, select.EPOLLIN)
+        return self._watch.fileno()
 
     def next_deadline_ns(self) -> int | None:
         """Return when the IOP wants to run although nothing happens, by the port's clock."""
@@ -174,6 +209,15 @@ class EmuPort(Closing):
         self._is_masked = masked
         if not masked and self.unit.reply_pending:
             self._ring()
+
+    def remark_to(self, listener: Remark) -> None:
+        """Tell somebody of every request that a fault hits."""
+        self._listeners.append(listener)
+        self.soft_iop.on_fault = self._remark
+
+    def _remark(self, mfa: int, sentence: str) -> None:
+        for listener in self._listeners:
+            listener(mfa, sentence)
 
     # --- life cycle ----------------------------------------------------------------------------
 
@@ -191,6 +235,10 @@ class EmuPort(Closing):
             self._thread.stop()
         with self._lock:
             self.soft_iop.close()
+            if self._control is not None:
+                self._control.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._doorbell is not None:
             self._doorbell.close()
 
@@ -202,7 +250,12 @@ class EmuPort(Closing):
             return
         with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
+                control = self._control
+                has_command = control is not None and control.wait(0)
                 self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                if control is not None and has_command:  # behind what was posted before
+                    control.serve(self._execute)
+                    self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
 
     def _on_post(self) -> None:
         if self._thread is not None:

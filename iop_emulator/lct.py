@@ -22,6 +22,8 @@ from i2o.frames.tables import (
 from i2o.iop_emulator.ddm.base import Ddm
 
 FIRST_INDICATOR: Final = 1
+LAST_TID: Final = 0xFEF
+"""The last TID for a device; fewer devices than TIDs are ever made."""
 ADAPTER_ID: Final = 1
 """AdapterID of the one adapter that a software IOP has: itself."""
 BUILT_IN_DDM: Final = 0x008
@@ -50,6 +52,7 @@ class Lct:
         self.retired: dict[int, Ddm] = {}
         self.boot_tid = 0
         self.indicator = FIRST_INDICATOR
+        self._spent: set[int] = set()
 
     def add(self, device: Ddm) -> None:
         """Put a device into the table; its entry says that it is new."""
@@ -57,7 +60,10 @@ class Lct:
         device.change_indicator = self.indicator
 
     def remove(self, tid: int) -> None:
-        """Take a device out for good."""
+        """Take a device out for good. Its TID is nobody's for a while: see `free_tid`."""
+        self._spent.add(tid)
+        if self.boot_tid == tid:
+            self.boot_tid = 0
         for known in (self.devices, self.serving, self.withheld, self.retired):
             known.pop(tid, None)
 
@@ -89,16 +95,24 @@ class Lct:
         return self.indicator
 
     def reset(self) -> None:
-        """Count changes from the beginning again."""
+        """Count changes from the beginning again; every free TID may be used again."""
+        self._spent.clear()
         self.indicator = FIRST_INDICATOR
         for device in self.devices.values():
             device.change_indicator = FIRST_INDICATOR
 
     def free_tid(self, first: int) -> int:
-        """Return the lowest free TID from `first` on."""
+        """Return the lowest free TID from `first` on.
+
+        One that a device had since the last reset is the last choice: the host may have requests
+        for that device on their way, and those are not for another.
+        """
         tid = first
-        while tid in self:
+        while tid in self or tid in self._spent:
             tid += 1
+        if tid > LAST_TID:
+            self._spent.clear()
+            return self.free_tid(first)
         return tid
 
     def __contains__(self, tid: object) -> bool:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from i2o.errors import RemoteFrameError
-from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import FAILURE_REPLY, FailureCode, MsgFlags, ReqStatus
 from i2o.frames.tables import IopState
@@ -24,7 +23,7 @@ from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
 from i2o.iop_emulator.ddm.base import Ddm
-from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.disk_bay import DiskBay
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.faults import FaultPlan, Rule
@@ -35,8 +34,8 @@ from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
 from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
 from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.port import Remark
 
-FIRST_DISK_TID: Final = 0x010
 RUN_BUDGET: Final = 64
 
 _LOG: Final = logging.getLogger(__name__)
@@ -64,10 +63,14 @@ class SoftIop:
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
 
     Attributes:
+        bay: its disks, and what may be done to them while it runs.
         complaints: what the driver did wrong.
         counters: what went through.
         events: who wants to hear of what.
+        executive: its device at TID 0.
+        faults: how it misbehaves, None if it does not; see `misbehave`.
         lct: its devices.
+        on_fault: told of every request that a fault hits: its MFA, and a sentence.
         replies: replies on their way out.
         scheduler: requests that are not answered yet.
         state: its state.
@@ -86,6 +89,7 @@ class SoftIop:
         self._recycle = unit.recycle
         self.options = options if options is not None else IopOptions()
         self.faults = faults
+        self.on_fault: Remark | None = None
         self.complaints = complaints if complaints is not None else Complaints()
         self.counters = Counters()
         self.scheduler = Scheduler()
@@ -115,8 +119,9 @@ class SoftIop:
                 organization_id=self.options.organization_id,
             )
         )
+        self.bay = DiskBay(self, self.executive)
         for store in disks:
-            self._add_device(store)
+            self.bay.fit(store)
         self.executive.software.reset_state()
         self.state = IopState.RESET
 
@@ -221,10 +226,12 @@ class SoftIop:
             times = [] if due is None else [due]
         if self._closed_until_ns:
             times.append(self._closed_until_ns)
-        if self.faults is not None:
+        if self._begin_ns is None:
+            times.append(now_ns)
+        elif self.faults is not None:
             _, edge = self.faults.starvation(self._elapsed_ns)
             if edge is not None:
-                times.append((self._begin_ns or 0) + edge)
+                times.append(self._begin_ns + edge)
         return min(times, default=None)
 
     @property
@@ -242,6 +249,9 @@ class SoftIop:
         is_closed = until != 0
         if self.faults is not None and not is_closed:
             is_closed, _ = self.faults.starvation(self._elapsed_ns)
+        self._close(is_closed)
+
+    def _close(self, is_closed: bool) -> None:
         if is_closed != self._is_closed:
             self._is_closed = is_closed
             self._changes += 1
@@ -335,12 +345,29 @@ class SoftIop:
 
     # --- faults --------------------------------------------------------------------------------
 
+    def misbehave(self, faults: FaultPlan | None) -> None:
+        """Follow another fault plan, or none, from now on.
+
+        Its times count from the next run. A plan that starves the inbound port starves it no
+        longer; requests that were hit stay hit.
+        """
+        self.faults, self._begin_ns = faults, None
+        self._is_calm = False
+        if self.state != IopState.INITIALIZING:
+            self._closed_until_ns = 0
+            self._close(False)
+
     def _misbehave(self, rule: Rule, request: Request, mfa: int) -> None:
         """Do to a request what a fault plan says."""
         action = rule.action
         name = action.name
         self.counters.faults += 1
-        _LOG.info("fault %s hits function %#04x", name, request.function)
+        sentence = (
+            f"fault {name} hits function {request.function:#04x} to TID {request.target:#05x}"
+        )
+        _LOG.info("%s", sentence)
+        if self.on_fault is not None:
+            self.on_fault(mfa, sentence)
         if name == "crash":
             self._is_halted = True
             self.crash()
@@ -503,10 +530,7 @@ class SoftIop:
         Returns:
             Its TID.
         """
-        self.lct.changed()
-        device = self._add_device(store)
-        self.executive.tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
-        return device.tid
+        return self.bay.add(store).tid
 
     def remove_disk(self, tid: int) -> BlockStore:
         """Pull a disk out: its requests are answered as aborted, and the LCT changes.
@@ -518,38 +542,15 @@ class SoftIop:
             Its blocks, which are the caller's to close.
 
         Raises:
-            KeyError: no disk has that TID.
+            NoSuchDisk: no disk has that TID.
         """
-        device = self.lct.devices.get(tid) or self.lct.retired[tid]
-        if not isinstance(device, BlockDevice):
-            raise KeyError(tid)
-        device.abort_requests(
-            lambda request: request.target == tid, ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER
-        )
-        self.events.forget(tid)
-        self.lct.remove(tid)
-        self.lct.changed()
-        self.executive.tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
-        return device.store
+        return self.bay.remove(tid)
 
     @property
     def disks(self) -> tuple[BlockStore, ...]:
         """The blocks of every disk, in TID order; also of those whose DDM was destroyed."""
-        known = sorted({**self.lct.devices, **self.lct.retired}.items())
-        return tuple(device.store for _, device in known if isinstance(device, BlockDevice))
+        return tuple(device.store for device in self.bay.devices.values())
 
     def close(self) -> None:
         """Close every disk."""
-        for store in self.disks:
-            store.close()
-
-    def _add_device(self, store: BlockStore) -> BlockDevice:
-        device = BlockDevice(
-            self,
-            self.lct.free_tid(FIRST_DISK_TID),
-            store,
-            parent_tid=BUILT_IN_DDM,
-            organization_id=self.options.organization_id,
-        )
-        self.lct.add(device)
-        return device
+        self.bay.close()

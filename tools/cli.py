@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "replay": "send the requests of a capture again and compare the replies",
     "events": "show what an IOP reports: events and changes of its device table",
     "bench": "measure messages and transfers of an IOP",
+    "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
     "config": "show an IOP's configuration dialog in the browser",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import i2o
+from i2o.capture import capture as capture_to
 from i2o.decode.names import field_names
 from i2o.errors import OutOfFrames
 from i2o.frames import block_storage
@@ -361,6 +363,22 @@ def test_frames_too_short_for_a_header(cli, written):
     assert cli("dump", "-r", path, "-vv", "-x").code == 0
     ran = cli("dump", "-r", path, "-T", "fields", "-e", "function", "-e", "type")
     assert ran.out == "\trequest\n"
+
+
+@pytest.mark.parametrize("run", ["inline", "thread"])
+def test_hits_of_a_fault_plan_are_shown(cli, tmp_path, run):
+    path, plan = tmp_path / "faults.pcapng", tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\non = "BSA_READ"\ntimes = 1\naction = "fail"\n')
+    with (
+        i2o.open(capture_to(f"emu:?run={run}&faults={plan}", path)) as iop,
+        iop.block() as disk,
+        pytest.raises(i2o.I2OError, match="CONGESTION"),
+    ):
+        disk.read(0, 4096)
+    lines = cli("dump", "-r", path).out.splitlines()
+    (place,) = (at for at, line in enumerate(lines) if " remark " in line)
+    assert lines[place].endswith(" fault fail hits function 0x30 to TID 0x010")
+    assert "bsa_block_read" in lines[place - 1]
 
 
 def test_messages_of_endpoints_and_remarks(cli, tmp_path):

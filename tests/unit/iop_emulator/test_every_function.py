@@ -382,6 +382,8 @@ def test_bsa_media_mount(said: Outcomes) -> None:
     rig = without_medium()
     assert rig.call(bsa.BSA_MEDIA_MOUNT.build(target_address=DISK)).status == PLAIN
     assert rig.call(CHECK).status[0] in (0, 5)
+    rig.iop.bay.eject(DISK)
+    said.refused(rig.call(bsa.BSA_MEDIA_MOUNT.build(target_address=DISK)))
 
 
 def test_bsa_media_eject(said: Outcomes) -> None:
@@ -437,6 +439,9 @@ def test_bsa_block_reassign(said: Outcomes) -> None:
     assert rig.call(reassign(data(rig, 8, out=True))).status == PLAIN
     said.refused(rig.call(reassign(hole(8, out=True))))
     said.refused(rig.call(reassign(b"\x00\x00\x00\x34")))
+    said.refused(rig.call(reassign(data(rig, 7, out=True))))
+    outside = rig.buffer(b"\xff" * 8)
+    said.refused(rig.call(reassign(simple_sgl([(outside.bus_address, 8)], out=True))))
     rig = protected()
     said.refused(rig.call(reassign(data(rig, 8, out=True))))
     rig = without_medium()
