@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import re
 import signal
@@ -293,7 +294,8 @@ def test_lines_are_shown_at_once_and_an_interrupt_ends_it(start, run):
 
 
 def test_a_closed_pipe_ends_it(start):
-    process = start("--follow", changes=40)
+    process = start("--follow", changes=400)
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # more is told than it takes
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(30) == 141
