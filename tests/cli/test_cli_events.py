@@ -252,7 +252,7 @@ listen = Iop.events
 def tell(iop, *args, **options):
     stream = listen(iop, *args, **options)
     for value in range({changes}):
-        iop.params_set(0x10, "operational_control", {{"retry_attempts": value}})
+        iop.params_set(0x10, "operational_control", {{"retry_attempts": value % 256}})
     print("up", file=sys.stderr, flush=True)
     return stream
 
