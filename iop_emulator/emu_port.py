@@ -8,6 +8,7 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Final
 
@@ -127,7 +128,7 @@ class EmuPort(Closing):
 
     def wait(self, timeout_s: float) -> bool:
         """Let the IOP work; return True as soon as it may have done something."""
-        end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
+        end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
         if self._thread is not None:
             return self.unit.reply_pending or self._wait_for_thread(timeout_s)
         if self.unit.reply_pending:

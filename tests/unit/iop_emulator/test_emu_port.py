@@ -354,3 +354,12 @@ def test_doorbells():
     bell.silence()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)
+
+
+def test_a_wait_too_short_for_the_clock_ends():
+    clock = ManualClock()
+    port = open_port("emu:", clock=clock)
+    before = clock.monotonic_ns()
+    assert not port.wait(1e-16)
+    assert clock.monotonic_ns() == before + 1
+    port.close()
