@@ -121,7 +121,8 @@ def _reset_and_init(
         raise IopDead(
             f"the IOP speaks I2O version code {status.i2o_version}; 0 (1.0) and 1 (1.5) are known"
         )
-    _reset(entry, limits, layer.clock, status)
+    # in RESET already: frames that were taken since are given back by another reset only
+    _reset(entry, limits, layer.clock, status, always=entry.holds_frames)
     entry.forget_frames()
     after_reset()
     status = read_status(entry, limits, layer.clock)
@@ -164,7 +165,7 @@ def read_status(entry: IopEntry, limits: Limits, clock: Clock) -> IopStatus:
         IopDead: the block did not come in time.
     """
     size = tables.STATUS_BLOCK.size
-    block = entry.port.memory.allocate(size)
+    block = entry.lend(size)
     _post(
         entry,
         executive.EXEC_STATUS_GET.build(
@@ -177,10 +178,11 @@ def read_status(entry: IopEntry, limits: Limits, clock: Clock) -> IopStatus:
     if not _watch(
         entry, block, lambda: block.view[last] == tables.SYNC_BYTE_DONE, limits.status_s, clock
     ):
-        # the IOP may still write: the buffer stays mapped until the port is closed
+        # the IOP may still write: the buffer stays mapped until it was reset
         raise IopDead(f"no status block within {limits.status_s:g} s (sync byte never came)")
-    status = parse_status(bytes(block.view))
-    block.free()
+    data = bytes(block.view)
+    entry.take_back(block)
+    status = parse_status(data)
     if status.state == IopState.FAULTED:
         raise IopDead("the IOP is FAULTED: only a power cycle or a new firmware helps")
     return status
@@ -251,7 +253,7 @@ def _reset(
         status = _await_reset_state(entry, limits, clock)
     if status.state == IopState.RESET and not always:
         return
-    word = entry.port.memory.allocate(4)
+    word = entry.lend(4)
     _post(
         entry,
         executive.EXEC_IOP_RESET.build(status_word_low_address=word.bus_address),
@@ -261,7 +263,7 @@ def _reset(
     if not _watch(entry, word, lambda: word.view[0] != 0, limits.reset_status_s, clock):
         raise IopDead(f"IopReset was not accepted within {limits.reset_status_s:g} s")
     accepted = word.view[0]
-    word.free()
+    entry.take_back(word)
     if accepted != IopResetStatus.IN_PROGRESS:
         raise IopDead(f"the IOP rejected IopReset (status {accepted})")
     entry.with_iop.clear()
@@ -288,7 +290,7 @@ def _await_reset_state(entry: IopEntry, limits: Limits, clock: Clock) -> IopStat
 def _init_outbound(entry: IopEntry, limits: Limits, clock: Clock, status: IopStatus) -> None:
     """Initialise the outbound queue and hand in the reply frames."""
     memory = entry.port.memory
-    word = memory.allocate(4)
+    word = entry.lend(4)
     words = limits.reply_frame_size // 4
     _post(
         entry,
@@ -309,7 +311,7 @@ def _init_outbound(entry: IopEntry, limits: Limits, clock: Clock, status: IopSta
     if not _watch(entry, word, finished, limits.outbound_init_s, clock):
         raise IopDead(f"OutboundInit did not finish within {limits.outbound_init_s:g} s")
     outcome = word.view[0]
-    word.free()
+    entry.take_back(word)
     if outcome != OutboundInitStatus.COMPLETE:
         raise IopDead(f"OutboundInit failed (status {outcome})")
     count = max(1, min(limits.reply_frames, status.max_outbound_frames or limits.reply_frames))

@@ -28,7 +28,7 @@ from i2o.bring_up import Limits
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.cookies import Callback, CookieTable, Registration, context_bytes
-from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
+from i2o.errors import I2OError, InvalidArgument, IopDead, LocalFrameError, OutOfFrames
 from i2o.frames.header import (
     EMPTY_MFA,
     HEADER_SIZE,
@@ -695,10 +695,21 @@ class MessageLayer(Closing):
                 mfa = entry.port.alloc()
                 if mfa == EMPTY_MFA:
                     mfa = entry.port.alloc()  # an empty port is read twice
+            was_taken_away = False
             if mfa != EMPTY_MFA:
-                self._post(entry, mfa, key, message, is_ours)
-                return
-        mfa = self._wait_for_frame(entry, wait_us, flags)
+                try:
+                    self._post(entry, mfa, key, message, is_ours)
+                    return
+                except LocalFrameError:
+                    if held is None or is_ours:
+                        raise
+                    # the IOP was reset behind our back and has the frame: take another one
+                    entry.held_requests[id(frame)] = (held[0], EMPTY_MFA)
+                    was_taken_away = is_ours = True
+        if was_taken_away:
+            mfa = self._take_frame(entry, wait_us, flags)
+        else:
+            mfa = self._wait_for_frame(entry, wait_us, flags)
         with entry.lock:
             self._post(entry, mfa, key, message, is_ours)
 
