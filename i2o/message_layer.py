@@ -704,6 +704,7 @@ class MessageLayer(Closing):
                     if held is None or is_ours:
                         raise
                     # the IOP was reset behind our back and has the frame: take another one
+                    entry.post_nop(mfa)
                     entry.held_requests[id(frame)] = (held[0], EMPTY_MFA)
                     was_taken_away = is_ours = True
         if was_taken_away:
