@@ -419,8 +419,10 @@ class SoftIop:
         """Go to FAILED: whoever registered for it is told, and what was going on is aborted.
 
         StatusGet, IopReset, IopClear and UtilNOP still work. Everything else fails with a state
-        error.
+        error. An IOP that is FAULTED stays so.
         """
+        if self._is_dead:
+            return
         self._end_requests()
         self.events.post(
             self.executive.tid,

@@ -514,3 +514,12 @@ def test_a_disk_plugged_into_a_crashed_iop_is_told_to_nobody():
     rig.iop.add_disk(MemoryDisk(1024))
     assert rig.replies() == []
     assert bytes(table.view) == bytes(1024)
+
+
+def test_a_crashed_iop_cannot_fail():
+    """FAILED serves StatusGet and IopReset: that would be a way back without a power cycle."""
+    rig = make(FaultPlan())
+    rig.iop.crash()
+    rig.iop.fail()
+    assert rig.iop.state == IopState.FAULTED
+    assert rig.status_block().sync_byte == 0
