@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from i2o.errors import InvalidArgument, LocalFrameError
+from i2o.errors import InvalidArgument, IopDead, LocalFrameError
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import EMPTY_MFA, MsgFlags
 from i2o.message_frames import ReplyFrame, RequestFrame
@@ -139,16 +139,26 @@ class IopEntry:
     def post_nop(self, mfa: int) -> None:
         """Send an inbound frame home: as a UtilNOP, which is never answered.
 
-        After an IOP was reset by somebody else the frame is home already, which a port may notice.
+        After an IOP was reset by somebody else the frame is home already, which a port may notice;
+        of an IOP that is gone nothing has a home.
         """
         self.with_iop.discard(mfa)  # a NOP is never answered: no FAIL reply may name it
         try:
             self.port.write(mfa, _NOP)
-        except LocalFrameError as error:
-            logger.info("IOP %d: the frame went home by itself: %s", self.number, error)
+            self.port.post(mfa)
+        except (LocalFrameError, IopDead) as error:
+            logger.info("IOP %d: a frame needs not be sent home: %s", self.number, error)
             return
-        self.port.post(mfa)
         self.counters.nops += 1
+
+    def release(self, mfa: int) -> None:
+        """Give a reply frame back, if it is one that the IOP has now."""
+        if mfa not in self.reply_frames:
+            return
+        try:
+            self.port.release(mfa)
+        except IopDead as error:  # whoever looks for replies next finds that, too
+            logger.info("IOP %d: a reply frame has nowhere to go: %s", self.number, error)
 
     def lend(self, size: int) -> HostBuffer:
         """Return host memory that the IOP is going to be told of, without a reply to end that."""
