@@ -14,6 +14,7 @@ from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
+from i2o.errors import IopDead
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.iop_thread import IopThread
@@ -127,7 +128,13 @@ class EmuPort(Closing):
     # --- waiting -------------------------------------------------------------------------------
 
     def wait(self, timeout_s: float) -> bool:
-        """Let the IOP work; return True as soon as it may have done something."""
+        """Let the IOP work; return True as soon as it may have done something.
+
+        Raises:
+            IopDead: the port is closed: waiting would neither bring anything nor take time.
+        """
+        if self._is_closed:
+            raise IopDead(f"{self.name} is closed: open it again")
         end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
         if self._thread is not None:
             return self.unit.reply_pending or self._wait_for_thread(timeout_s)

@@ -11,7 +11,7 @@ import pytest
 
 from fakes.iop_rig import DISK, Rig
 from i2o.clock import SYSTEM_CLOCK, ManualClock
-from i2o.errors import DmaFault, TransportUnavailable, UriError
+from i2o.errors import DmaFault, IopDead, TransportUnavailable, UriError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive
 from i2o.frames.sgl import simple_sgl
@@ -275,7 +275,8 @@ def test_closing_twice_and_working_after_it(tmp_path):
         port.close()
         post(port)
         assert port.reap() == EMPTY
-        assert not port.wait(0)
+        with pytest.raises(IopDead, match="is closed: open it again"):
+            port.wait(5)
     assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
 
 
