@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from i2o.clock import Clock
-from i2o.errors import IopDead, RemoteFrameError
+from i2o.errors import I2OError, IopDead, MessageLayerError, RemoteFrameError
 from i2o.frames import executive, executive_groups, tables
 from i2o.frames.header import ReqStatus
 from i2o.frames.sgl import simple_sgl
@@ -93,27 +93,69 @@ def bring_up(
         RequestTimeout, RequestFailed: a message got no reply, or a bad one.
         RemoteFrameError: a table contradicts itself.
     """
+    step = _Step()
+    try:
+        return _bring_up(layer, entry, limits, after_reset, step)
+    except MessageLayerError as error:
+        error.explain(f"bring-up stopped at {step.name}; {_advice(entry, limits, layer, error)}")
+        raise
+
+
+class _Step:
+    """Where a bring-up is."""
+
+    name = "StatusGet"
+
+
+def _advice(entry: IopEntry, limits: Limits, layer: Layer, error: MessageLayerError) -> str:
+    """Say how the IOP is after a bring-up that failed, and what to do."""
+    if entry.is_dead:
+        return "the IOP is gone for good: attach it again"
+    if isinstance(error, IopDead):  # tells of the status block already
+        return "revive it, which cycles its power if messages fail"
+    try:
+        state = read_status(entry, limits, layer.clock).state_name
+    except (I2OError, MemoryError):
+        return "the IOP does not answer: revive it, which cycles its power if messages fail"
+    return f"the IOP is {state}: revive it, which resets it"
+
+
+def _bring_up(
+    layer: Layer,
+    entry: IopEntry,
+    limits: Limits,
+    after_reset: Callable[[], object],
+    step: _Step,
+) -> BringUpResult:
     entry.port.mask_interrupt(True)
     entry.refusing = "is being reset"
     try:
-        status = _reset_and_init(layer, entry, limits, after_reset)
+        status = _reset_and_init(layer, entry, limits, after_reset, step)
     finally:
         if not entry.is_dead:
             entry.refusing = ""
     with Requester(layer, entry.number, timeout_s=limits.request_s) as requester:
+        step.name = "HrtGet"
         hrt = _read_hrt(requester, entry)
+        step.name = "SysTabSet"
         _set_system_table(layer, requester, entry, status)
+        step.name = "SysEnable"
         _enable(requester)
         status = read_status(entry, limits, layer.clock)
         if status.state != IopState.OPERATIONAL:
             raise IopDead(f"after SysEnable the IOP is {status.state_name}, not OPERATIONAL")
+        step.name = "LctNotify"
         lct = _read_lct(requester, entry, status.expected_lct_size)
     entry.port.mask_interrupt(False)
     return BringUpResult(status, hrt, lct)
 
 
 def _reset_and_init(
-    layer: Layer, entry: IopEntry, limits: Limits, after_reset: Callable[[], object]
+    layer: Layer,
+    entry: IopEntry,
+    limits: Limits,
+    after_reset: Callable[[], object],
+    step: _Step,
 ) -> IopStatus:
     """Go from any state to HOLD, while nobody else may send."""
     status = read_status(entry, limits, layer.clock)
@@ -121,6 +163,7 @@ def _reset_and_init(
         raise IopDead(
             f"the IOP speaks I2O version code {status.i2o_version}; 0 (1.0) and 1 (1.5) are known"
         )
+    step.name = "IopReset"
     # in RESET already: frames that were taken since are given back by another reset only
     _reset(entry, limits, layer.clock, status, always=entry.holds_frames)
     entry.forget_frames()
@@ -134,6 +177,7 @@ def _reset_and_init(
         )
     entry.inbound_size = min(status.inbound_frame_size or 64, entry.port.inbound_size)
     entry.size_at_next_reboot = entry.inbound_size
+    step.name = "OutboundInit"
     _init_outbound(entry, limits, layer.clock, status)
     return status
 
