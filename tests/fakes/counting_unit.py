@@ -15,6 +15,7 @@ from i2o.transport.local_unit import LocalUnit
 from i2o.transport.port import EMPTY
 
 FAIL = int(MsgFlags.FAIL)
+ENDS = int(MsgFlags.LAST | MsgFlags.FAIL)
 _FUNCTION = 7
 
 

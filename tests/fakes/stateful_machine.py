@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from fakes.random_faults import random_plan
@@ -528,13 +529,13 @@ class Machine:
     def heal(self, station: Station) -> None:
         """Look at an IOP as a careful program does; revive it, or replace it."""
         try:
-            if self.layer.check(station.number, LIMITS).state == IopState.OPERATIONAL:
+            if self.layer.check(station.number, station.limits).state == IopState.OPERATIONAL:
                 return
         except I2OError:
             pass
         for _ in range(_TRIES):
             with self._may_fail():
-                self.layer.revive(station.number, LIMITS)
+                self.layer.revive(station.number, station.limits)
             if self.layer.iop_valid(station.number):
                 self._is_up(station)
                 return
@@ -543,14 +544,13 @@ class Machine:
     def bring_up(self, station: Station) -> None:
         """Bring an IOP up again that may work."""
         with self._may_fail():
-            self.layer.bring_up(station.number, LIMITS)
+            self.layer.bring_up(station.number, station.limits)
         if self.layer.iop_valid(station.number):
             self._is_up(station)
 
     def _is_up(self, station: Station) -> None:
         """Note that an IOP came up: what it had to do before is over."""
-        station.was_reset()
-        station.unit.is_in_step = station.iop.state == IopState.OPERATIONAL
+        station.came_up()
         assert not station.owed, "requests from before the reset are still owed"
 
     def plug_or_pull(self, station: Station) -> None:
@@ -593,10 +593,11 @@ class Machine:
             backlog=self.random.choice((1, 4, 256)),
             reset_ms=self.random.choice((0, 0, 1)),
         )
+        station.limits = replace(LIMITS, reply_frames=self.random.choice((2, 5, 32)))
         self.stations[station.number] = station
         for _ in range(_TRIES):
             with self._may_fail():
-                self.layer.revive(station.number, LIMITS)
+                self.layer.revive(station.number, station.limits)
             if self.layer.iop_valid(station.number):
                 self._is_up(station)
                 return
