@@ -640,6 +640,9 @@ class Machine:
         if reply[1] & _FAIL:
             preserved = int.from_bytes(reply[28:32], "little")
             assert preserved != EMPTY_MFA
+            assert preserved < _STAND_INS or not station.in_work(), (
+                "a request was ended by the host while its IOP may still write to host memory"
+            )
             original = self.layer.mfa_convert(station.number, preserved)
             assert original is not None, "a FAIL reply without its request"
             key = bytes(original[4:16])

@@ -283,20 +283,25 @@ class Station:
         self.unit.is_in_step = self.iop.state == IopState.OPERATIONAL
         self._dropped_before = self.iop.counters.dropped
 
-    def check_nothing_vanished(self) -> None:
-        """Find every request that is owed a reply: on its way, in work, or dropped by a fault."""
+    def in_work(self) -> int:
+        """Return how many requests the IOP still has to answer."""
         unit, iop = self.unit, self.iop
-        if not unit.is_in_step or not self.is_attached or iop.state == IopState.FAULTED:
-            return
         scheduler = iop.scheduler
         functions = [unit.read_inbound(mfa, 8)[7] for mfa in unit._inbound_posted]
         functions += [frame[7] for _, frame in iop._stuck]
         functions += [entry[2].function for entry in scheduler._timers]
         functions += [request.function for request, _ in scheduler._jobs]
         functions += [request.function for request in scheduler.parked]
+        return sum(function not in _NOT_ANSWERED_ONCE for function in functions)
+
+    def check_nothing_vanished(self) -> None:
+        """Find every request that is owed a reply: on its way, in work, or dropped by a fault."""
+        unit, iop = self.unit, self.iop
+        if not unit.is_in_step or not self.is_attached or iop.state == IopState.FAULTED:
+            return
         replies = [self.memory.read(mfa, 8) for mfa in unit._outbound_posted]
-        functions += [data[7] for data in (*replies, *iop.replies.backlog) if data[1] & ENDS]
-        found = sum(function not in _NOT_ANSWERED_ONCE for function in functions)
+        ends = [data[7] for data in (*replies, *iop.replies.backlog) if data[1] & ENDS]
+        found = self.in_work() + sum(function not in _NOT_ANSWERED_ONCE for function in ends)
         dropped = iop.counters.dropped - self._dropped_before
         owed = self.entry.outstanding_count
         assert owed <= found + dropped, f"{owed} owed, {found} on their way, {dropped} dropped"
