@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from i2o.errors import InvalidArgument
+from i2o.errors import InvalidArgument, IopDead, LocalFrameError
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import EMPTY_MFA, MsgFlags
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.resources import BringUpResult
 from i2o.transport.host_memory import HostBuffer
 from i2o.transport.port import Port
+
+logger = logging.getLogger(__name__)
 
 EVENT_REGISTER: Final = int(Function.UTIL_EVENT_REGISTER)
 """Answered once per event, not once per request."""
@@ -125,6 +128,7 @@ class IopEntry:
         self.held_replies: dict[int, HeldReply] = {}
         self.with_iop: set[int] = set()
         self.reply_pool: HostBuffer | None = None
+        self._lent: dict[int, HostBuffer] = {}
         self.reply_frames: frozenset[int] = frozenset()
         self.outstanding: dict[RequestKey, int] = {}  # how many final replies are owed
         self.event_registrations: set[RequestKey] = set()
@@ -149,11 +153,39 @@ class IopEntry:
             return mfa
 
     def post_nop(self, mfa: int) -> None:
-        """Send an inbound frame home: as a UtilNOP, which is never answered."""
-        self.port.write(mfa, _NOP)
+        """Send an inbound frame home: as a UtilNOP, which is never answered.
+
+        After an IOP was reset by somebody else the frame is home already, which a port may notice;
+        of an IOP that is gone nothing has a home.
+        """
         self.with_iop.discard(mfa)  # a NOP is never answered: no FAIL reply may name it
-        self.port.post(mfa)
+        try:
+            self.port.write(mfa, _NOP)
+            self.port.post(mfa)
+        except (LocalFrameError, IopDead) as error:
+            logger.info("IOP %d: a frame needs not be sent home: %s", self.number, error)
+            return
         self.counters.nops += 1
+
+    def release(self, mfa: int) -> None:
+        """Give a reply frame back, if it is one that the IOP has now."""
+        if mfa not in self.reply_frames:
+            return
+        try:
+            self.port.release(mfa)
+        except IopDead as error:  # whoever looks for replies next finds that, too
+            logger.info("IOP %d: a reply frame has nowhere to go: %s", self.number, error)
+
+    def lend(self, size: int) -> HostBuffer:
+        """Return host memory that the IOP is going to be told of, without a reply to end that."""
+        buffer = self.port.memory.allocate(size)
+        self._lent[id(buffer)] = buffer
+        return buffer
+
+    def take_back(self, buffer: HostBuffer) -> None:
+        """Free lent memory that the IOP has written; a reset may have done so meanwhile."""
+        if self._lent.pop(id(buffer), None) is not None:
+            buffer.free()
 
     def adopt_reply_pool(self, pool: HostBuffer, frame_size: int) -> None:
         """Take the memory that the IOP's replies are going to be written to."""
@@ -161,10 +193,15 @@ class IopEntry:
         self.reply_pool, self.outbound_size = pool, frame_size
         self.reply_frames = frozenset(range(start, start + size - frame_size + 1, frame_size))
 
+    @property
+    def holds_frames(self) -> bool:
+        """Whether OSMs hold request frames that are real inbound frames."""
+        return any(mfa != EMPTY_MFA for _, mfa in tuple(self.held_requests.values()))
+
     def forget_frames(self) -> None:
         """Note that the IOP was reset: it holds no frame, and frames held here are memory only.
 
-        Only once it can no longer write to host memory: the reply frames are freed.
+        Only once it can no longer write to host memory: reply frames and lent memory are freed.
         """
         with self.lock:
             for index, request in tuple(self.held_requests.items()):
@@ -175,6 +212,8 @@ class IopEntry:
             self.with_iop.clear()
             self.has_posted = False
             self.reply_frames = frozenset()
+            for buffer in tuple(self._lent.values()):
+                self.take_back(buffer)
             pool, self.reply_pool = self.reply_pool, None
             if pool is not None:
                 pool.free()

@@ -28,7 +28,16 @@ from i2o.bring_up import Limits
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.cookies import Callback, CookieTable, Registration, context_bytes
-from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
+from i2o.errors import (
+    I2OError,
+    InvalidArgument,
+    IopDead,
+    LocalFrameError,
+    MessageLayerError,
+    OutOfFrames,
+    RequestFailed,
+    RequestTimeout,
+)
 from i2o.frames.header import (
     EMPTY_MFA,
     HEADER_SIZE,
@@ -58,6 +67,7 @@ FrameSource = Literal["memory", "fifo"]
 I2O_FRAMESIZE_FORCE = 1
 """Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
 
+_MAY_BE_CURED = (IopDead, OutOfFrames, RequestFailed, RequestTimeout)
 _MIN_MESSAGE = 12  # a NOP: header words 0 to 2
 _ROUND = 64  # replies dispatched between two looks at the clock
 _CALLBACK_PATIENCE, _CALLBACK_PAUSE_S = 5000, 0.001
@@ -159,8 +169,10 @@ class MessageLayer(Closing):
         if bring_up:
             try:
                 self.bring_up(entry.number, limits)
-            except BaseException:
+            except BaseException as error:
                 self.detach(entry.number)
+                if isinstance(error, MessageLayerError):
+                    error.explain("it is detached: attach it without bring_up first")
                 raise
         return entry.number
 
@@ -169,27 +181,10 @@ class MessageLayer(Closing):
 
         Requests outstanding from before get their final callbacks once the reset is done.
         """
-        entry = self._iops.entry(iop)
-        self._replies.refuse_in_callback("bring up an IOP")
-        if entry.is_dead:
-            raise IopDead(f"IOP {iop} is dead: detach it")
-        entry.online = False
+        entry = self._to_bring_up(iop)
         errors: list[Exception] = []
-        try:
-            entry.result = bring_up.bring_up(
-                self,
-                entry,
-                limits or bring_up.Limits(),
-                after_reset=lambda: self._finish_outstanding(entry, errors),
-            )
-            entry.online = True
-        except Exception as error:
-            errors.insert(0, error)
-        else:
-            _tell(entry, IopNews.BROUGHT_UP, errors)
-        _raise_collected(errors)
-        assert entry.result is not None
-        return entry.result
+        failure = self._try_to_bring_up(entry, limits, errors)
+        return _brought_up(entry, failure, errors)
 
     def check(self, iop: int, limits: Limits | None = None) -> IopStatus:
         """Read the status block: the way to notice that an IOP reset itself, failed or died.
@@ -221,16 +216,15 @@ class MessageLayer(Closing):
 
         Raises: as `bring_up`.
         """
-        try:
-            return self.bring_up(iop, limits)
-        except IopDead as error:
-            entry = self._iops.entry(iop)
-            if entry.is_dead:
-                raise
-            logger.warning("IOP %d: %s; resetting it by the transport", iop, error)
+        entry = self._to_bring_up(iop)
+        errors: list[Exception] = []
+        failure = self._try_to_bring_up(entry, limits, errors)
+        if isinstance(failure, _MAY_BE_CURED) and not entry.is_dead:
+            logger.warning("IOP %d: %s; resetting it by the transport", iop, failure)
             with entry.lock:
                 entry.port.reset()
-        return self.bring_up(iop, limits)
+            failure = self._try_to_bring_up(entry, limits, errors)
+        return _brought_up(entry, failure, errors)
 
     def refresh(self, iop: int) -> BringUpResult:
         """Read status block, HRT and LCT again and return them."""
@@ -667,6 +661,32 @@ class MessageLayer(Closing):
             self._finish_outstanding(entry, errors)
             _tell(entry, IopNews.GONE, errors)
 
+    def _to_bring_up(self, iop: int) -> IopEntry:
+        """Return an IOP that may be brought up now, or raise."""
+        entry = self._iops.entry(iop)
+        self._replies.refuse_in_callback("bring up an IOP")
+        if entry.is_dead:
+            raise IopDead(f"IOP {iop} is dead: detach it")
+        return entry
+
+    def _try_to_bring_up(
+        self, entry: IopEntry, limits: Limits | None, errors: list[Exception]
+    ) -> Exception | None:
+        """Bring an IOP up; collect what callbacks raise, and return why it did not come up."""
+        entry.online = False
+        try:
+            entry.result = bring_up.bring_up(
+                self,
+                entry,
+                limits or bring_up.Limits(),
+                after_reset=lambda: self._finish_outstanding(entry, errors),
+            )
+        except Exception as error:
+            return error
+        entry.online = True
+        _tell(entry, IopNews.BROUGHT_UP, errors)
+        return None
+
     def _await_callbacks(self, entry: IopEntry) -> None:
         """Wait until no other thread runs a callback for this IOP, for a while."""
         for _ in range(_CALLBACK_PATIENCE):
@@ -730,10 +750,22 @@ class MessageLayer(Closing):
                 mfa = entry.port.alloc()
                 if mfa == EMPTY_MFA:
                     mfa = entry.port.alloc()  # an empty port is read twice
+            was_taken_away = False
             if mfa != EMPTY_MFA:
-                self._post(entry, mfa, key, message, is_ours)
-                return
-        mfa = self._wait_for_frame(entry, wait_us, flags)
+                try:
+                    self._post(entry, mfa, key, message, is_ours)
+                    return
+                except LocalFrameError:
+                    if held is None or is_ours:
+                        raise
+                    # the IOP was reset behind our back and has the frame: take another one
+                    entry.post_nop(mfa)
+                    entry.held_requests[id(frame)] = (held[0], EMPTY_MFA)
+                    was_taken_away = is_ours = True
+        if was_taken_away:
+            mfa = self._take_frame(entry, wait_us, flags)
+        else:
+            mfa = self._wait_for_frame(entry, wait_us, flags)
         with entry.lock:
             self._post(entry, mfa, key, message, is_ours)
 
@@ -804,6 +836,15 @@ def _tell(entry: IopEntry, news: IopNews, errors: list[Exception]) -> None:
             told(news)
         except Exception as error:
             errors.append(error)
+
+
+def _brought_up(
+    entry: IopEntry, failure: Exception | None, errors: list[Exception]
+) -> BringUpResult:
+    """Return what a bring-up learned, or raise why it failed and what callbacks raised."""
+    _raise_collected(errors if failure is None else [failure, *errors])
+    assert entry.result is not None
+    return entry.result
 
 
 def _raise_collected(errors: list[Exception]) -> None:

@@ -8,6 +8,7 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
+import math
 import select
 import threading
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import TransportUnavailable
+from i2o.errors import IopDead, TransportUnavailable
 from i2o.iop_emulator.commands import execute
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
@@ -145,8 +146,14 @@ class EmuPort(Closing):
     # --- waiting -------------------------------------------------------------------------------
 
     def wait(self, timeout_s: float) -> bool:
-        """Let the IOP work; return True as soon as it may have done something."""
-        end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
+        """Let the IOP work; return True as soon as it may have done something.
+
+        Raises:
+            IopDead: the port is closed: waiting would neither bring anything nor take time.
+        """
+        if self._is_closed:
+            raise IopDead(f"{self.name} is closed: open it again")
+        end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
         if self._thread is not None:
             return self.unit.reply_pending or self._wait_for_thread(timeout_s)
         if self.unit.reply_pending:

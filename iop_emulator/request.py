@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from i2o.frames.codec import Record
+from i2o.frames.functions import UNANSWERED
 from i2o.frames.header import (
     FAIL_REPLY,
     FAILURE_REPLY,
@@ -61,6 +62,11 @@ class Request:
     def function(self) -> int:
         """Function code."""
         return self.route >> 24
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether it is of those that are answered with a reply frame."""
+        return self.function not in UNANSWERED
 
     @property
     def transaction_context(self) -> int:

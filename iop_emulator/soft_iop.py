@@ -375,7 +375,7 @@ class SoftIop:
         if name == "reset":
             self.reset()
             return
-        if name == "fail" and self._has_replies:
+        if name == "fail" and self._has_replies and request.function != Function.UTIL_NOP:
             self._fail(mfa, request.frame, action.code)
             return
         self._recycle(mfa)
@@ -446,8 +446,10 @@ class SoftIop:
         """Go to FAILED: whoever registered for it is told, and what was going on is aborted.
 
         StatusGet, IopReset, IopClear and UtilNOP still work. Everything else fails with a state
-        error.
+        error. An IOP that is FAULTED stays so.
         """
+        if self._is_dead:
+            return
         self._end_requests()
         self.events.post(
             self.executive.tid,
@@ -457,11 +459,19 @@ class SoftIop:
         self.enter(IopState.FAILED)
 
     def crash(self) -> None:
-        """Go to FAULTED: nothing is ever served again until the power is cycled."""
+        """Go to FAULTED: nothing is ever served again until the power is cycled.
+
+        A disk that is plugged in or pulled out afterwards finds nobody to tell.
+        """
         self.enter(IopState.FAULTED)
+        self._forget_requests()
+        self.events.clear()
 
     def _end_requests(self) -> None:
         for request in self.scheduler.take_back(lambda request: True):
+            if not request.wants_reply:
+                self.counters.dropped += 1
+                continue
             self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
 
     def power_cycle(self) -> None:

@@ -280,7 +280,8 @@ class Ddm:
         """
         taken = self.iop.scheduler.take_back(matches, may_be_begun=may_be_begun)
         for request in taken:
-            self.iop.send(request.status(req_status, DetailedStatus.SUCCESS))
+            if request.wants_reply:
+                self.iop.send(request.status(req_status, DetailedStatus.SUCCESS))
         return len(taken)
 
     @handles(Function.UTIL_PARAMS_GET)

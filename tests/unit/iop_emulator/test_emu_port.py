@@ -12,7 +12,7 @@ import pytest
 
 from fakes.iop_rig import DISK, Rig
 from i2o.clock import SYSTEM_CLOCK, ManualClock
-from i2o.errors import DmaFault, TransportUnavailable, UriError
+from i2o.errors import DmaFault, IopDead, TransportUnavailable, UriError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive
 from i2o.frames.sgl import simple_sgl
@@ -277,7 +277,8 @@ def test_closing_twice_and_working_after_it(tmp_path):
         port.close()
         post(port)
         assert port.reap() == EMPTY
-        assert not port.wait(0)
+        with pytest.raises(IopDead, match="is closed: open it again"):
+            port.wait(5)
     assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
 
 
@@ -381,3 +382,12 @@ def test_two_threads_that_ask_first_get_the_same_descriptor(run, monkeypatch):
             asker.join()
         assert meeting.broken
         assert set(asked) == {port.fileno()}
+
+
+def test_a_wait_too_short_for_the_clock_ends():
+    clock = ManualClock()
+    port = open_port("emu:", clock=clock)
+    before = clock.monotonic_ns()
+    assert not port.wait(1e-16)
+    assert clock.monotonic_ns() == before + 1
+    port.close()
