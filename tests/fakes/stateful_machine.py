@@ -27,7 +27,7 @@ from i2o.frames.layout import MessageLayout
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.frames.utility import AbortType
-from i2o.iop_emulator.soft_iop import FIRST_DISK_TID
+from i2o.iop_emulator.disk_bay import FIRST_DISK_TID
 from i2o.message_frames import ReplyFrame
 from i2o.message_layer import I2O_FRAMESIZE_FORCE, MessageLayer
 from i2o.requester import Requester

@@ -15,10 +15,11 @@ from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.disk_bay import FIRST_DISK_TID
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import IopOptions
-from i2o.iop_emulator.soft_iop import FIRST_DISK_TID, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.message_frames import ReplyFrame
 from i2o.message_layer import MessageLayer
 from i2o.transport.bus_space import BusSpace

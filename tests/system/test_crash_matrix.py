@@ -30,8 +30,9 @@ from i2o.errors import I2OError, RequestFailed, RequestTimeout
 from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.frames.tables import IopState
 from i2o.iop import Iop
+from i2o.iop_emulator.disk_bay import FIRST_DISK_TID
 from i2o.iop_emulator.emu_port import EmuPort
-from i2o.iop_emulator.soft_iop import FIRST_DISK_TID, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.message_frames import ReplyFrame
 from i2o.message_layer import MessageLayer
 from i2o.recovery import Recovery
