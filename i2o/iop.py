@@ -25,6 +25,7 @@ from i2o.recovery import Ladder, Recovery, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Requester
 from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
+from i2o.software import Software
 
 if TYPE_CHECKING:
     from i2o.transport.host_memory import HostMemory
@@ -191,6 +192,11 @@ class Iop(Closing):
     def config_page(self, tid: int, page: int = 0, form: Form | None = None) -> bytes:
         """Read a page of a device's configuration dialog; see `i2o.config_dialog.fetch_page`."""
         return config_dialog.fetch_page(self.requester, self.memory, tid, page, form)
+
+    @property
+    def software(self) -> Software:
+        """The modules that the IOP has stored: list, download, upload and remove them."""
+        return Software(self.requester, self.memory)
 
     # --- devices -------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "replay": "send the requests of a capture again and compare the replies",
     "bench": "measure messages and transfers of an IOP",
     "config": "show an IOP's configuration dialog in the browser",
+    "download": "send software to an IOP, list it, fetch it, remove it",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""
 
