@@ -9,12 +9,14 @@ import os
 import random
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from i2o import opening
 from i2o.clock import ManualClock
+from i2o.errors import ParameterError
 from i2o.frames.tables import MODULE_HEADER
 from i2o.software import MAX_SIZE, Software
 from i2o.tools import output
@@ -131,6 +133,42 @@ def test_a_different_module_that_comes_back_is_told(cli, module, monkeypatch):
     ran = cli("download", module, *NAME, "--verify")
     assert ran.code == 1
     assert one_line(ran).endswith("came back different, from byte 29999 on: send it again")
+
+
+@pytest.fixture
+def untold(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make methods of the host side fail as for an IOP without the driver store groups."""
+
+    def fail(*names: str) -> None:
+        def refuse(self):
+            raise ParameterError("INVALID_GROUP_ID")
+
+        for name in names:
+            monkeypatch.setattr(Software, name, refuse)
+
+    return fail
+
+
+def test_an_iop_that_tells_nothing_of_its_store(cli, module, uri, tmp_path, untold):
+    untold("space", "modules")
+    ran = cli("download", module, *NAME, "--permanent", "--verify", "-i", uri)
+    assert (ran.code, "TID" in ran.err) == (0, False)
+    assert cli("download", "--list", "-i", uri).code == 1
+    ran = cli("download", "--upload", tmp_path / "x", *NAME, "--size", "30000", "-i", uri)
+    assert ran.code == 0
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_an_iop_that_does_not_tell_its_room(cli, module, uri, untold):
+    assert cli("download", module, *NAME, "--permanent", "-i", uri).code == 0
+    untold("space")
+    assert len(cli("download", "--list", "-i", uri).out.splitlines()) == 2
+
+
+def test_a_module_that_the_store_table_leaves_out(cli, module, monkeypatch):
+    monkeypatch.setattr(Software, "modules", lambda self: ())
+    (record,) = cli("download", module, *NAME, "--json").records
+    assert record["tid"] is None
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
