@@ -49,8 +49,8 @@ def content(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-class Tampered:
-    """Lets a test look at, or change, what the IOP's executive does with a message."""
+class Watched:
+    """Keeps the requests of one function that reach the executive."""
 
     def __init__(self, iop: i2o.Iop, function: Function) -> None:
         self.seen: list[bytes] = []
@@ -93,13 +93,13 @@ def test_the_largest_module(iop):
 
 
 def test_the_fragments_are_numbered_and_the_whole_size_is_in_each(iop):
-    tampered = Tampered(iop, Function.EXEC_SW_DOWNLOAD)
+    watched = Watched(iop, Function.EXEC_SW_DOWNLOAD)
     iop.software.download(DDM, content(2 * FRAGMENT_SIZE + 5), permanent=True, override=True)
-    heads = [frame[16:28] for frame in tampered.seen]
+    heads = [frame[16:28] for frame in watched.seen]
     tail = bytes([0x01, 0x03]) + (2 * FRAGMENT_SIZE + 5).to_bytes(4, "little")
     tail += (7).to_bytes(2, "little") + (0x1B).to_bytes(2, "little")
     assert heads == [bytes([number, 3]) + tail for number in (1, 2, 3)]
-    lengths = [int.from_bytes(frame[28:31], "little") for frame in tampered.seen]
+    lengths = [int.from_bytes(frame[28:31], "little") for frame in watched.seen]
     assert lengths == [FRAGMENT_SIZE, FRAGMENT_SIZE, 5]
 
 
@@ -168,20 +168,20 @@ def test_a_fragment_that_fails_ends_it(tmp_path):
 
 @pytest.mark.parametrize("size", [0, MAX_SIZE + 1])
 def test_impossible_sizes_are_not_sent(iop, size):
-    tampered = Tampered(iop, Function.EXEC_SW_DOWNLOAD)
+    watched = Watched(iop, Function.EXEC_SW_DOWNLOAD)
     with pytest.raises(InvalidArgument, match=f"of {size} bytes: expected 1 to 2088960"):
         iop.software.download(DDM, bytes(size))
-    assert tampered.seen == []
+    assert watched.seen == []
 
 
 @pytest.mark.parametrize("size", [0, MAX_SIZE + 1, 0xFFFF_FFFF])
 def test_a_hostile_size_in_the_table_is_not_believed(iop, size):
     iop.software.download(DDM, content(10))
     tamper_table(iop, EXEC_DRIVER_STORE_TABLE, {"module_size": size})
-    tampered = Tampered(iop, Function.EXEC_SW_UPLOAD)
+    watched = Watched(iop, Function.EXEC_SW_UPLOAD)
     with pytest.raises(RemoteFrameError, match=f"says it has {size} bytes"):
         iop.software.upload(DDM)
-    assert tampered.seen == []
+    assert watched.seen == []
 
 
 def test_what_is_not_stored_and_what_is_ambiguous(iop):
