@@ -94,7 +94,10 @@ def tables(devices=(), adapters=(), *, boot=0, size=None):
     ("devices", "text"),
     [
         ([{"tid": 8}, {"tid": 9}, {"tid": 8}], "TIDs are there more than once: 0x008"),
-        ([{"tid": 1}, {"tid": 2}, {"tid": 0xFFF}], "reserved, but devices have them: 0x001, 0x002"),
+        (
+            [{"tid": 1}, {"tid": 2}, {"tid": 0xFFF}],
+            "reserved, but devices have them: 0x001, 0x002, 0xfff",
+        ),
         ([{"tid": 8, "parent_tid": 9}], "a parent that is not there: 0x008"),
         ([{"tid": 8, "user_tid": 9}], "a user that is not there: 0x008"),
         ([{"tid": 8, "parent_tid": 8}], "their own ancestors: 0x008"),
