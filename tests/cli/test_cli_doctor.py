@@ -51,6 +51,8 @@ def test_a_sound_iop(cli):
     ran = cli("doctor", "-i", "emu:", "-i", "emu:?frames=9")
     assert ran.code == 0
     assert ran.out.count("OPERATIONAL after") == 2
+    assert "all 128 inbound frames came home" in ran.out
+    assert "all 9 inbound frames came home" in ran.out
     assert "\nemu:?frames=9\n" in ran.out
 
 

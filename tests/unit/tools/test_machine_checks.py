@@ -478,6 +478,11 @@ def test_a_card_of_a_kernel_driver_and_one_of_vfio(machine, card):
     assert (ours.level, "given to programs by vfio-pci" in ours.text) == (Level.OK, True)
 
 
+def test_a_card_alone_in_its_group_shares_it_with_nobody(machine, card):
+    card(driver="i2o_pci", group="7")
+    assert the_one(pci_checks.CHECKS, machine).text.endswith("i2o_pci drives it")
+
+
 def test_who_shares_the_group_of_a_card(machine, card):
     card(driver="vfio-pci", group="7")
     card("0000:02:00.0", kind="0x060400", driver="pcieport", group="7")
