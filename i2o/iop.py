@@ -28,6 +28,7 @@ from i2o.recovery import Ladder, Recovery, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Requester
 from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
+from i2o.software import Software
 
 if TYPE_CHECKING:
     from i2o.transport.host_memory import HostMemory
@@ -224,6 +225,11 @@ class Iop(Closing):
             timeout_s: how long iterating waits for the next change; None for ever.
         """
         return LctWatch(self.layer, self.number, self.memory, timeout_s=timeout_s)
+
+    @property
+    def software(self) -> Software:
+        """The modules that the IOP has stored: list, download, upload and remove them."""
+        return Software(self.requester, self.memory)
 
     # --- devices -------------------------------------------------------------------------------
 
