@@ -2,8 +2,7 @@
 """TID 0: the IOP's executive. Life cycle, tables, and what it knows about itself.
 
 Three messages have no reply frame: StatusGet, IopReset and OutboundInit answer by writing to host
-memory. Chapters have the rest: who is served, assignments, software. Static frames and connections
-between IOPs are refused.
+memory. Chapters have the rest: who is served, assignments, software, static frames.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from i2o.iop_emulator.parameter_groups import Group
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS
 from i2o.iop_emulator.request import Request
 from i2o.iop_emulator.software_store import SoftwareStore
+from i2o.iop_emulator.static_frames import StaticFrames
 
 TID: Final = 0
 MIN_REPLY_WORDS: Final = 5
@@ -56,6 +56,7 @@ class Executive(Ddm):
         system_table: entries of the last SysTabSet or SysModify.
         assignments: who controls adapters and drives devices.
         software: what the host has loaded.
+        static_frames: messages that stay with the IOP.
     """
 
     device_class = DeviceClass.EXECUTIVE.value
@@ -70,6 +71,7 @@ class Executive(Ddm):
         self.system_table: tuple[Record, ...] = ()
         self.assignments = Assignments(iop, self)
         self.software = Software(iop, self, SoftwareStore(iop.options.store))
+        self.static_frames = StaticFrames(iop)
         self._service = Service(iop, self)
         super().__init__(
             iop, TID, name=iop.options.product, organization_id=iop.options.organization_id
@@ -77,7 +79,13 @@ class Executive(Ddm):
 
     def chapters(self) -> list[object]:
         """Return what has handlers of its own."""
-        return [*super().chapters(), self._service, self.assignments, self.software]
+        return [
+            *super().chapters(),
+            self._service,
+            self.assignments,
+            self.software,
+            self.static_frames,
+        ]
 
     def groups(self) -> list[Group]:
         """Return the generic groups and those of the executive."""
@@ -173,7 +181,7 @@ class Executive(Ddm):
             inbound_msg_frame_size=unit.frame_size // 4,
             init_code=self.init_code,
             max_inbound_msg_frames=unit.frame_count,
-            current_inbound_msg_frames=unit.frame_count,
+            current_inbound_msg_frames=unit.frame_count - len(self.static_frames.by_mfa),
             max_outbound_msg_frames=options.outbound_frames,
             product_id_string=options.product.encode("ascii").ljust(24),
             expected_lct_size=control.lct.size,
@@ -207,6 +215,8 @@ class Executive(Ddm):
         """Answer the LctNotifys that have waited for this change."""
         control = self.control
         for request in control.scheduler.parked:
+            if request.target != self.tid:
+                continue
             asked = request.fields(messages.EXEC_LCT_NOTIFY)
             if control.lct.indicator >= asked.last_reported_change_indicator:
                 control.scheduler.unpark(request)

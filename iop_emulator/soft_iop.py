@@ -34,7 +34,9 @@ from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
 from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
+from i2o.iop_emulator.static_frames import StaticFrame
 from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.port import EMPTY
 
 FIRST_DISK_TID: Final = 0x010
 RUN_BUDGET: Final = 64
@@ -50,6 +52,7 @@ _WORKS_IN_FAILED: Final = frozenset(
         Function.UTIL_NOP,
     }
 )
+_STATIC_MF_CREATE: Final = int(Function.EXEC_STATIC_MF_CREATE)
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 
 
@@ -106,6 +109,7 @@ class SoftIop:
         self._now_ns = 0
         self._changes = 0
         self.executive = Executive(self)
+        self._statics = self.executive.static_frames.by_mfa
         self.lct.add(self.executive)
         self.lct.add(
             Ddm(
@@ -260,6 +264,10 @@ class SoftIop:
             or route & 0xFFF000 != 0x001000
             or 4 * words != len(frame)
         ):
+            static = self._statics.get(mfa)
+            if static is not None:
+                self._serve_static(mfa, frame, static)
+                return
             if self._refuse(mfa, frame):
                 return
             device = self.lct.devices[route & 0xFFF]
@@ -273,8 +281,11 @@ class SoftIop:
             if rule is not None:
                 self._misbehave(rule, request, mfa)
                 return
-        self._recycle(mfa)
         self.counters.requests += 1
+        if function == _STATIC_MF_CREATE and not route & 0xFFF:
+            self.replies.send(self.executive.static_frames.create(mfa, request))
+            return
+        self._recycle(mfa)
         handler = device.dispatch.get(function)
         if handler is None:
             self.replies.send(device.unsupported(request))
@@ -303,12 +314,7 @@ class SoftIop:
 
     def _refuse(self, mfa: int, frame: bytes) -> bool:
         """Deal with a frame whose header is not plain; return whether it is dealt with."""
-        failure = frame_failure(frame, self.unit.frame_size, self.lct, self.lct.withheld)
-        if failure is None and self.state == IopState.FAILED and frame[7] not in _WORKS_IN_FAILED:
-            failure = FrameFailure(
-                FailureCode.STATE_ERROR.value,
-                f"function {frame[7]:#04x} was sent to an IOP in FAILED: reset it",
-            )
+        failure = self._failure(frame)
         if failure is None:
             return False
         self.counters.bad_requests += 1
@@ -319,10 +325,51 @@ class SoftIop:
         self._fail(mfa, frame, failure.code)
         return True
 
+    def _failure(self, frame: bytes) -> FrameFailure | None:
+        """Say why a frame cannot be delivered, or None."""
+        failure = frame_failure(frame, self.unit.frame_size, self.lct, self.lct.withheld)
+        if failure is None and self.state == IopState.FAILED and frame[7] not in _WORKS_IN_FAILED:
+            failure = FrameFailure(
+                FailureCode.STATE_ERROR.value,
+                f"function {frame[7]:#04x} was sent to an IOP in FAILED: reset it",
+            )
+        return failure
+
+    def _serve_static(self, mfa: int, posted: bytes, static: StaticFrame) -> None:
+        """Serve one post of a static frame, which stays where it is."""
+        frame = static.frame
+        if self.replies.is_congested and frame[7] not in UNANSWERED:
+            self._stuck.append((mfa, posted))
+            return
+        self.unit.renew_static(mfa)
+        failure = self._failure(frame)
+        unanswered = self.executive.static_frames.outstanding(static)
+        if failure is None and unanswered >= static.max_outstanding:
+            failure = FrameFailure(
+                FailureCode.CONGESTION.value,
+                f"static frame {mfa:#010x} was posted while {static.max_outstanding} posts of it, "
+                "its MaxOutstanding, were not answered",
+            )
+        if failure is not None:
+            self.counters.bad_requests += 1
+            self.complain(failure.sentence)
+            self._fail(EMPTY, frame, failure.code)
+            return
+        request = Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns)
+        rule = None if self.faults is None else self.faults.decide(request, self._elapsed_ns)
+        if rule is not None:
+            self._misbehave(rule, request, EMPTY)
+            return
+        self.counters.requests += 1
+        reply = self._answer(request)
+        if reply is not None:
+            self.replies.send(reply)
+
     def _fail(self, mfa: int, frame: bytes, code: int) -> None:
-        """Leave the frame with the host and tell it so."""
+        """Tell the host that a message was not delivered; leave the frame with it, if any."""
         self.counters.fails += 1
-        self.unit.preserve(mfa)
+        if mfa != EMPTY:
+            self.unit.preserve(mfa)
         self.replies.send(
             fail_reply(
                 frame,
@@ -336,7 +383,7 @@ class SoftIop:
     # --- faults --------------------------------------------------------------------------------
 
     def _misbehave(self, rule: Rule, request: Request, mfa: int) -> None:
-        """Do to a request what a fault plan says."""
+        """Do to a request what a fault plan says. A static one has no frame: EMPTY."""
         action = rule.action
         name = action.name
         self.counters.faults += 1
@@ -351,7 +398,8 @@ class SoftIop:
         if name == "fail" and self._has_replies:
             self._fail(mfa, request.frame, action.code)
             return
-        self._recycle(mfa)
+        if mfa != EMPTY:
+            self._recycle(mfa)
         self.counters.requests += 1
         if name == "delay":
             self.scheduler.at(self._now_ns + action.duration_ns, request, self._serve_late)
@@ -451,6 +499,7 @@ class SoftIop:
             hold_ns: how long the inbound port stays empty afterwards.
         """
         self._is_calm = False
+        self._end_static_frames()
         self._forget_requests()
         self.unit.drop_replies()
         self._has_replies = False
@@ -468,6 +517,7 @@ class SoftIop:
 
     def init_outbound(self, words: int, page_size: int) -> None:
         """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
+        self._end_static_frames()
         self._forget_requests()
         self.unit.drop_replies()
         self.events.clear()
@@ -478,6 +528,7 @@ class SoftIop:
     def clear(self) -> None:
         """Answer what is going on as aborted, end claims and registrations, go to HOLD."""
         self._end_requests()
+        self._end_static_frames()
         self.events.clear()
         self.lct.restore()
         for device in self.lct:
@@ -489,6 +540,15 @@ class SoftIop:
         self.replies.clear()
         while self._stuck:
             self._recycle(self._stuck.popleft()[0])
+
+    def _end_static_frames(self) -> None:
+        """Give every static frame home; posts of them are answered as aborted."""
+        for posted in tuple(self._stuck):
+            static = self._statics.get(posted[0])
+            if static is not None:
+                self._stuck.remove(posted)
+                self.executive.static_frames.abort(static)
+        self.executive.static_frames.end_all()
 
     # --- devices -------------------------------------------------------------------------------
 

@@ -719,9 +719,31 @@ def test_exec_conn_setup(said: Outcomes) -> None:
     check_unsupported(said, x.EXEC_CONN_SETUP)
 
 
+def static(message: bytes = CHECK, posts: int = 1) -> bytes:
+    frame: bytes = x.EXEC_STATIC_MF_CREATE.build(
+        max_outstanding=posts, static_message_frame=message[:12]
+    )
+    return frame + message[12:]
+
+
 def test_exec_static_mf_create(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_STATIC_MF_CREATE)
+    rig = Rig()
+    assert rig.call(static()).status == PLAIN
+    said.refused(rig.call(static(posts=0)))
+    said.refused(rig.call(static(CHECK[:12])))
+    for _ in range(7):
+        assert rig.call(static()).status == PLAIN
+    said.refused(rig.call(static()))
 
 
 def test_exec_static_mf_release(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_STATIC_MF_RELEASE)
+    rig = Rig(faults=(plan := FaultPlan()))
+    plan.on(Function.BSA_STATUS_CHECK).times(1).delay(1)
+    mfa = rig.call(static()).words[5]
+    release = x.EXEC_STATIC_MF_RELEASE.build(static_mfa=mfa)
+    rig.unit.post(mfa)
+    said.refused(rig.call(release))
+    rig.advance(1)
+    assert len(rig.replies()) == 1
+    assert rig.call(release).status == PLAIN
+    said.refused(rig.call(release))
