@@ -8,7 +8,6 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
-import threading
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
@@ -62,12 +61,13 @@ class EmuPort(Closing):
         self.outbound = unit.memory.window
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = iop.lock
         self._doorbell: Doorbell | None = None
         self._has_rung = False
         self._is_masked = False
         self._is_closed = False
-        iop.run(0, clock.monotonic_ns())
+        with self._lock:
+            iop.run(0, clock.monotonic_ns())
         self._thread: IopThread | None = None
         if is_threaded:
             self._bell()

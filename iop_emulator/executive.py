@@ -2,7 +2,7 @@
 """TID 0: the IOP's executive. Life cycle, tables, and what it knows about itself.
 
 Three messages have no reply frame: StatusGet, IopReset and OutboundInit answer by writing to host
-memory. Chapters have the rest: who is served, assignments, software, static frames.
+memory. Chapters have the rest: who is served, assignments, software, static frames, other IOPs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.header import VERSION_1_5, DetailedStatus
 from i2o.frames.sgl_walk import SglBuffer
-from i2o.frames.tables import IopResetStatus, IopState, OutboundInitStatus
+from i2o.frames.tables import IopCapabilities, IopResetStatus, IopState, OutboundInitStatus
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.ddm.base import Ddm
@@ -28,8 +28,10 @@ from i2o.iop_emulator.executive_service import Service
 from i2o.iop_emulator.executive_software import Software
 from i2o.iop_emulator.handlers import handles
 from i2o.iop_emulator.iop_control import IopControl
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.lct import hardware_resource_table
 from i2o.iop_emulator.parameter_groups import Group
+from i2o.iop_emulator.peers import PeerIop, Peers
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS
 from i2o.iop_emulator.request import Request
 from i2o.iop_emulator.software_store import SoftwareStore
@@ -39,6 +41,11 @@ TID: Final = 0
 MIN_REPLY_WORDS: Final = 5
 MAX_NOTIFIES: Final = 16
 _MAX_SYSTEM_TABLE: Final = 255
+_PEER_SUPPORT: Final = int(
+    IopCapabilities.INBOUND_PEER_SUPPORT
+    | IopCapabilities.OUTBOUND_PEER_SUPPORT
+    | IopCapabilities.PEER_TO_PEER_SUPPORT
+)
 _PAD: Final = tables.LCT_ENTRY.size
 
 
@@ -47,6 +54,7 @@ class Executive(Ddm):
 
     Args:
         iop: the IOP.
+        system: the IOPs it can reach, None for none.
 
     Attributes:
         iop_id: the id in force.
@@ -57,21 +65,28 @@ class Executive(Ddm):
         assignments: who controls adapters and drives devices.
         software: what the host has loaded.
         static_frames: messages that stay with the IOP.
+        peers: connections with other IOPs.
     """
 
     device_class = DeviceClass.EXECUTIVE.value
     class_events = int(
-        ExecutiveEvent.RESET_IMMINENT | ExecutiveEvent.NEW_LCT_ENTRY | ExecutiveEvent.MODIFIED_LCT
+        ExecutiveEvent.RESET_IMMINENT
+        | ExecutiveEvent.NEW_LCT_ENTRY
+        | ExecutiveEvent.MODIFIED_LCT
+        | ExecutiveEvent.XCT_CHANGE
+        | ExecutiveEvent.CONNECTION_FAIL
     ) | int(GenericEvent.STATE_CHANGE)
 
-    def __init__(self, iop: IopControl) -> None:
-        self.control = iop
+    def __init__(self, iop: PeerIop, system: IopSystem | None = None) -> None:
+        self.control: IopControl = iop
         self.iop_id = iop.options.iop_id
         self.host_unit_id = self.segment_number = self.init_code = 0
         self.system_table: tuple[Record, ...] = ()
         self.assignments = Assignments(iop, self)
         self.software = Software(iop, self, SoftwareStore(iop.options.store))
         self.static_frames = StaticFrames(iop)
+        self.peers = Peers(iop, self, self, system)
+        self._is_in_system = system is not None
         self._service = Service(iop, self)
         super().__init__(
             iop, TID, name=iop.options.product, organization_id=iop.options.organization_id
@@ -85,6 +100,7 @@ class Executive(Ddm):
             self.assignments,
             self.software,
             self.static_frames,
+            self.peers,
         ]
 
     def groups(self) -> list[Group]:
@@ -94,6 +110,7 @@ class Executive(Ddm):
     def reset_state(self) -> None:
         """Forget what the host set up."""
         super().reset_state()
+        self.peers.reset_state()
         self.iop_id = self.control.options.iop_id
         self.host_unit_id = self.segment_number = self.init_code = 0
         self.system_table = ()
@@ -185,6 +202,7 @@ class Executive(Ddm):
             max_outbound_msg_frames=options.outbound_frames,
             product_id_string=options.product.encode("ascii").ljust(24),
             expected_lct_size=control.lct.size,
+            iop_capabilities=_PEER_SUPPORT if self._is_in_system else 0,
             sync_byte=tables.SYNC_BYTE_DONE,
         )
 
@@ -300,6 +318,7 @@ class Executive(Ddm):
             tables.SYSTAB_IOP_ENTRY.unpack_from(data, place)
             for place in entries[: header.number_entries]
         )
+        self.peers.system_table_changed()
         return None
 
     # --- states --------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from i2o.iop_emulator.executive_software import Software
 from i2o.iop_emulator.iop_control import IopControl
 from i2o.iop_emulator.lct import adapter_state
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
+from i2o.iop_emulator.peers import Peers
 from i2o.iop_emulator.software_store import MAX_MODULES, MAX_SIZE
 from i2o.iop_emulator.static_frames import MAX_INSTANCES, StaticFrames
 
@@ -41,6 +42,7 @@ class ExecutiveState(Protocol):
     assignments: Assignments
     software: Software
     static_frames: StaticFrames
+    peers: Peers
     init_code: int
     system_table: tuple[Record, ...]
 
@@ -66,7 +68,7 @@ def executive_groups(executive: ExecutiveState) -> list[Group]:
         ScalarGroup(groups.EXEC_LCT_SCALAR, values.lct_header),
         TableGroup(groups.EXEC_LCT_TABLE, values.lct_rows),
         TableGroup(groups.EXEC_SYSTEM_TABLE, values.system_table),
-        TableGroup(groups.EXEC_EXTERNAL_CONNECTION_TABLE, tuple),
+        TableGroup(groups.EXEC_EXTERNAL_CONNECTION_TABLE, executive.peers.rows),
     ]
 
 

@@ -10,25 +10,28 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from i2o.errors import RemoteFrameError
+from i2o.errors import LocalFrameError, RemoteFrameError
 from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import UNANSWERED, Function
-from i2o.frames.header import FailureCode, ReqStatus
+from i2o.frames.header import FailureCode, ReqStatus, SpecialTid
 from i2o.frames.tables import IopState
 from i2o.frames.utility import GenericEvent, StateChange
 from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
+from i2o.iop_emulator.ddm.alias import Alias
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.ddm.block import BlockDevice
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.faults import FaultPlan, Rule
 from i2o.iop_emulator.frame_check import FrameFailure, frame_failure
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.lct import BUILT_IN_DDM, Lct
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
@@ -65,12 +68,14 @@ class SoftIop:
         disks: what its block devices keep their blocks in, in TID order.
         faults: how it misbehaves.
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
+        system: the IOPs that it can be connected with; the unit's memory must be the system's.
 
     Attributes:
         complaints: what the driver did wrong.
         counters: what went through.
         events: who wants to hear of what.
         lct: its devices.
+        lock: for who runs it: one for all IOPs of a system.
         replies: replies on their way out.
         scheduler: requests that are not answered yet.
         state: its state.
@@ -84,7 +89,13 @@ class SoftIop:
         faults: FaultPlan | None = None,
         *,
         complaints: Complaints | None = None,
+        system: IopSystem | None = None,
     ) -> None:
+        if system is not None and unit.dma is not system.memory:
+            raise LocalFrameError(
+                "the IOPs of a system share its memory: make the unit with LocalUnit(system.memory)"
+            )
+        self.lock = threading.Lock() if system is None else system.lock
         self.unit, self.dma = unit, unit.dma
         self._recycle = unit.recycle
         self.options = options if options is not None else IopOptions()
@@ -93,7 +104,7 @@ class SoftIop:
         self.counters = Counters()
         self.scheduler = Scheduler()
         self.replies = ReplyQueue(unit, self.counters, self.complain, self.options.backlog)
-        self.events = EventBook(self.replies.send_event)
+        self.events = EventBook(self._send_event)
         self.lct = Lct()
         self._devices = self.lct.serving
         self.page_size = 4096
@@ -108,7 +119,7 @@ class SoftIop:
         self._is_calm = False  # the last run left nothing that time alone would bring back
         self._now_ns = 0
         self._changes = 0
-        self.executive = Executive(self)
+        self.executive = Executive(self, system)
         self._statics = self.executive.static_frames.by_mfa
         self.lct.add(self.executive)
         self.lct.add(
@@ -170,9 +181,13 @@ class SoftIop:
             budget -= 1
             self._changes += 1
             scheduler.step(self.send)
+        peers = self.executive.peers
+        if peers.is_waiting:
+            peers.run_others(RUN_BUDGET, now_ns)
         self._is_calm = (
             budget > 0
             and self.faults is None
+            and not peers.is_waiting
             and not (self._closed_until_ns or self._stuck or self._is_halted)
             and scheduler.is_empty
         )
@@ -214,6 +229,14 @@ class SoftIop:
 
     def next_deadline_ns(self, now_ns: int) -> int | None:
         """Return when `run` has something to do although nothing happens, or None."""
+        if self._is_dead:
+            return None
+        own = self.own_deadline_ns(now_ns)
+        times = self.executive.peers.deadlines_ns(now_ns)
+        return min(times if own is None else [*times, own], default=None)
+
+    def own_deadline_ns(self, now_ns: int) -> int | None:
+        """Return the same, without what other IOPs have to do for this one."""
         if self._is_dead:
             return None
         if now_ns < self._stalled_until_ns:
@@ -283,7 +306,7 @@ class SoftIop:
                 return
         self.counters.requests += 1
         if function == _STATIC_MF_CREATE and not route & 0xFFF:
-            self.replies.send(self.executive.static_frames.create(mfa, request))
+            self.send(self.executive.static_frames.create(mfa, request))
             return
         self._recycle(mfa)
         handler = device.dispatch.get(function)
@@ -333,6 +356,10 @@ class SoftIop:
                 FailureCode.STATE_ERROR.value,
                 f"function {frame[7]:#04x} was sent to an IOP in FAILED: reset it",
             )
+        if failure is None:
+            device = self.lct.devices[int.from_bytes(frame[4:6], "little") & 0xFFF]
+            if isinstance(device, Alias):
+                failure = self.executive.peers.obstacle(device, frame)
         return failure
 
     def _serve_static(self, mfa: int, posted: bytes, static: StaticFrame) -> None:
@@ -355,22 +382,28 @@ class SoftIop:
             self.complain(failure.sentence)
             self._fail(EMPTY, frame, failure.code)
             return
-        request = Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns)
+        self.serve_frameless(Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns))
+
+    def serve_frameless(self, request: Request) -> None:
+        """Serve a request without an inbound frame: a static one, or one from another IOP."""
+        self._now_ns = max(self._now_ns, request.now_ns)
+        self._is_calm = False
+        if self._now_ns < self._stalled_until_ns:
+            self.scheduler.at(self._stalled_until_ns, request, self._serve_late)
+            return
         rule = None if self.faults is None else self.faults.decide(request, self._elapsed_ns)
         if rule is not None:
             self._misbehave(rule, request, EMPTY)
             return
         self.counters.requests += 1
-        reply = self._answer(request)
-        if reply is not None:
-            self.replies.send(reply)
+        self._serve_late(request)
 
     def _fail(self, mfa: int, frame: bytes, code: int) -> None:
         """Tell the host that a message was not delivered; leave the frame with it, if any."""
         self.counters.fails += 1
         if mfa != EMPTY:
             self.unit.preserve(mfa)
-        self.replies.send(
+        self.send(
             fail_reply(
                 frame,
                 mfa,
@@ -383,7 +416,7 @@ class SoftIop:
     # --- faults --------------------------------------------------------------------------------
 
     def _misbehave(self, rule: Rule, request: Request, mfa: int) -> None:
-        """Do to a request what a fault plan says. A static one has no frame: EMPTY."""
+        """Do to a request what a fault plan says. One that has no frame here has EMPTY."""
         action = rule.action
         name = action.name
         self.counters.faults += 1
@@ -411,7 +444,7 @@ class SoftIop:
             self.counters.dropped += 1
         elif name == "status":
             device = self.lct.devices[request.target]
-            self.replies.send(device.error(request, action.req_status, action.detail))
+            self.send(device.error(request, action.req_status, action.detail))
         else:
             self._answer_wrongly(rule, request)
 
@@ -425,14 +458,14 @@ class SoftIop:
             return
         if rule.action.name == "corrupt" and self.faults is not None:
             reply = self.faults.corrupt(reply)
-        self.replies.send(reply)
+        self.send(reply)
         if rule.action.name == "duplicate":
-            self.replies.send(reply)
+            self.send(reply)
 
     def _serve_late(self, request: Request) -> None:
         reply = self._answer(request)
         if reply is not None:
-            self.replies.send(reply)
+            self.send(reply)
 
     def _postpone(self, mfa: int, frame: bytes, function: int) -> None:
         """Keep a request whose reply could not go out, or drop it if it never can."""
@@ -449,8 +482,17 @@ class SoftIop:
     # --- what devices may ask for --------------------------------------------------------------
 
     def send(self, reply: bytes) -> None:
-        """Send a reply, or keep it until a reply frame is free."""
-        self.replies.send(reply)
+        """Send a reply to who asked: into a reply frame, now or later, or to another IOP."""
+        if _is_for_host(reply):
+            self.replies.send(reply)
+        else:
+            self.executive.peers.send_back(reply)
+
+    def _send_event(self, reply: bytes) -> None:
+        if _is_for_host(reply):
+            self.replies.send_event(reply)
+        else:
+            self.executive.peers.send_back(reply)
 
     def complain(self, sentence: str) -> None:
         """Tell the driver's author what was wrong."""
@@ -470,6 +512,7 @@ class SoftIop:
         error.
         """
         self._end_requests()
+        self.executive.peers.reset_state()
         self.events.post(
             self.executive.tid,
             GenericEvent.STATE_CHANGE,
@@ -480,10 +523,12 @@ class SoftIop:
     def crash(self) -> None:
         """Go to FAULTED: nothing is ever served again until the power is cycled."""
         self.enter(IopState.FAULTED)
+        self.scheduler.clear()  # nobody gets a reply from it any more
+        self.executive.peers.reset_state()
 
     def _end_requests(self) -> None:
         for request in self.scheduler.take_back(lambda request: True):
-            self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
+            self.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
 
     def power_cycle(self) -> None:
         """Lose everything, even what a crash left; come back in RESET at once."""
@@ -519,6 +564,7 @@ class SoftIop:
         """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
         self._end_static_frames()
         self._forget_requests()
+        self.executive.peers.reset_state()
         self.unit.drop_replies()
         self.events.clear()
         self._has_replies = True
@@ -597,7 +643,9 @@ class SoftIop:
         return tuple(device.store for _, device in known if isinstance(device, BlockDevice))
 
     def close(self) -> None:
-        """Close every disk."""
+        """Leave the system and close every disk; nothing is answered any more."""
+        self.scheduler.clear()
+        self.executive.peers.leave()
         for store in self.disks:
             store.close()
 
@@ -611,3 +659,8 @@ class SoftIop:
         )
         self.lct.add(device)
         return device
+
+
+def _is_for_host(reply: bytes) -> bool:
+    """Whether a reply goes to this IOP's host, and not to another IOP."""
+    return reply[6] == 0 and reply[5] >> 4 == SpecialTid.HOST

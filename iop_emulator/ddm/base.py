@@ -84,7 +84,8 @@ class Ddm:
         sub_class: SubClassInfo of its LCT entry.
     """
 
-    device_class: ClassVar[int] = DeviceClass.DDM.value
+    device_class: int = DeviceClass.DDM.value
+    is_remote: ClassVar[bool] = False
     class_events: ClassVar[int] = 0
 
     def __init__(
@@ -152,6 +153,12 @@ class Ddm:
         self.authorized.clear()
         self.lock_holder = self.reserve_holder = None
         self.parameters.forget_cursors()
+
+    def forget_user(self, tid: int) -> None:
+        """End the claims, lock and reservation of an initiator that is gone."""
+        self.claims = [claim for claim in self.claims if claim.tid != tid]
+        self.lock_holder = None if self.lock_holder == tid else self.lock_holder
+        self.reserve_holder = None if self.reserve_holder == tid else self.reserve_holder
 
     def error(self, request: Request, req_status: int, detail: int) -> bytes:
         """Return an error reply in the form of this class."""
