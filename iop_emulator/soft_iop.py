@@ -498,6 +498,11 @@ class SoftIop:
         """Tell the driver's author what was wrong."""
         self.complaints.add(sentence)
 
+    def adapters_of(self, tid: int) -> list[int]:
+        """Return the AdapterIDs that a DDM controls."""
+        adapters = self.executive.assignments.adapters
+        return [adapter for adapter, owner in adapters.items() if owner == tid]
+
     # --- life cycle ----------------------------------------------------------------------------
 
     def enter(self, state: IopState) -> None:

@@ -791,7 +791,7 @@ def test_a_fault_plan_produces_any_failure_code(code: FailureCode) -> None:
     (fail,) = rig.replies()
     told = FAILURE_REPLY.unpack_from(fail.data)
     assert (told.failure_code, told.preserved_mfa_low) == (code, mfa)
-    assert told.severity in FailureSeverity
+    assert told.severity in [severity.value for severity in FailureSeverity]
     rig.unit.write(mfa, utility.UTIL_NOP.build())
     rig.unit.post(mfa)
     assert rig.replies() == []
