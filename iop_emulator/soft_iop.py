@@ -401,17 +401,18 @@ class SoftIop:
     def _fail(self, mfa: int, frame: bytes, code: int) -> None:
         """Tell the host that a message was not delivered; leave the frame with it, if any."""
         self.counters.fails += 1
-        if mfa != EMPTY:
-            self.unit.preserve(mfa)
-        self.send(
-            fail_reply(
-                frame,
-                mfa,
-                code,
-                iop_id=self.executive.iop_id,
-                host_unit_id=self.executive.host_unit_id,
-            )
+        reply = fail_reply(
+            frame,
+            mfa,
+            code,
+            iop_id=self.executive.iop_id,
+            host_unit_id=self.executive.host_unit_id,
         )
+        if mfa == EMPTY:
+            self.send(reply)
+        else:  # the host posted it, whoever it says that it comes from
+            self.unit.preserve(mfa)
+            self.replies.send(reply)
 
     # --- faults --------------------------------------------------------------------------------
 

@@ -206,11 +206,13 @@ class Rig:
 
     def account(self) -> int:
         """Return how many inbound frames are accounted for."""
+        static = self.iop.executive.static_frames.by_mfa  # wherever their posts are
+        on_the_way = [*self.unit._inbound_posted, *(mfa for mfa, _ in self.iop._stuck)]
         return (
             self.unit.idle_inbound()
-            + self.unit.posted_inbound()
             + self.unit.held_by_host()
-            + len(self.iop._stuck)
+            + len(static)
+            + sum(mfa not in static for mfa in on_the_way)
         )
 
 

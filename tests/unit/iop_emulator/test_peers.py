@@ -414,6 +414,24 @@ def test_quiescing_an_alias_holds_requests_back_here():
     assert pair.here.call(pair.check()).status == PLAIN
 
 
+def test_what_belongs_to_another_iop_is_not_assigned_or_destroyed_here():
+    pair = Pair()
+    rig = pair.here
+    ddm = alias(rig, pair.executive, 8)
+    for frame in (
+        x.EXEC_DDM_DESTROY.build(ddm_tid=ddm),
+        x.EXEC_DDM_SUSPEND.build(ddm_tid=ddm),
+        x.EXEC_DEVICE_RELEASE.build(device_tid=pair.disk, ddm_tid=pair.executive),
+        x.EXEC_DEVICE_ASSIGN.build(device_tid=DISK, ddm_tid=ddm),
+        x.EXEC_ADAPTER_ASSIGN.build(ddm_tid=ddm, hrt_entry_adapter_id=1),
+    ):
+        assert rig.call(frame).status == (5, 0x11)
+    assert rig.call(x.EXEC_DDM_QUIESCE.build(device_tid=ddm)).status == PLAIN
+    assert failure(rig.call(check(ddm))) == FailureCode.SERVICE_SUSPENDED
+    pair.there.iop.power_cycle()
+    assert ddm not in lct(rig)
+
+
 def test_what_keeps_a_message_from_going_over_is_a_fail_with_the_frame_preserved():
     pair = Pair(frame_size=64)
     rig, other = pair.here, pair.there
