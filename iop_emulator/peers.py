@@ -52,6 +52,10 @@ _HOST: Final = SpecialTid.HOST.value
 class PeerIop(IopControl, Protocol):
     """What the chapter may ask of its IOP, and of another one."""
 
+    @property
+    def now_ns(self) -> int:
+        """The time, as it was told last."""
+
     def serve_frameless(self, request: Request) -> None:
         """Serve a request that has no inbound frame here; replies go out by `send`."""
 
@@ -325,7 +329,9 @@ class Peers:
             return request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0)
         route = function << 24 | alias.initiator_tid << 12 | alias.remote.tid
         frame = request.frame
-        remote = Request(frame[:4] + route.to_bytes(4, "little") + frame[8:], route, request.now_ns)
+        remote = Request(
+            frame[:4] + route.to_bytes(4, "little") + frame[8:], route, self.iop.now_ns
+        )
         if function not in UNANSWERED and function != Function.UTIL_EVENT_REGISTER:
             connection.forwards.append(Forward(request, remote))
             self.iop.scheduler.park(request)

@@ -194,6 +194,11 @@ class SoftIop:
         return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
 
     @property
+    def now_ns(self) -> int:
+        """The time, as it was told last."""
+        return self._now_ns
+
+    @property
     def is_idle(self) -> bool:
         """Whether `run` has nothing to do, now or later, until a request is posted."""
         return self._is_calm and not self.replies.backlog

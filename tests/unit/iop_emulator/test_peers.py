@@ -122,7 +122,8 @@ def test_who_cannot_be_connected_with():
     assert ask(5) == (5, 0x1C), "in the table and not on this bus"
     there.set_system_table(THERE, THERE)
     assert ask(THERE) == (5, 0x1C), "does not know this one"
-    third.set_system_table(THERE, HERE, THERE)
+    for rig in (there, third):
+        rig.set_system_table(THERE, HERE, THERE)
     assert ask(THERE) == (5, 0x1C), "two have that id"
     third.set_system_table(4, HERE, 4)
     third.call(x.EXEC_SYS_QUIESCE.build())
@@ -479,6 +480,7 @@ def test_requests_that_look_the_same_are_answered_once_each():
     pair.here.run()
     pair.here.advance(10)
     assert [reply.status for reply in pair.here.replies()] == [PLAIN] * 3
+    assert pair.here.call(x.EXEC_IOP_CLEAR.build()).status == PLAIN, "none is left to abort"
 
 
 # --- faults over there --------------------------------------------------------------------------
@@ -652,7 +654,9 @@ def test_two_iops_may_wait_for_each_other():
     here.run()
     there.run()
     here.advance(10)
-    there.advance(10)
-    here.advance(20)
-    there.advance(20)
+    for rig in (here, there):
+        assert rig.iop.executive.peers.is_waiting
+        assert rig.iop.next_deadline_ns(here.now_ns) == 20_000_000
+    here.advance(10)
+    assert not here.iop.executive.peers.is_waiting
     assert [reply.status for reply in (*here.replies(), *there.replies())] == [PLAIN, PLAIN]
