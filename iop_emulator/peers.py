@@ -120,8 +120,6 @@ class Peers:
         self.iop, self.executive, self.device, self._system = iop, executive, device, system
         self._connections: dict[Peers, Connection] = {}
         self._gone: list[int] = []  # aliases of connections that the other side ended
-        if system is not None:
-            system.join(self)
 
     # --- what a system asks ----------------------------------------------------------------------
 
@@ -386,6 +384,11 @@ class Peers:
         for tid in self._gone:
             self.iop.lct.remove(tid)
         self._gone.clear()
+
+    def join(self) -> None:
+        """Be on the bus: the IOP is complete."""
+        if self._system is not None:
+            self._system.join(self)
 
     def leave(self) -> None:
         """End all connections and leave the system."""

@@ -121,6 +121,7 @@ class SoftIop:
         self._changes = 0
         self.executive = Executive(self, system)
         self._statics = self.executive.static_frames.by_mfa
+        self._peers = self.executive.peers
         self.lct.add(self.executive)
         self.lct.add(
             Ddm(
@@ -134,6 +135,7 @@ class SoftIop:
             self._add_device(store)
         self.executive.software.reset_state()
         self.state = IopState.RESET
+        self._peers.join()
 
     # --- running -------------------------------------------------------------------------------
 
@@ -181,13 +183,14 @@ class SoftIop:
             budget -= 1
             self._changes += 1
             scheduler.step(self.send)
-        peers = self.executive.peers
-        if peers.is_waiting:
-            peers.run_others(RUN_BUDGET, now_ns)
+        is_waiting = self._peers.is_waiting
+        if is_waiting:
+            self._peers.run_others(RUN_BUDGET, now_ns)
+            is_waiting = self._peers.is_waiting
         self._is_calm = (
             budget > 0
             and self.faults is None
-            and not peers.is_waiting
+            and not is_waiting
             and not (self._closed_until_ns or self._stuck or self._is_halted)
             and scheduler.is_empty
         )
@@ -237,7 +240,7 @@ class SoftIop:
         if self._is_dead:
             return None
         own = self.own_deadline_ns(now_ns)
-        times = self.executive.peers.deadlines_ns(now_ns)
+        times = self._peers.deadlines_ns(now_ns)
         return min(times if own is None else [*times, own], default=None)
 
     def own_deadline_ns(self, now_ns: int) -> int | None:
@@ -364,7 +367,7 @@ class SoftIop:
         if failure is None:
             device = self.lct.devices[int.from_bytes(frame[4:6], "little") & 0xFFF]
             if isinstance(device, Alias):
-                failure = self.executive.peers.obstacle(device, frame)
+                failure = self._peers.obstacle(device, frame)
         return failure
 
     def _serve_static(self, mfa: int, posted: bytes, static: StaticFrame) -> None:
@@ -492,13 +495,13 @@ class SoftIop:
         if _is_for_host(reply):
             self.replies.send(reply)
         else:
-            self.executive.peers.send_back(reply)
+            self._peers.send_back(reply)
 
     def _send_event(self, reply: bytes) -> None:
         if _is_for_host(reply):
             self.replies.send_event(reply)
         else:
-            self.executive.peers.send_back(reply)
+            self._peers.send_back(reply)
 
     def complain(self, sentence: str) -> None:
         """Tell the driver's author what was wrong."""
@@ -523,7 +526,7 @@ class SoftIop:
         error.
         """
         self._end_requests()
-        self.executive.peers.reset_state()
+        self._peers.reset_state()
         self.events.post(
             self.executive.tid,
             GenericEvent.STATE_CHANGE,
@@ -535,7 +538,7 @@ class SoftIop:
         """Go to FAULTED: nothing is ever served again until the power is cycled."""
         self.enter(IopState.FAULTED)
         self.scheduler.clear()  # nobody gets a reply from it any more
-        self.executive.peers.reset_state()
+        self._peers.reset_state()
 
     def _end_requests(self) -> None:
         for request in self.scheduler.take_back(lambda request: True):
@@ -575,7 +578,7 @@ class SoftIop:
         """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
         self._end_static_frames()
         self._forget_requests()
-        self.executive.peers.reset_state()
+        self._peers.reset_state()
         self.unit.drop_replies()
         self.events.clear()
         self._has_replies = True
@@ -656,7 +659,7 @@ class SoftIop:
     def close(self) -> None:
         """Leave the system and close every disk; nothing is answered any more."""
         self.scheduler.clear()
-        self.executive.peers.leave()
+        self._peers.leave()
         for store in self.disks:
             store.close()
 

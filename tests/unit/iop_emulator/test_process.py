@@ -306,6 +306,24 @@ def test_the_loop_of_a_child(tmp_path):
         assert not half.misuse
 
 
+def test_a_static_frame_in_another_process():
+    with in_thread() as port:
+        bring_up(port)
+        creation = executive.EXEC_STATIC_MF_CREATE.build(
+            message_size=9, max_outstanding=2, static_message_frame=CHECK[:12]
+        )
+        post(port, creation + CHECK[12:16])
+        mfa = int.from_bytes(await_reply(port)[20:24], "little")
+        for _ in range(5):
+            port.post(mfa)
+            assert await_reply(port)[4:20] == CHECK[4:16] + bytes(4)
+        post(port, executive.EXEC_STATIC_MF_RELEASE.build(static_mfa=mfa))
+        assert await_reply(port)[16:20] == bytes(4)
+        taken = [port.alloc() for _ in range(4)]
+        assert mfa in taken
+        assert EMPTY not in taken
+
+
 def test_a_child_whose_disk_is_missing(tmp_path):
     near, far = socket_pair()
     with near:
