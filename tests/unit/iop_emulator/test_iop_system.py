@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from i2o.errors import UriError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive as x
+from i2o.frames import utility
 from i2o.frames.header import FailureCode
 from i2o.iop import Iop
 from i2o.iop_emulator.emu_port import EmuPort
@@ -100,3 +103,43 @@ def test_a_closed_port_leaves_the_system():
     assert system.find(7) is not None
     port.close()
     assert system.find(7) is None
+
+
+def burst(layer: MessageLayer, here: int, there: int, chance: random.Random) -> None:
+    """Send some requests over, perhaps reset an IOP, and see each request end once."""
+    tid = alias(layer, here, there)
+    messages = [
+        bsa.BSA_STATUS_CHECK.build(target_address=tid),
+        bsa.BSA_MEDIA_VERIFY.build(target_address=tid, byte_count=1 << 20),
+        utility.UTIL_ABORT.build(target_address=tid, abort_type=3),
+        utility.UTIL_LOCK.build(target_address=tid),
+    ]
+    seen: list[int] = []
+    count = chance.randrange(1, 40)
+    with Requester(layer, here) as requester:
+        for _ in range(count):
+            requester.start(chance.choice(messages), on_reply=lambda reply: seen.append(reply[19]))
+        layer.poll(chance.randrange(20))
+        if chance.random() < 0.6:
+            layer.bring_up(chance.choice(layer.iop_numbers()))
+        assert layer.run_until(lambda: len(seen) >= count, 20)
+    assert len(seen) == count
+
+
+@pytest.mark.parametrize("run", ["inline", "thread"])
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_reset_in_between_every_request_ends_once(tmp_path, run, seed):
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\non = "BSA_STATUS_CHECK"\naction = "delay"\nms = 1\nevery = 3\n')
+    uri = f"emu:?run={run}&faults={plan}&disk={tmp_path}/"
+    system, chance = IopSystem(), random.Random(seed)
+    with MessageLayer() as layer:
+        ports = [EmuPort.in_system(f"{uri}{name},create=1M", system) for name in "abc"]
+        numbers = [layer.attach(port) for port in ports]
+        for _ in range(12):
+            burst(layer, *chance.sample(numbers, 2), chance)
+        assert [layer.counters(number).unexpected for number in numbers] == [0, 0, 0]
+        units = [port.unit for port in ports]
+        assert layer.run_until(
+            lambda: all(unit.idle_inbound() == unit.frame_count for unit in units), 5
+        )
