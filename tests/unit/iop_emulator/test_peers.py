@@ -394,6 +394,25 @@ def test_an_abort_goes_over_and_what_it_aborts_comes_back():
     assert pair.here.replies() == []
 
 
+def test_a_change_of_the_lct_here_answers_nothing_that_is_over_there():
+    pair = Pair(faults=slow())
+    pair.here.post(pair.check())
+    buffer = pair.here.buffer(1024)
+    notify = x.EXEC_LCT_NOTIFY.build(
+        target_address=pair.executive,
+        last_reported_change_indicator=pair.there.iop.lct.indicator + 1,
+    )
+    pair.here.post(notify + simple_sgl([(buffer.bus_address, 1024)], out=False))
+    assert pair.here.replies() == []
+    for _ in range(9):
+        pair.here.iop.add_disk(MemoryDisk(1 << 20))
+    assert pair.here.replies() == []
+    pair.there.iop.add_disk(MemoryDisk(1 << 20))
+    assert [reply.data[7] for reply in pair.here.replies()] == [0xA2]
+    pair.here.advance(10)
+    assert [reply.status for reply in pair.here.replies()] == [PLAIN]
+
+
 def test_a_device_reset_here_ends_it_there():
     pair = Pair(faults=slow())
     pair.here.post(pair.check())
