@@ -119,6 +119,7 @@ class Peers:
     ) -> None:
         self.iop, self.executive, self.device, self._system = iop, executive, device, system
         self._connections: dict[Peers, Connection] = {}
+        self._by_alias: dict[int, Connection] = {}
         self._gone: list[int] = []  # aliases of connections that the other side ended
 
     # --- what a system asks ----------------------------------------------------------------------
@@ -221,6 +222,7 @@ class Peers:
             parent_tid=SpecialTid.IOP_EXECUTIVE.value,
         )
         connection = self._connections[peer] = Connection(peer, alias)
+        self._by_alias[alias.tid] = connection
         self.iop.lct.changed()
         self.iop.lct.add(alias)
         return connection
@@ -280,6 +282,7 @@ class Peers:
         alias.initiator_tid = peer._free_tid()
         peer._connections[self].initiators[alias.initiator_tid] = alias
         connection.devices[target.tid] = alias
+        self._by_alias[alias.tid] = connection
         self.iop.lct.changed()
         self.iop.lct.add(alias)
         self._tell_new(alias)
@@ -298,7 +301,7 @@ class Peers:
             alias: where it goes.
             frame: the request, whose header is right.
         """
-        connection = self._connection_of(alias)
+        connection = self._by_alias[alias.tid]
         peer = connection.peer.iop
         about = f"function {frame[7]:#04x} for alias TID {alias.tid:#05x}: "
         if peer.state != IopState.OPERATIONAL:
@@ -317,7 +320,7 @@ class Peers:
     def forward(self, alias: Alias, request: Request) -> bytes | None:
         """Hand a request on to the other IOP; return a reply if it does not go there."""
         function = request.function
-        connection = self._connection_of(alias)
+        connection = self._by_alias[alias.tid]
         if alias is connection.executive and function >= _FIRST_EXECUTIVE_FUNCTION:
             if function == Function.EXEC_CONN_SETUP:
                 return self._conn_setup(connection, request)
@@ -352,7 +355,7 @@ class Peers:
         if reply[7] == Function.UTIL_EVENT_REGISTER:
             self.iop.replies.send_event(answer)
             return
-        forwards = self._connection_of(alias).forwards
+        forwards = self._by_alias[alias.tid].forwards
         for forward in forwards:
             if forward.remote.frame[4:16] != reply[4:16]:
                 continue
@@ -370,9 +373,6 @@ class Peers:
                 if forward.request not in parked:
                     connection.forwards.remove(forward)
                     _drop(connection.peer, forward)
-
-    def _connection_of(self, alias: Alias) -> Connection:
-        return next(c for c in self._connections.values() if alias in c.aliases)
 
     # --- ending ----------------------------------------------------------------------------------
 
@@ -422,6 +422,8 @@ class Peers:
             for device in iop.lct:
                 device.forget_user(tid)
         del self._connections[connection.peer]
+        for alias in connection.aliases:
+            del self._by_alias[alias.tid]
         if not is_told:
             for alias in connection.aliases:
                 iop.lct.remove(alias.tid)
