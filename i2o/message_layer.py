@@ -190,7 +190,11 @@ class MessageLayer(Closing):
             entry.online = True
         except Exception as error:
             errors.insert(0, error)
-        self._tell_system_table(entry)
+        if self._tell_system_table(entry) and not self._pollers:
+            try:
+                self._poll(_ROUND, None)  # who takes the news at once has taken it
+            except Exception as error:
+                errors.append(error)
         _raise_collected(errors)
         assert entry.result is not None
         return entry.result
@@ -334,7 +338,7 @@ class MessageLayer(Closing):
     def system_table(self, iop: int, status: IopStatus) -> bytes:
         """Return the table of all IOPs for one that is being brought up, and its new status."""
         self._system_table.update(self._iops, (self._iops.entry(iop), status))
-        return self._system_table.build()
+        return self._system_table.data
 
     def counters(self, iop: int) -> Counters:
         """Return the live counters of an IOP; raises InvalidArgument."""
@@ -653,12 +657,14 @@ class MessageLayer(Closing):
             self._finish_outstanding(entry, errors)
             self._tell_system_table(entry)
 
-    def _tell_system_table(self, except_for: IopEntry | None = None) -> None:
-        """Tell the IOPs that are up how the system table has changed, if it has."""
-        if self._system_table.update(self._iops, None):
-            for entry in self._iops:
-                if entry.online and entry is not except_for:
-                    self._system_table.send(self, entry)
+    def _tell_system_table(self, except_for: IopEntry | None = None) -> bool:
+        """Tell the IOPs that are up how the system table has changed; return whether any was."""
+        if not self._system_table.update(self._iops, None):
+            return False
+        told = [entry for entry in self._iops if entry.online and entry is not except_for]
+        for entry in told:
+            self._system_table.send(self, entry)
+        return bool(told)
 
     def _await_callbacks(self, entry: IopEntry) -> None:
         """Wait until no other thread runs a callback for this IOP, for a while."""

@@ -35,6 +35,7 @@ class SystemTable:
         self._rows: dict[int, dict[str, int]] = {}
         self._last_changed: dict[int, int] = {}
         self._indicator = 0
+        self._data = b""
 
     def update(self, entries: Iterable[IopEntry], news: tuple[IopEntry, IopStatus] | None) -> bool:
         """Look at all IOPs again; return whether anything changed.
@@ -56,10 +57,15 @@ class SystemTable:
             if self._rows.get(iop_id) != row:
                 self._last_changed[iop_id] = self._indicator
         self._rows = rows
+        self._data = self._build()
         return True
 
-    def build(self) -> bytes:
-        """Return the table."""
+    @property
+    def data(self) -> bytes:
+        """The table as IOPs are given it."""
+        return self._data
+
+    def _build(self) -> bytes:
         header: bytes = tables.SYSTAB_HEADER.build(
             number_entries=len(self._rows),
             sys_tab_version=1,
@@ -76,7 +82,7 @@ class SystemTable:
         What goes wrong is logged: the next change tells the IOP again.
         """
         try:
-            data = self.build()
+            data = self._data
             table = entry.port.memory.allocate(len(data))
             table.view[:] = data
             table.to_device()

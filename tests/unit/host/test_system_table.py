@@ -55,6 +55,33 @@ def test_the_ids_are_unique_and_every_iop_learns_of_every_other(layer):
         assert {state for other, state in known.items() if other != iop_id} == {UP}
 
 
+def test_who_answers_at_once_has_been_told_when_attach_returns(layer):
+    numbers = [layer.attach("emu:") for _ in range(3)]
+    assert [layer.outstanding(number) for number in numbers] == [0, 0, 0]
+    assert layer.next_deadline_ns() is None
+
+
+def test_a_callback_that_raises_meanwhile_is_heard_of(layer):
+    first = layer.attach("emu:")
+
+    def fails(number, reply):
+        layer.free_reply(number, reply)
+        raise ZeroDivisionError
+
+    _, (cookie,) = layer.register([fails])
+    second = layer.attach("emu:", bring_up=False)
+    tell = layer._tell_system_table
+
+    def tell_and_send(*arguments):
+        layer.submit(first, UTIL_LOCK.build(target_address=DISK, initiator_context=cookie))
+        return tell(*arguments)
+
+    layer._tell_system_table = tell_and_send
+    with pytest.raises(ZeroDivisionError):
+        layer.bring_up(second)
+    assert layer.iop_valid(second)
+
+
 def test_the_entries_say_what_is_known_and_when_it_changed(layer):
     first = layer.attach("emu:?frame_size=256")
     layer.attach("emu:")
@@ -165,10 +192,12 @@ def test_an_iop_without_a_free_frame_is_told_next_time(layer, caplog):
     assert set(table(layer, third)) == {2, 4}
 
 
-def test_an_iop_dying_inside_a_callback_is_told_about(layer):
+def test_an_iop_whose_death_makes_a_callback_raise_is_told_about(layer, tmp_path):
     """The news is sent from where the death is noticed, which may be any poll."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\non = "UTIL_LOCK"\naction = "drop"\n')
     first = layer.attach("emu:")
-    second = layer.attach("emu:?run=process")
+    second = layer.attach(f"emu:?run=process&faults={plan}")
     settle(layer)
     seen = []
 
