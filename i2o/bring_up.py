@@ -43,7 +43,6 @@ from i2o.transport.host_memory import HostBuffer
 EXECUTIVE_TID: Final = 0
 _ALL_CLASSES: Final = 0xFFFF_FFFF
 _ALREADY_ENABLED: Final = 0x12
-_FIRST_IOP_ID: Final = 2
 _HOST_PAGE_SIZE: Final = 4096
 _TABLE_TRIES: Final = 4  # a table may grow between asking for its size and reading it
 _MAX_TABLE: Final = 1 << 20
@@ -73,8 +72,8 @@ class Layer(RequestLayer, Protocol):
 
     clock: Clock
 
-    def results(self) -> dict[int, BringUpResult]:
-        """Return the bring-up results of all IOPs that have one, by number."""
+    def system_table(self, iop: int, status: IopStatus) -> bytes:
+        """Return the table of all IOPs; this one's status is new."""
 
 
 def bring_up(
@@ -428,24 +427,7 @@ def _set_system_table(
     layer: Layer, requester: Requester, entry: IopEntry, status: IopStatus
 ) -> None:
     """Send the table of all attached IOPs, with two empty buffers for private memory and I/O."""
-    others = [
-        (number, result.status)
-        for number, result in layer.results().items()
-        if number != entry.number
-    ]
-    members = [*others, (entry.number, status)]
-    data = tables.SYSTAB_HEADER.build(number_entries=len(members), sys_tab_version=1)
-    for number, known in sorted(members):
-        data += tables.SYSTAB_IOP_ENTRY.build(
-            organization_id=known.organization_id,
-            iop_id=_FIRST_IOP_ID + number,
-            segment_number=known.segment_number,
-            i2o_version=known.i2o_version,
-            iop_state=known.state,
-            messenger_type=known.messenger_type,
-            inbound_message_frame_size=known.inbound_frame_size // 4,
-            iop_capabilities=known.capabilities,
-        )
+    data = layer.system_table(entry.number, status)
     table = entry.port.memory.allocate(len(data))
     table.view[:] = data
     table.to_device()
@@ -458,7 +440,7 @@ def _set_system_table(
     layout = executive.EXEC_SYS_TAB_SET
     reply = requester.call(
         layout.build(
-            iop_id=_FIRST_IOP_ID + entry.number,
+            iop_id=entry.iop_id,
             host_unit_id=0,
             segment_number=0,
             message_size=(layout.size + len(sgl)) // 4,

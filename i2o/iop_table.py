@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from i2o.errors import InvalidArgument, IopDead, LocalFrameError
+from i2o.errors import InvalidArgument, IopDead, LocalFrameError, OutOfFrames
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import EMPTY_MFA, MsgFlags
 from i2o.message_frames import ReplyFrame, RequestFrame
@@ -20,6 +20,10 @@ from i2o.transport.host_memory import HostBuffer
 from i2o.transport.port import Port
 
 logger = logging.getLogger(__name__)
+
+FIRST_IOP_ID: Final = 2
+"""0 is no IOP's and 1 the host's."""
+LAST_IOP_ID: Final = 0xFFE
 
 EVENT_REGISTER: Final = int(Function.UTIL_EVENT_REGISTER)
 """Answered once per event, not once per request."""
@@ -101,6 +105,7 @@ class IopEntry:
 
     Attributes:
         number: the global IOP number.
+        iop_id: what the IOP is called in the system table: 12 bits, unique among those attached.
         key: the resource manager's key.
         port: the transport.
         frames_from_fifo: GetReqBuf takes a real inbound frame at once.
@@ -112,7 +117,10 @@ class IopEntry:
         listeners: who is told of news.
     """
 
-    def __init__(self, number: int, key: int, port: Port, *, frames_from_fifo: bool) -> None:
+    def __init__(
+        self, number: int, key: int, port: Port, iop_id: int, *, frames_from_fifo: bool
+    ) -> None:
+        self.iop_id = iop_id
         self.number, self.key, self.port = number, key, port
         self.frames_from_fifo = frames_from_fifo
         self.online = False
@@ -293,6 +301,7 @@ class IopTable:
     def __init__(self) -> None:
         self._entries: dict[int, IopEntry] = {}
         self._next = 0
+        self._next_id = FIRST_IOP_ID
         self.all: tuple[IopEntry, ...] = ()
         """Every registered IOP, by number."""
         self.find = self._entries.get
@@ -302,10 +311,23 @@ class IopTable:
         """Register an IOP and give it the next number."""
         number = self._next
         self._next += 1
-        entry = IopEntry(number, _FIRST_KEY + number, port, frames_from_fifo=frames_from_fifo)
+        entry = IopEntry(
+            number, _FIRST_KEY + number, port, self._free_id(), frames_from_fifo=frames_from_fifo
+        )
         self._entries[number] = entry
         self.all = tuple(self._entries.values())
         return entry
+
+    def _free_id(self) -> int:
+        """Return an IOP id that was not used for as long as possible: they are only 12 bits."""
+        taken = {entry.iop_id for entry in self.all}
+        ids = range(FIRST_IOP_ID, LAST_IOP_ID + 1)
+        candidates = [*ids[self._next_id - FIRST_IOP_ID :], *ids]
+        iop_id: int | None = next((value for value in candidates if value not in taken), None)
+        if iop_id is None:
+            raise OutOfFrames(f"{len(taken)} IOPs are attached: there are no more IOP ids")
+        self._next_id = iop_id + 1
+        return iop_id
 
     def remove(self, number: int) -> None:
         """Forget an IOP."""

@@ -56,6 +56,7 @@ from i2o.iop_table import (
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
 from i2o.reply_path import ReplyPath
 from i2o.resources import BringUpResult, IopStatus
+from i2o.system_table import SystemTable
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
 from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP, I2OTRANS_SLEEP
@@ -91,6 +92,7 @@ class MessageLayer(Closing):
         self._cookies = CookieTable()
         self._replies = ReplyPath(self._cookies)
         self._progress = threading.Condition()
+        self._system_table = SystemTable()
         self._pollers = 0
         self._progress_count = 0
 
@@ -156,6 +158,7 @@ class MessageLayer(Closing):
             UriError, TransportUnavailable: the port cannot be opened.
             CaptureError: `I2O_CAPTURE` asks for a capture that cannot be written.
             IopDead, RequestTimeout, RequestFailed: the IOP did not come up; it is detached again.
+            OutOfFrames: more IOPs are attached than there are IOP ids (4093).
         """
         if frame_source not in ("memory", "fifo"):
             raise InvalidArgument(f"frame_source {frame_source!r}: expected 'memory' or 'fifo'")
@@ -165,7 +168,11 @@ class MessageLayer(Closing):
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
         if file is not None:
             port = capture.captured(port, file)
-        entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
+        try:
+            entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
+        except OutOfFrames:
+            port.close()
+            raise
         if bring_up:
             try:
                 self.bring_up(entry.number, limits)
@@ -209,6 +216,7 @@ class MessageLayer(Closing):
             entry.online = False
             entry.counters.lost += 1
             logger.warning("IOP %d is %s, not OPERATIONAL", iop, status.state_name)
+            self._tell_system_table(entry)
         return status
 
     def revive(self, iop: int, limits: Limits | None = None) -> BringUpResult:
@@ -246,6 +254,12 @@ class MessageLayer(Closing):
         Raises:
             InvalidArgument: no such IOP.
         """
+        try:
+            self._detach(iop)
+        finally:
+            self._tell_system_table()
+
+    def _detach(self, iop: int) -> None:
         entry = self._iops.entry(iop)
         entry.online = False
         entry.refusing = "is being detached"
@@ -274,7 +288,7 @@ class MessageLayer(Closing):
         errors: list[Exception] = []
         for entry in self._iops:
             try:
-                self.detach(entry.number)
+                self._detach(entry.number)
             except Exception as error:
                 errors.append(error)
         _raise_collected(errors)
@@ -343,6 +357,11 @@ class MessageLayer(Closing):
     def results(self) -> dict[int, BringUpResult]:
         """Return the bring-up results of all IOPs that have one, by number."""
         return {entry.number: entry.result for entry in self._iops if entry.result is not None}
+
+    def system_table(self, iop: int, status: IopStatus) -> bytes:
+        """Return the table of all IOPs for one that is being brought up, and its new status."""
+        self._system_table.update(self._iops, (self._iops.entry(iop), status))
+        return self._system_table.data
 
     def counters(self, iop: int) -> Counters:
         """Return the live counters of an IOP; raises InvalidArgument."""
@@ -660,6 +679,7 @@ class MessageLayer(Closing):
             entry.forget_frames()
             self._finish_outstanding(entry, errors)
             _tell(entry, IopNews.GONE, errors)
+            self._tell_system_table(entry)
 
     def _to_bring_up(self, iop: int) -> IopEntry:
         """Return an IOP that may be brought up now, or raise."""
@@ -674,6 +694,7 @@ class MessageLayer(Closing):
     ) -> Exception | None:
         """Bring an IOP up; collect what callbacks raise, and return why it did not come up."""
         entry.online = False
+        failure: Exception | None = None
         try:
             entry.result = bring_up.bring_up(
                 self,
@@ -682,10 +703,25 @@ class MessageLayer(Closing):
                 after_reset=lambda: self._finish_outstanding(entry, errors),
             )
         except Exception as error:
-            return error
-        entry.online = True
-        _tell(entry, IopNews.BROUGHT_UP, errors)
-        return None
+            failure = error
+        else:
+            entry.online = True
+            _tell(entry, IopNews.BROUGHT_UP, errors)
+        if self._tell_system_table(entry) and not self._pollers:
+            try:
+                self._poll(_ROUND, None)  # who takes the news at once has taken it
+            except Exception as error:
+                errors.append(error)
+        return failure
+
+    def _tell_system_table(self, except_for: IopEntry | None = None) -> bool:
+        """Tell the IOPs that are up how the system table has changed; return whether any was."""
+        if not self._system_table.update(self._iops, None):
+            return False
+        told = [entry for entry in self._iops if entry.online and entry is not except_for]
+        for entry in told:
+            self._system_table.send(self, entry)
+        return bool(told)
 
     def _await_callbacks(self, entry: IopEntry) -> None:
         """Wait until no other thread runs a callback for this IOP, for a while."""

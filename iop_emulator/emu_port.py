@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import math
 import select
-import threading
 from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import IopDead, TransportUnavailable
+from i2o.errors import IopDead, TransportUnavailable, UriError
 from i2o.iop_emulator.commands import execute
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
@@ -70,7 +70,7 @@ class EmuPort(Closing):
         self.outbound = unit.memory.window
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = iop.lock
         self._control, self._execute = control, partial(execute, iop)
         self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
@@ -78,7 +78,8 @@ class EmuPort(Closing):
         self._has_rung = False
         self._is_masked = False
         self._is_closed = False
-        iop.run(0, clock.monotonic_ns())
+        with self._lock:
+            iop.run(0, clock.monotonic_ns())
         self._thread: IopThread | None = None
         if is_threaded:
             self._bell()
@@ -112,6 +113,25 @@ class EmuPort(Closing):
             raise
         is_threaded = options.run == "thread"
         return cls(iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control)
+
+    @classmethod
+    def in_system(cls, text: str, system: IopSystem, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
+        """Make an IOP on the bus of a system, and open it.
+
+        Args:
+            text: an `emu:` URI.
+            system: the IOPs that it can be connected with.
+            clock: what the IOP is told the time from.
+
+        Raises:
+            UriError: an option is wrong, or the IOP would be in a process of its own.
+            TransportUnavailable: a disk image cannot be used.
+        """
+        options = EmuOptions.from_uri(Uri.parse(text))
+        if options.run == "process":
+            raise UriError(f"{text!r}: the IOPs of a system are in one process")
+        iop, unit = build_iop(options, system.memory, system)
+        return cls(iop, unit, clock=clock, name=text, is_threaded=options.run == "thread")
 
     # --- the FIFOs -----------------------------------------------------------------------------
 
@@ -297,12 +317,15 @@ class EmuPort(Closing):
         return self._doorbell
 
 
-def build_iop(options: EmuOptions, memory: BusSpace | None = None) -> tuple[SoftIop, LocalUnit]:
+def build_iop(
+    options: EmuOptions, memory: BusSpace | None = None, system: IopSystem | None = None
+) -> tuple[SoftIop, LocalUnit]:
     """Make an IOP and its queue pair in this process.
 
     Args:
         options: what an `emu:` URI said.
         memory: the host's buffers, if they exist already.
+        system: the IOPs that it can be connected with; then the memory must be the system's.
 
     Raises:
         UriError: the fault plan is wrong.
@@ -316,5 +339,7 @@ def build_iop(options: EmuOptions, memory: BusSpace | None = None) -> tuple[Soft
         frame_size=options.frame_size,
         on_misuse=complaints.add,
     )
-    iop = SoftIop(unit, options.iop, options.open_disks(), faults, complaints=complaints)
+    iop = SoftIop(
+        unit, options.iop, options.open_disks(), faults, complaints=complaints, system=system
+    )
     return iop, unit

@@ -38,7 +38,7 @@ class Lct:
 
     Attributes:
         devices: every device by TID.
-        serving: those that requests reach.
+        serving: those of this IOP that requests reach.
         withheld: why requests do not reach the others: a `FailureCode` by TID.
         retired: devices that are out of the table until the IOP is reset, by TID.
         boot_tid: what ExecBootDeviceSet said.
@@ -56,8 +56,9 @@ class Lct:
 
     def add(self, device: Ddm) -> None:
         """Put a device into the table; its entry says that it is new."""
-        self.devices[device.tid] = self.serving[device.tid] = device
+        self.devices[device.tid] = device
         device.change_indicator = self.indicator
+        self.serve(device.tid)
 
     def remove(self, tid: int) -> None:
         """Take a device out for good. Its TID is nobody's for a while: see `free_tid`."""
@@ -74,20 +75,22 @@ class Lct:
 
     def serve(self, tid: int) -> None:
         """Let requests reach a device again."""
-        self.serving[tid] = self.devices[tid]
+        device = self.devices[tid]
+        if not device.is_remote:
+            self.serving[tid] = device
         self.withheld.pop(tid, None)
 
-    def retire(self, tid: int) -> None:
-        """Take a device out until `restore`."""
+    def retire(self, tid: int, code: int = FailureCode.SERVICE_TERMINATED.value) -> None:
+        """Take a device out until `restore`; requests fail with a `FailureCode`."""
         self.retired[tid] = self.devices.pop(tid)
-        self.withhold(tid, FailureCode.SERVICE_TERMINATED.value)
+        self.withhold(tid, code)
 
     def restore(self) -> None:
         """Take every retired device back, and let requests reach all of them."""
         self.devices.update(self.retired)
-        self.serving.update(self.devices)
         self.retired.clear()
-        self.withheld.clear()
+        for tid in self.devices:
+            self.serve(tid)
 
     def changed(self) -> int:
         """Raise the change indicator and return it."""

@@ -17,13 +17,10 @@ from i2o.frames.block_storage_groups import (
     BsaState,
     BsaWritePolicy,
 )
-from i2o.frames.params import SGL_OPERATING_LIMITS
 from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
 
 ERRORS_KEPT: Final = 64
-MAX_FRAGMENTS: Final = 1024
-MAX_CHAIN_BYTES: Final = 1 << 16
 _FIRST_POWERED_DOWN: Final = BsaPowerOperation.QUIESCE_DEVICE.value
 _RANGE_BITS: Final = (12, 16, 20)  # transfers below 4 KiB, 64 KiB, 1 MiB, and the rest
 _DEFAULT_CONTROL: Final[dict[str, int]] = {
@@ -235,7 +232,6 @@ def block_groups(state: BlockState) -> list[Group]:
         ScalarGroup(groups.BSA_REDUNDANCY, lambda: {"redundancy_type": _byte(BsaRedundancy.NONE)}),
         TableGroup(groups.BSA_COMPONENT_SPARES, tuple),
         TableGroup(groups.BSA_ASSOCIATION_TABLE, tuple),
-        ScalarGroup(SGL_OPERATING_LIMITS, _sgl_limits),
     ]
 
 
@@ -311,17 +307,6 @@ class _Values:
 
     def physical_extent(self) -> Row:
         return {**self.extent(), "user_data": self._store.size // self._store.block_size}
-
-
-def _sgl_limits() -> Row:
-    return {
-        "sgl_chain_size": MAX_CHAIN_BYTES,
-        "sgl_chain_size_max": MAX_CHAIN_BYTES,
-        "sgl_chain_size_target": MAX_CHAIN_BYTES,
-        "sgl_frag_count": MAX_FRAGMENTS,
-        "sgl_frag_count_max": MAX_FRAGMENTS,
-        "sgl_frag_count_target": MAX_FRAGMENTS,
-    }
 
 
 def _byte(value: IntEnum) -> int:

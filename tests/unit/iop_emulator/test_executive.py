@@ -527,20 +527,6 @@ def test_a_system_table_that_counts_wrongly_is_read_as_far_as_it_goes():
 # --- the rest -----------------------------
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        x.EXEC_IOP_CONNECT,
-        x.EXEC_CONN_SETUP,
-        x.EXEC_STATIC_MF_CREATE,
-        x.EXEC_STATIC_MF_RELEASE,
-    ],
-    ids=lambda layout: layout.name,
-)
-def test_unsupported_functions(layout):
-    assert Rig().call(layout.build()).status == (5, 0x0A)
-
-
 def test_boot_device_and_bios_info_show_in_the_lct():
     rig = Rig()
     assert rig.call(x.EXEC_BOOT_DEVICE_SET.build(boot_device=DISK)).status == PLAIN
