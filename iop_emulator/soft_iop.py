@@ -634,9 +634,13 @@ class SoftIop:
         self.scheduler.clear()
         for reply in self.replies.clear():
             if reply[1] & MsgFlags.FAIL:  # the host will never hear that it has the frame
-                self.unit.withdraw(FAILURE_REPLY.unpack_from(reply).preserved_mfa_low)
+                preserved = FAILURE_REPLY.unpack_from(reply).preserved_mfa_low
+                if preserved != EMPTY:
+                    self.unit.withdraw(preserved)
         while self._stuck:
-            self._recycle(self._stuck.popleft()[0])
+            mfa, _ = self._stuck.popleft()
+            if mfa not in self._statics:
+                self._recycle(mfa)
 
     def _end_static_frames(self) -> None:
         """Give every static frame home; posts of them are answered as aborted."""

@@ -259,6 +259,32 @@ def test_a_creation_that_a_fault_delays_is_refused():
     assert rig.unit.idle_inbound() == 16
 
 
+def test_outbound_init_frees_nothing_for_a_static_frame_that_failed():
+    rig = Rig(replies=1)
+    mfa = create(rig, posts=2)
+    rig.iop.lct.withhold(DISK, FailureCode.SERVICE_SUSPENDED.value)
+    for _ in range(2):
+        rig.unit.post(mfa)
+    rig.run()
+    assert len(rig.iop.replies.backlog) == 1  # a FAIL that preserves nothing
+    rig.init_outbound()
+    assert sorted(rig.unit._inbound_free) == [0x1000 + 512 * index for index in range(16)]
+
+
+def test_a_crash_frees_no_static_frame():
+    rig = Rig(replies=1, options=IopOptions(backlog=1))
+    mfa = create(rig, posts=4)
+    for _ in range(4):
+        rig.unit.post(mfa)
+    rig.run()
+    assert rig.iop._stuck
+    rig.iop.crash()
+    assert mfa not in rig.unit._inbound_free
+    assert rig.unit.idle_inbound() == 15
+    rig.iop.power_cycle()
+    assert sorted(rig.unit._inbound_free) == [0x1000 + 512 * index for index in range(16)]
+
+
 def test_posts_wait_while_replies_do():
     rig = Rig(replies=1, options=IopOptions(backlog=1))
     mfa = create(rig, posts=4)
