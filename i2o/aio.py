@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from types import TracebackType
 from typing import Self
 
@@ -20,8 +21,8 @@ _LONGEST_SLEEP_S = 0.1
 class AsyncDriver:
     """Dispatches a layer's replies on the running loop, and awaits replies.
 
-    Use it as an asynchronous context manager. Callbacks of every OSM on the layer run on the
-    loop's thread; what they raise goes to the loop's exception handler.
+    Use it as an asynchronous context manager; a loop may have several. Callbacks of every OSM on
+    the layer run on the loop's thread; what they raise goes to the loop's exception handler.
 
     Args:
         layer: the message layer; its IOPs may come and go.
@@ -30,6 +31,7 @@ class AsyncDriver:
     def __init__(self, layer: MessageLayer) -> None:
         self._layer = layer
         self._watched: dict[int, int] = {}
+        self._own: list[int] = []  # a loop has one reader per descriptor: duplicates are ours
         self._requesters: dict[int, _AsyncRequester] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -49,9 +51,7 @@ class AsyncDriver:
         assert loop is not None
         if self._timer is not None:
             self._timer.cancel()
-        for descriptor in self._watched.values():
-            loop.remove_reader(descriptor)
-        self._watched.clear()
+        self._unwatch(loop)
         for requester in self._requesters.values():
             requester.close()
         self._requesters.clear()
@@ -97,10 +97,10 @@ class AsyncDriver:
             return
         now = self._layer.filenos()
         if now != self._watched:
-            for descriptor in self._watched.values():
-                loop.remove_reader(descriptor)
+            self._unwatch(loop)
             for descriptor in now.values():
-                loop.add_reader(descriptor, self._drain)
+                self._own.append(os.dup(descriptor))
+                loop.add_reader(self._own[-1], self._drain)
             self._watched = now
         if self._timer is not None:
             self._timer.cancel()
@@ -109,6 +109,13 @@ class AsyncDriver:
         if deadline is not None:
             left = max(0.0, (deadline - self._layer.clock.monotonic_ns()) / 1e9)
             self._timer = loop.call_later(min(left, _LONGEST_SLEEP_S), self._drain)
+
+    def _unwatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        for descriptor in self._own:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._own.clear()
+        self._watched = {}
 
     def _drain(self) -> None:
         try:

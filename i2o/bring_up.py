@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from i2o.clock import Clock
-from i2o.errors import IopDead, RemoteFrameError
+from i2o.errors import I2OError, IopDead, MessageLayerError, RemoteFrameError
 from i2o.frames import executive, executive_groups, tables
 from i2o.frames.header import ReqStatus
 from i2o.frames.sgl import simple_sgl
@@ -43,7 +43,6 @@ from i2o.transport.host_memory import HostBuffer
 EXECUTIVE_TID: Final = 0
 _ALL_CLASSES: Final = 0xFFFF_FFFF
 _ALREADY_ENABLED: Final = 0x12
-_FIRST_IOP_ID: Final = 2
 _HOST_PAGE_SIZE: Final = 4096
 _TABLE_TRIES: Final = 4  # a table may grow between asking for its size and reading it
 _MAX_TABLE: Final = 1 << 20
@@ -73,8 +72,8 @@ class Layer(RequestLayer, Protocol):
 
     clock: Clock
 
-    def results(self) -> dict[int, BringUpResult]:
-        """Return the bring-up results of all IOPs that have one, by number."""
+    def system_table(self, iop: int, status: IopStatus) -> bytes:
+        """Return the table of all IOPs; this one's status is new."""
 
 
 def bring_up(
@@ -93,27 +92,69 @@ def bring_up(
         RequestTimeout, RequestFailed: a message got no reply, or a bad one.
         RemoteFrameError: a table contradicts itself.
     """
+    step = _Step()
+    try:
+        return _bring_up(layer, entry, limits, after_reset, step)
+    except MessageLayerError as error:
+        error.explain(f"bring-up stopped at {step.name}; {_advice(entry, limits, layer, error)}")
+        raise
+
+
+class _Step:
+    """Where a bring-up is."""
+
+    name = "StatusGet"
+
+
+def _advice(entry: IopEntry, limits: Limits, layer: Layer, error: MessageLayerError) -> str:
+    """Say how the IOP is after a bring-up that failed, and what to do."""
+    if entry.is_dead:
+        return "the IOP is gone for good: attach it again"
+    if isinstance(error, IopDead):  # tells of the status block already
+        return "revive it, which cycles its power if messages fail"
+    try:
+        state = read_status(entry, limits, layer.clock).state_name
+    except (I2OError, MemoryError):
+        return "the IOP does not answer: revive it, which cycles its power if messages fail"
+    return f"the IOP is {state}: revive it, which resets it"
+
+
+def _bring_up(
+    layer: Layer,
+    entry: IopEntry,
+    limits: Limits,
+    after_reset: Callable[[], object],
+    step: _Step,
+) -> BringUpResult:
     entry.port.mask_interrupt(True)
     entry.refusing = "is being reset"
     try:
-        status = _reset_and_init(layer, entry, limits, after_reset)
+        status = _reset_and_init(layer, entry, limits, after_reset, step)
     finally:
         if not entry.is_dead:
             entry.refusing = ""
     with Requester(layer, entry.number, timeout_s=limits.request_s) as requester:
+        step.name = "HrtGet"
         hrt = _read_hrt(requester, entry)
+        step.name = "SysTabSet"
         _set_system_table(layer, requester, entry, status)
+        step.name = "SysEnable"
         _enable(requester)
         status = read_status(entry, limits, layer.clock)
         if status.state != IopState.OPERATIONAL:
             raise IopDead(f"after SysEnable the IOP is {status.state_name}, not OPERATIONAL")
+        step.name = "LctNotify"
         lct = _read_lct(requester, entry, status.expected_lct_size)
     entry.port.mask_interrupt(False)
     return BringUpResult(status, hrt, lct)
 
 
 def _reset_and_init(
-    layer: Layer, entry: IopEntry, limits: Limits, after_reset: Callable[[], object]
+    layer: Layer,
+    entry: IopEntry,
+    limits: Limits,
+    after_reset: Callable[[], object],
+    step: _Step,
 ) -> IopStatus:
     """Go from any state to HOLD, while nobody else may send."""
     status = read_status(entry, limits, layer.clock)
@@ -121,7 +162,9 @@ def _reset_and_init(
         raise IopDead(
             f"the IOP speaks I2O version code {status.i2o_version}; 0 (1.0) and 1 (1.5) are known"
         )
-    _reset(entry, limits, layer.clock, status)
+    step.name = "IopReset"
+    # in RESET already: frames that were taken since are given back by another reset only
+    _reset(entry, limits, layer.clock, status, always=entry.holds_frames)
     entry.forget_frames()
     after_reset()
     status = read_status(entry, limits, layer.clock)
@@ -133,6 +176,7 @@ def _reset_and_init(
         )
     entry.inbound_size = min(status.inbound_frame_size or 64, entry.port.inbound_size)
     entry.size_at_next_reboot = entry.inbound_size
+    step.name = "OutboundInit"
     _init_outbound(entry, limits, layer.clock, status)
     return status
 
@@ -164,7 +208,7 @@ def read_status(entry: IopEntry, limits: Limits, clock: Clock) -> IopStatus:
         IopDead: the block did not come in time.
     """
     size = tables.STATUS_BLOCK.size
-    block = entry.port.memory.allocate(size)
+    block = entry.lend(size)
     _post(
         entry,
         executive.EXEC_STATUS_GET.build(
@@ -177,10 +221,11 @@ def read_status(entry: IopEntry, limits: Limits, clock: Clock) -> IopStatus:
     if not _watch(
         entry, block, lambda: block.view[last] == tables.SYNC_BYTE_DONE, limits.status_s, clock
     ):
-        # the IOP may still write: the buffer stays mapped until the port is closed
+        # the IOP may still write: the buffer stays mapped until it was reset
         raise IopDead(f"no status block within {limits.status_s:g} s (sync byte never came)")
-    status = parse_status(bytes(block.view))
-    block.free()
+    data = bytes(block.view)
+    entry.take_back(block)
+    status = parse_status(data)
     if status.state == IopState.FAULTED:
         raise IopDead("the IOP is FAULTED: only a power cycle or a new firmware helps")
     return status
@@ -251,7 +296,7 @@ def _reset(
         status = _await_reset_state(entry, limits, clock)
     if status.state == IopState.RESET and not always:
         return
-    word = entry.port.memory.allocate(4)
+    word = entry.lend(4)
     _post(
         entry,
         executive.EXEC_IOP_RESET.build(status_word_low_address=word.bus_address),
@@ -261,7 +306,7 @@ def _reset(
     if not _watch(entry, word, lambda: word.view[0] != 0, limits.reset_status_s, clock):
         raise IopDead(f"IopReset was not accepted within {limits.reset_status_s:g} s")
     accepted = word.view[0]
-    word.free()
+    entry.take_back(word)
     if accepted != IopResetStatus.IN_PROGRESS:
         raise IopDead(f"the IOP rejected IopReset (status {accepted})")
     entry.with_iop.clear()
@@ -288,7 +333,7 @@ def _await_reset_state(entry: IopEntry, limits: Limits, clock: Clock) -> IopStat
 def _init_outbound(entry: IopEntry, limits: Limits, clock: Clock, status: IopStatus) -> None:
     """Initialise the outbound queue and hand in the reply frames."""
     memory = entry.port.memory
-    word = memory.allocate(4)
+    word = entry.lend(4)
     words = limits.reply_frame_size // 4
     _post(
         entry,
@@ -309,7 +354,7 @@ def _init_outbound(entry: IopEntry, limits: Limits, clock: Clock, status: IopSta
     if not _watch(entry, word, finished, limits.outbound_init_s, clock):
         raise IopDead(f"OutboundInit did not finish within {limits.outbound_init_s:g} s")
     outcome = word.view[0]
-    word.free()
+    entry.take_back(word)
     if outcome != OutboundInitStatus.COMPLETE:
         raise IopDead(f"OutboundInit failed (status {outcome})")
     count = max(1, min(limits.reply_frames, status.max_outbound_frames or limits.reply_frames))
@@ -382,24 +427,7 @@ def _set_system_table(
     layer: Layer, requester: Requester, entry: IopEntry, status: IopStatus
 ) -> None:
     """Send the table of all attached IOPs, with two empty buffers for private memory and I/O."""
-    others = [
-        (number, result.status)
-        for number, result in layer.results().items()
-        if number != entry.number
-    ]
-    members = [*others, (entry.number, status)]
-    data = tables.SYSTAB_HEADER.build(number_entries=len(members), sys_tab_version=1)
-    for number, known in sorted(members):
-        data += tables.SYSTAB_IOP_ENTRY.build(
-            organization_id=known.organization_id,
-            iop_id=_FIRST_IOP_ID + number,
-            segment_number=known.segment_number,
-            i2o_version=known.i2o_version,
-            iop_state=known.state,
-            messenger_type=known.messenger_type,
-            inbound_message_frame_size=known.inbound_frame_size // 4,
-            iop_capabilities=known.capabilities,
-        )
+    data = layer.system_table(entry.number, status)
     table = entry.port.memory.allocate(len(data))
     table.view[:] = data
     table.to_device()
@@ -412,7 +440,7 @@ def _set_system_table(
     layout = executive.EXEC_SYS_TAB_SET
     reply = requester.call(
         layout.build(
-            iop_id=_FIRST_IOP_ID + entry.number,
+            iop_id=entry.iop_id,
             host_unit_id=0,
             segment_number=0,
             message_size=(layout.size + len(sgl)) // 4,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Protocol
 
@@ -66,12 +67,12 @@ class ManualClock:
     def sleep(self, seconds: float) -> None:
         """Record the wait and let the time pass at once."""
         self.slept.append(seconds)
-        self.advance(seconds)
+        self._now_ns += math.ceil(seconds * 1e9)  # at least this long, or a wait never ends
 
     def spin(self, seconds: float) -> None:
         """Record the busy wait and let the time pass at once."""
         self.spun.append(seconds)
-        self.advance(seconds)
+        self._now_ns += math.ceil(seconds * 1e9)
 
 
 SYSTEM_CLOCK: Clock = SystemClock()

@@ -65,6 +65,11 @@ class MessageLayerError(I2OError, OSError):
         number = self.default_errno if code is None else code
         super().__init__(number, f"{os.strerror(number)}: {message}")
 
+    def explain(self, text: str) -> None:
+        """Add to the message where this happened, or what to do about it."""
+        self.strerror = f"{self.strerror}; {text}"
+        self.args = (self.errno, self.strerror)
+
 
 class InvalidArgument(MessageLayerError):
     """EINVAL: an unknown IOP, cookie or frame, a reserved flag bit, a size that is not allowed."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -14,17 +14,21 @@ from i2o.bring_up import EXECUTIVE_TID
 from i2o.closing import Closing
 from i2o.config_dialog import Form
 from i2o.errors import I2OError, InvalidArgument, ParameterError
+from i2o.event_registrations import EventRegistrations
+from i2o.events import ALL_EVENTS, EventStream
 from i2o.frames import catalog, utility
 from i2o.frames.functions import DeviceClass
 from i2o.frames.layout import ParameterGroup
 from i2o.frames.params import GROUP_DESCRIPTORS
 from i2o.frames.utility import ClaimType
+from i2o.lct_watch import LctWatch
 from i2o.message_layer import MessageLayer
 from i2o.parameters import Value
 from i2o.recovery import Ladder, Recovery, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Requester
 from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
+from i2o.software import Software
 
 if TYPE_CHECKING:
     from i2o.transport.host_memory import HostMemory
@@ -59,6 +63,7 @@ class Iop(Closing):
             ladder = Ladder(layer, number, recovery, on_revived=self._claim_again)
             self.requester.on_late = lambda pending: ladder.climb(self.requester, pending)
             self.requester.is_usable = lambda reply: not ended_early(reply)
+        self._registrations = EventRegistrations(layer, number)
         self._blocks: list[BlockDevice] = []
         self._claims: dict[int, int] = {}  # claim flags by TID
         self._closed = False
@@ -192,6 +197,40 @@ class Iop(Closing):
         """Read a page of a device's configuration dialog; see `i2o.config_dialog.fetch_page`."""
         return config_dialog.fetch_page(self.requester, self.memory, tid, page, form)
 
+    def events(
+        self,
+        tids: Iterable[int] | None = None,
+        mask: int = ALL_EVENTS,
+        *,
+        timeout_s: float | None = None,
+    ) -> EventStream:
+        """Listen to events; see `i2o.events.EventStream`.
+
+        Args:
+            tids: the devices to listen to; None for the executive and every device, new ones
+                included.
+            mask: the events wanted.
+            timeout_s: how long iterating waits for the next event; None for ever.
+
+        Raises:
+            InvalidArgument: no event bits or no TIDs are wanted, or the IOP is detached.
+            OutOfFrames: the registrations could not be sent.
+        """
+        return self._registrations.listen(tids, mask, timeout_s=timeout_s)
+
+    def lct_changes(self, *, timeout_s: float | None = None) -> LctWatch:
+        """Watch the device table; see `i2o.lct_watch.LctWatch`.
+
+        Args:
+            timeout_s: how long iterating waits for the next change; None for ever.
+        """
+        return LctWatch(self.layer, self.number, self.memory, timeout_s=timeout_s)
+
+    @property
+    def software(self) -> Software:
+        """The modules that the IOP has stored: list, download, upload and remove them."""
+        return Software(self.requester, self.memory)
+
     # --- devices -------------------------------------------------------------------------------
 
     def claim(self, tid: int, *, claim_flags: int = 0) -> None:
@@ -282,6 +321,7 @@ class Iop(Closing):
         self._closed = True
         with ExitStack() as stack:  # last in, first out, whatever raises
             stack.callback(self.requester.close)
+            stack.callback(self._registrations.close)
             stack.callback(
                 self.layer.close if self._owns_layer else lambda: self.layer.detach(self.number)
             )

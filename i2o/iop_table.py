@@ -3,19 +3,27 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
-from i2o.errors import InvalidArgument
+from i2o.errors import InvalidArgument, IopDead, LocalFrameError, OutOfFrames
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import EMPTY_MFA, MsgFlags
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.resources import BringUpResult
 from i2o.transport.host_memory import HostBuffer
 from i2o.transport.port import Port
+
+logger = logging.getLogger(__name__)
+
+FIRST_IOP_ID: Final = 2
+"""0 is no IOP's and 1 the host's."""
+LAST_IOP_ID: Final = 0xFFE
 
 EVENT_REGISTER: Final = int(Function.UTIL_EVENT_REGISTER)
 """Answered once per event, not once per request."""
@@ -71,6 +79,19 @@ class Counters:
     """Replies freed by the layer because the callback raised before it did."""
 
 
+class IopNews(Enum):
+    """What a listener to an IOP is told."""
+
+    BROUGHT_UP = auto()
+    """The IOP was reset and is up: claims and event registrations are gone."""
+    TABLES_READ = auto()
+    """Its tables were read again; they may say something new."""
+    GONE = auto()
+    """It died or was detached: nothing comes from it any more."""
+
+
+NewsListener = Callable[[IopNews], object]
+
 HeldRequest = tuple[RequestFrame, int]
 """A request frame in an OSM's hands, and the real inbound frame behind it (EMPTY_MFA: none)."""
 
@@ -84,6 +105,7 @@ class IopEntry:
 
     Attributes:
         number: the global IOP number.
+        iop_id: what the IOP is called in the system table: 12 bits, unique among those attached.
         key: the resource manager's key.
         port: the transport.
         frames_from_fifo: GetReqBuf takes a real inbound frame at once.
@@ -92,9 +114,13 @@ class IopEntry:
         is_dead: its port said that it is gone for good.
         has_posted: something was posted since the last reset, so it may write to host memory.
         lock: guards port, outstanding requests and counters.
+        listeners: who is told of news.
     """
 
-    def __init__(self, number: int, key: int, port: Port, *, frames_from_fifo: bool) -> None:
+    def __init__(
+        self, number: int, key: int, port: Port, iop_id: int, *, frames_from_fifo: bool
+    ) -> None:
+        self.iop_id = iop_id
         self.number, self.key, self.port = number, key, port
         self.frames_from_fifo = frames_from_fifo
         self.online = False
@@ -110,11 +136,13 @@ class IopEntry:
         self.held_replies: dict[int, HeldReply] = {}
         self.with_iop: set[int] = set()
         self.reply_pool: HostBuffer | None = None
+        self._lent: dict[int, HostBuffer] = {}
         self.reply_frames: frozenset[int] = frozenset()
         self.outstanding: dict[RequestKey, int] = {}  # how many final replies are owed
         self.event_registrations: set[RequestKey] = set()
         self.saved_requests: dict[int, bytes] = {}
         self.result: BringUpResult | None = None
+        self.listeners: tuple[NewsListener, ...] = ()
 
     @property
     def outstanding_count(self) -> int:
@@ -133,11 +161,39 @@ class IopEntry:
             return mfa
 
     def post_nop(self, mfa: int) -> None:
-        """Send an inbound frame home: as a UtilNOP, which is never answered."""
-        self.port.write(mfa, _NOP)
+        """Send an inbound frame home: as a UtilNOP, which is never answered.
+
+        After an IOP was reset by somebody else the frame is home already, which a port may notice;
+        of an IOP that is gone nothing has a home.
+        """
         self.with_iop.discard(mfa)  # a NOP is never answered: no FAIL reply may name it
-        self.port.post(mfa)
+        try:
+            self.port.write(mfa, _NOP)
+            self.port.post(mfa)
+        except (LocalFrameError, IopDead) as error:
+            logger.info("IOP %d: a frame needs not be sent home: %s", self.number, error)
+            return
         self.counters.nops += 1
+
+    def release(self, mfa: int) -> None:
+        """Give a reply frame back, if it is one that the IOP has now."""
+        if mfa not in self.reply_frames:
+            return
+        try:
+            self.port.release(mfa)
+        except IopDead as error:  # whoever looks for replies next finds that, too
+            logger.info("IOP %d: a reply frame has nowhere to go: %s", self.number, error)
+
+    def lend(self, size: int) -> HostBuffer:
+        """Return host memory that the IOP is going to be told of, without a reply to end that."""
+        buffer = self.port.memory.allocate(size)
+        self._lent[id(buffer)] = buffer
+        return buffer
+
+    def take_back(self, buffer: HostBuffer) -> None:
+        """Free lent memory that the IOP has written; a reset may have done so meanwhile."""
+        if self._lent.pop(id(buffer), None) is not None:
+            buffer.free()
 
     def adopt_reply_pool(self, pool: HostBuffer, frame_size: int) -> None:
         """Take the memory that the IOP's replies are going to be written to."""
@@ -145,10 +201,15 @@ class IopEntry:
         self.reply_pool, self.outbound_size = pool, frame_size
         self.reply_frames = frozenset(range(start, start + size - frame_size + 1, frame_size))
 
+    @property
+    def holds_frames(self) -> bool:
+        """Whether OSMs hold request frames that are real inbound frames."""
+        return any(mfa != EMPTY_MFA for _, mfa in tuple(self.held_requests.values()))
+
     def forget_frames(self) -> None:
         """Note that the IOP was reset: it holds no frame, and frames held here are memory only.
 
-        Only once it can no longer write to host memory: the reply frames are freed.
+        Only once it can no longer write to host memory: reply frames and lent memory are freed.
         """
         with self.lock:
             for index, request in tuple(self.held_requests.items()):
@@ -159,6 +220,8 @@ class IopEntry:
             self.with_iop.clear()
             self.has_posted = False
             self.reply_frames = frozenset()
+            for buffer in tuple(self._lent.values()):
+                self.take_back(buffer)
             pool, self.reply_pool = self.reply_pool, None
             if pool is not None:
                 pool.free()
@@ -238,6 +301,7 @@ class IopTable:
     def __init__(self) -> None:
         self._entries: dict[int, IopEntry] = {}
         self._next = 0
+        self._next_id = FIRST_IOP_ID
         self.all: tuple[IopEntry, ...] = ()
         """Every registered IOP, by number."""
         self.find = self._entries.get
@@ -247,10 +311,23 @@ class IopTable:
         """Register an IOP and give it the next number."""
         number = self._next
         self._next += 1
-        entry = IopEntry(number, _FIRST_KEY + number, port, frames_from_fifo=frames_from_fifo)
+        entry = IopEntry(
+            number, _FIRST_KEY + number, port, self._free_id(), frames_from_fifo=frames_from_fifo
+        )
         self._entries[number] = entry
         self.all = tuple(self._entries.values())
         return entry
+
+    def _free_id(self) -> int:
+        """Return an IOP id that was not used for as long as possible: they are only 12 bits."""
+        taken = {entry.iop_id for entry in self.all}
+        ids = range(FIRST_IOP_ID, LAST_IOP_ID + 1)
+        candidates = [*ids[self._next_id - FIRST_IOP_ID :], *ids]
+        iop_id: int | None = next((value for value in candidates if value not in taken), None)
+        if iop_id is None:
+            raise OutOfFrames(f"{len(taken)} IOPs are attached: there are no more IOP ids")
+        self._next_id = iop_id + 1
+        return iop_id
 
     def remove(self, number: int) -> None:
         """Forget an IOP."""

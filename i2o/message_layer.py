@@ -28,7 +28,16 @@ from i2o.bring_up import Limits
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.cookies import Callback, CookieTable, Registration, context_bytes
-from i2o.errors import I2OError, InvalidArgument, IopDead, OutOfFrames
+from i2o.errors import (
+    I2OError,
+    InvalidArgument,
+    IopDead,
+    LocalFrameError,
+    MessageLayerError,
+    OutOfFrames,
+    RequestFailed,
+    RequestTimeout,
+)
 from i2o.frames.header import (
     EMPTY_MFA,
     HEADER_SIZE,
@@ -39,12 +48,15 @@ from i2o.iop_table import (
     Counters,
     HeldRequest,
     IopEntry,
+    IopNews,
     IopTable,
+    NewsListener,
     read_head,
 )
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
 from i2o.reply_path import ReplyPath
 from i2o.resources import BringUpResult, IopStatus
+from i2o.system_table import SystemTable
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
 from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP, I2OTRANS_SLEEP
@@ -56,6 +68,7 @@ FrameSource = Literal["memory", "fifo"]
 I2O_FRAMESIZE_FORCE = 1
 """Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
 
+_MAY_BE_CURED = (IopDead, OutOfFrames, RequestFailed, RequestTimeout)
 _MIN_MESSAGE = 12  # a NOP: header words 0 to 2
 _ROUND = 64  # replies dispatched between two looks at the clock
 _CALLBACK_PATIENCE, _CALLBACK_PAUSE_S = 5000, 0.001
@@ -79,6 +92,7 @@ class MessageLayer(Closing):
         self._cookies = CookieTable()
         self._replies = ReplyPath(self._cookies)
         self._progress = threading.Condition()
+        self._system_table = SystemTable()
         self._pollers = 0
         self._progress_count = 0
 
@@ -144,6 +158,7 @@ class MessageLayer(Closing):
             UriError, TransportUnavailable: the port cannot be opened.
             CaptureError: `I2O_CAPTURE` asks for a capture that cannot be written.
             IopDead, RequestTimeout, RequestFailed: the IOP did not come up; it is detached again.
+            OutOfFrames: more IOPs are attached than there are IOP ids (4093).
         """
         if frame_source not in ("memory", "fifo"):
             raise InvalidArgument(f"frame_source {frame_source!r}: expected 'memory' or 'fifo'")
@@ -153,12 +168,18 @@ class MessageLayer(Closing):
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
         if file is not None:
             port = capture.captured(port, file)
-        entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
+        try:
+            entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
+        except OutOfFrames:
+            port.close()
+            raise
         if bring_up:
             try:
                 self.bring_up(entry.number, limits)
-            except BaseException:
+            except BaseException as error:
                 self.detach(entry.number)
+                if isinstance(error, MessageLayerError):
+                    error.explain("it is detached: attach it without bring_up first")
                 raise
         return entry.number
 
@@ -167,25 +188,10 @@ class MessageLayer(Closing):
 
         Requests outstanding from before get their final callbacks once the reset is done.
         """
-        entry = self._iops.entry(iop)
-        self._replies.refuse_in_callback("bring up an IOP")
-        if entry.is_dead:
-            raise IopDead(f"IOP {iop} is dead: detach it")
-        entry.online = False
+        entry = self._to_bring_up(iop)
         errors: list[Exception] = []
-        try:
-            entry.result = bring_up.bring_up(
-                self,
-                entry,
-                limits or bring_up.Limits(),
-                after_reset=lambda: self._finish_outstanding(entry, errors),
-            )
-            entry.online = True
-        except Exception as error:
-            errors.insert(0, error)
-        _raise_collected(errors)
-        assert entry.result is not None
-        return entry.result
+        failure = self._try_to_bring_up(entry, limits, errors)
+        return _brought_up(entry, failure, errors)
 
     def check(self, iop: int, limits: Limits | None = None) -> IopStatus:
         """Read the status block: the way to notice that an IOP reset itself, failed or died.
@@ -210,6 +216,7 @@ class MessageLayer(Closing):
             entry.online = False
             entry.counters.lost += 1
             logger.warning("IOP %d is %s, not OPERATIONAL", iop, status.state_name)
+            self._tell_system_table(entry)
         return status
 
     def revive(self, iop: int, limits: Limits | None = None) -> BringUpResult:
@@ -217,24 +224,26 @@ class MessageLayer(Closing):
 
         Raises: as `bring_up`.
         """
-        try:
-            return self.bring_up(iop, limits)
-        except IopDead as error:
-            entry = self._iops.entry(iop)
-            if entry.is_dead:
-                raise
-            logger.warning("IOP %d: %s; resetting it by the transport", iop, error)
+        entry = self._to_bring_up(iop)
+        errors: list[Exception] = []
+        failure = self._try_to_bring_up(entry, limits, errors)
+        if isinstance(failure, _MAY_BE_CURED) and not entry.is_dead:
+            logger.warning("IOP %d: %s; resetting it by the transport", iop, failure)
             with entry.lock:
                 entry.port.reset()
-        return self.bring_up(iop, limits)
+            failure = self._try_to_bring_up(entry, limits, errors)
+        return _brought_up(entry, failure, errors)
 
     def refresh(self, iop: int) -> BringUpResult:
         """Read status block, HRT and LCT again and return them."""
         self.result(iop)  # there was one
         self._replies.refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)
-        entry.result = bring_up.read_tables(self, entry, bring_up.Limits())
-        return entry.result
+        entry.result = result = bring_up.read_tables(self, entry, bring_up.Limits())
+        errors: list[Exception] = []
+        _tell(entry, IopNews.TABLES_READ, errors)
+        _raise_collected(errors)
+        return result
 
     def detach(self, iop: int) -> None:
         """Reset an IOP, finish what is outstanding on it, and forget it.
@@ -245,6 +254,12 @@ class MessageLayer(Closing):
         Raises:
             InvalidArgument: no such IOP.
         """
+        try:
+            self._detach(iop)
+        finally:
+            self._tell_system_table()
+
+    def _detach(self, iop: int) -> None:
         entry = self._iops.entry(iop)
         entry.online = False
         entry.refusing = "is being detached"
@@ -265,6 +280,7 @@ class MessageLayer(Closing):
             finally:
                 self._iops.remove(iop)
                 entry.port.close()
+                _tell(entry, IopNews.GONE, errors)
         _raise_collected(errors)
 
     def close(self) -> None:
@@ -272,7 +288,7 @@ class MessageLayer(Closing):
         errors: list[Exception] = []
         for entry in self._iops:
             try:
-                self.detach(entry.number)
+                self._detach(entry.number)
             except Exception as error:
                 errors.append(error)
         _raise_collected(errors)
@@ -289,6 +305,32 @@ class MessageLayer(Closing):
         """Return whether an IOP is known, online and active (OSMMsgIopValid)."""
         entry = self._iops.find(iop)
         return entry is not None and entry.online
+
+    def why_gone(self, iop: int) -> str:
+        """Return why nothing will ever come from an IOP any more, or an empty string."""
+        entry = self._iops.find(iop)
+        if entry is None:
+            return f"IOP {iop} is detached"
+        return f"IOP {iop} is dead" if entry.is_dead else ""
+
+    def listen(self, iop: int, told: NewsListener) -> None:
+        """Call something with an `IopNews` when the IOP is brought up, read again, or gone.
+
+        It runs in the thread that noticed, without locks held, and only waits where that may.
+
+        Raises:
+            InvalidArgument: no such IOP.
+        """
+        entry = self._iops.entry(iop)
+        with entry.lock:
+            entry.listeners += (told,)
+
+    def unlisten(self, iop: int, told: NewsListener) -> None:
+        """End `listen`; nothing happens if the IOP is gone or nobody listened."""
+        entry = self._iops.find(iop)
+        if entry is not None:
+            with entry.lock:
+                entry.listeners = tuple(one for one in entry.listeners if one != told)
 
     def iop_key(self, iop: int) -> int:
         """Return the resource manager's key of an IOP (OSMMsgIopToKey); raises InvalidArgument."""
@@ -315,6 +357,11 @@ class MessageLayer(Closing):
     def results(self) -> dict[int, BringUpResult]:
         """Return the bring-up results of all IOPs that have one, by number."""
         return {entry.number: entry.result for entry in self._iops if entry.result is not None}
+
+    def system_table(self, iop: int, status: IopStatus) -> bytes:
+        """Return the table of all IOPs for one that is being brought up, and its new status."""
+        self._system_table.update(self._iops, (self._iops.entry(iop), status))
+        return self._system_table.data
 
     def counters(self, iop: int) -> Counters:
         """Return the live counters of an IOP; raises InvalidArgument."""
@@ -631,6 +678,50 @@ class MessageLayer(Closing):
             entry.is_dead, entry.online, entry.refusing = True, False, "is dead"
             entry.forget_frames()
             self._finish_outstanding(entry, errors)
+            _tell(entry, IopNews.GONE, errors)
+            self._tell_system_table(entry)
+
+    def _to_bring_up(self, iop: int) -> IopEntry:
+        """Return an IOP that may be brought up now, or raise."""
+        entry = self._iops.entry(iop)
+        self._replies.refuse_in_callback("bring up an IOP")
+        if entry.is_dead:
+            raise IopDead(f"IOP {iop} is dead: detach it")
+        return entry
+
+    def _try_to_bring_up(
+        self, entry: IopEntry, limits: Limits | None, errors: list[Exception]
+    ) -> Exception | None:
+        """Bring an IOP up; collect what callbacks raise, and return why it did not come up."""
+        entry.online = False
+        failure: Exception | None = None
+        try:
+            entry.result = bring_up.bring_up(
+                self,
+                entry,
+                limits or bring_up.Limits(),
+                after_reset=lambda: self._finish_outstanding(entry, errors),
+            )
+        except Exception as error:
+            failure = error
+        else:
+            entry.online = True
+            _tell(entry, IopNews.BROUGHT_UP, errors)
+        if self._tell_system_table(entry) and not self._pollers:
+            try:
+                self._poll(_ROUND, None)  # who takes the news at once has taken it
+            except Exception as error:
+                errors.append(error)
+        return failure
+
+    def _tell_system_table(self, except_for: IopEntry | None = None) -> bool:
+        """Tell the IOPs that are up how the system table has changed; return whether any was."""
+        if not self._system_table.update(self._iops, None):
+            return False
+        told = [entry for entry in self._iops if entry.online and entry is not except_for]
+        for entry in told:
+            self._system_table.send(self, entry)
+        return bool(told)
 
     def _await_callbacks(self, entry: IopEntry) -> None:
         """Wait until no other thread runs a callback for this IOP, for a while."""
@@ -695,10 +786,22 @@ class MessageLayer(Closing):
                 mfa = entry.port.alloc()
                 if mfa == EMPTY_MFA:
                     mfa = entry.port.alloc()  # an empty port is read twice
+            was_taken_away = False
             if mfa != EMPTY_MFA:
-                self._post(entry, mfa, key, message, is_ours)
-                return
-        mfa = self._wait_for_frame(entry, wait_us, flags)
+                try:
+                    self._post(entry, mfa, key, message, is_ours)
+                    return
+                except LocalFrameError:
+                    if held is None or is_ours:
+                        raise
+                    # the IOP was reset behind our back and has the frame: take another one
+                    entry.post_nop(mfa)
+                    entry.held_requests[id(frame)] = (held[0], EMPTY_MFA)
+                    was_taken_away = is_ours = True
+        if was_taken_away:
+            mfa = self._take_frame(entry, wait_us, flags)
+        else:
+            mfa = self._wait_for_frame(entry, wait_us, flags)
         with entry.lock:
             self._post(entry, mfa, key, message, is_ours)
 
@@ -760,6 +863,24 @@ class MessageLayer(Closing):
         if self._pollers:
             with self._progress:
                 self._progress.notify_all()
+
+
+def _tell(entry: IopEntry, news: IopNews, errors: list[Exception]) -> None:
+    """Tell all listeners, whatever one of them raises."""
+    for told in entry.listeners:
+        try:
+            told(news)
+        except Exception as error:
+            errors.append(error)
+
+
+def _brought_up(
+    entry: IopEntry, failure: Exception | None, errors: list[Exception]
+) -> BringUpResult:
+    """Return what a bring-up learned, or raise why it failed and what callbacks raised."""
+    _raise_collected(errors if failure is None else [failure, *errors])
+    assert entry.result is not None
+    return entry.result
 
 
 def _raise_collected(errors: list[Exception]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from i2o.errors import RequestFailed
 from i2o.frames.block_storage import BsaDetailedStatus
@@ -15,6 +15,13 @@ from i2o.message_frames import ReplyFrame
 _STATUS_END = 20  # a reply with a status word has at least this many bytes
 _TRANSFER_COUNT_END = 24
 _CLASS_DETAILS: dict[int, type[IntEnum]] = {DeviceClass.RANDOM_BLOCK_STORAGE: BsaDetailedStatus}
+
+
+_HINTS: Final = {
+    FailureCode.STATE_ERROR.value: "the IOP is in a state in which it serves nothing: revive it",
+    FailureCode.SERVICE_TERMINATED.value: "the device is gone, or its IOP was reset or has died: "
+    "look at the IOP, revive it or attach it again",
+}
 
 
 class ReplyStatus(NamedTuple):
@@ -75,6 +82,8 @@ def raise_for_status(reply: ReplyFrame, what: str, device_class: int | None = No
     message = f"{what}: {describe(reply, device_class)}"
     if reply.failed:
         detail = reply[19] if len(reply) >= _STATUS_END else 0
+        if detail in _HINTS:
+            message += f"; {_HINTS[detail]}"
         raise RequestFailed(message, req_status=None, detail=detail)
     status = status_of(reply)
     raise RequestFailed(

@@ -189,8 +189,7 @@ class ReplyPath:
         with entry.lock:
             if preserved != EMPTY_MFA and not entry.saved_requests.pop(preserved, None):
                 entry.post_nop(preserved)
-            if mfa in entry.reply_frames:
-                entry.port.release(mfa)
+            entry.release(mfa)
 
     def finish_outstanding(self, entry: IopEntry, errors: list[Exception]) -> None:
         """Synthesise the final replies that are still owed; collect what callbacks raise."""

@@ -200,34 +200,39 @@ def parse_lct(data: bytes) -> Lct:
         raise RemoteFrameError(f"LCT claims {size} bytes, {len(data)} came")
     header = int.from_bytes(data[0:4], "little")
     entry_size = tables.LCT_ENTRY.size
-    devices = []
-    for offset in range(LCT_HEADER_SIZE, size - entry_size + 1, entry_size):
-        record = tables.LCT_ENTRY.unpack_from(data, offset)
-        if 4 * record.table_entry_size != entry_size:
-            raise RemoteFrameError(
-                f"LCT entry at byte {offset} claims {record.table_entry_size} words: expected 9"
-            )
-        devices.append(
-            LctEntry(
-                tid=record.local_tid,
-                change_indicator=record.change_indicator,
-                device_flags=record.device_flags,
-                class_id=record.class_id_class,
-                class_version=record.class_id_version,
-                organization_id=record.class_id_organization_id,
-                sub_class=record.sub_class_info,
-                user_tid=record.user_tid,
-                parent_tid=record.parent_tid,
-                bios_info=record.bios_info,
-                identity_tag=bytes(record.identity_tag),
-                event_capabilities=record.event_capabilities,
-            )
-        )
+    offsets = range(LCT_HEADER_SIZE, size - entry_size + 1, entry_size)
     return Lct(
         change_indicator=int.from_bytes(data[8:12], "little"),
         boot_device_tid=header >> 16 & 0xFFF,
         iop_flags=int.from_bytes(data[4:8], "little"),
-        devices=tuple(devices),
+        devices=tuple(parse_lct_entry(data, offset) for offset in offsets),
+    )
+
+
+def parse_lct_entry(data: bytes, offset: int = 0) -> LctEntry:
+    """Decode one entry of a logical configuration table.
+
+    Raises:
+        RemoteFrameError: it is cut short, or does not say that it has 9 words.
+    """
+    record = tables.LCT_ENTRY.unpack_from(data, offset)
+    if 4 * record.table_entry_size != tables.LCT_ENTRY.size:
+        raise RemoteFrameError(
+            f"LCT entry at byte {offset} claims {record.table_entry_size} words: expected 9"
+        )
+    return LctEntry(
+        tid=record.local_tid,
+        change_indicator=record.change_indicator,
+        device_flags=record.device_flags,
+        class_id=record.class_id_class,
+        class_version=record.class_id_version,
+        organization_id=record.class_id_organization_id,
+        sub_class=record.sub_class_info,
+        user_tid=record.user_tid,
+        parent_tid=record.parent_tid,
+        bios_info=record.bios_info,
+        identity_tag=bytes(record.identity_tag),
+        event_capabilities=record.event_capabilities,
     )
 
 

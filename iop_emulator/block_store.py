@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 DEFAULT_BLOCK_SIZE = 512
+MAX_MEMORY_DISK: Final = 4 << 30
 
 
 class StoreError(OSError):
@@ -62,6 +63,9 @@ class BlockStore(Protocol):
 
     def flush(self) -> None:
         """Make everything written so far durable."""
+
+    def resize(self, size: int) -> None:
+        """Have another size, a multiple of the block size, from now on; nothing stored is lost."""
 
     def close(self) -> None:
         """Release what the store holds; calling it again does nothing."""
@@ -116,6 +120,54 @@ class MemoryDisk:
     def flush(self) -> None:
         """Do nothing: memory is as durable as it will ever be."""
 
+    def resize(self, size: int) -> None:
+        """Have another size; what is cut off comes back when the disk grows again."""
+        if size > MAX_MEMORY_DISK:
+            raise OSError(errno.ENOMEM, f"a disk in memory has at most {MAX_MEMORY_DISK} bytes")
+        if size > len(self._data):
+            try:
+                grown = memoryview(bytearray(size))
+            except MemoryError:
+                raise OSError(errno.ENOMEM, f"there is no memory for {size} bytes") from None
+            grown[: len(self._data)] = self._data
+            self._data = grown
+        self.size = size
+
     def close(self) -> None:
         """Drop the contents."""
         self._data = memoryview(b"")
+
+
+class NoMedium:
+    """What a drive for removable media has in it while there is no medium.
+
+    Args:
+        block_size: that of the medium before.
+        serial: serial number of the drive.
+    """
+
+    size = 0
+    read_only = False
+    removable = True
+    description = "no medium"
+
+    def __init__(self, block_size: int, serial: str) -> None:
+        self.block_size, self.serial = block_size, serial
+
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Refuse; see `BlockStore`."""
+        raise StoreError(errno.ENOMEDIUM, self.description, 0)
+
+    def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Refuse; see `BlockStore`."""
+        raise StoreError(errno.ENOMEDIUM, self.description, 0)
+
+    def flush(self) -> None:
+        """Do nothing: nothing was written."""
+
+    def resize(self, size: int) -> None:
+        """Refuse; see `BlockStore`."""
+        raise OSError(errno.ENOMEDIUM, self.description)
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks that are files: opened without loss, flushed by fdatasync, guarded against two writers.
 
-Nothing is ever truncated or resized. Data goes straight between the file and the views it is
-given, by preadv and pwritev.
+Nothing is ever truncated, and only `DiskImage.resize` makes a file longer. Data goes straight
+between the file and the views it is given, by preadv and pwritev.
 """
 
 from __future__ import annotations
@@ -88,6 +88,17 @@ class DiskImage:
             self.fault("flush", 0, 0)
         if not self.read_only:
             os.fdatasync(self._fd)
+
+    def resize(self, size: int) -> None:
+        """Have another size: a larger one makes the file longer, a smaller one leaves it alone."""
+        there = os.lseek(self._fd, 0, os.SEEK_END)
+        if size > there:
+            if self.read_only:
+                raise OSError(errno.EROFS, f"{self.path} is read-only and has {there} bytes")
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise OSError(errno.EINVAL, f"{self.path} is no file and has {there} bytes")
+            os.ftruncate(self._fd, size)
+        self.size = size
 
     def close(self) -> None:
         """Close the file, which gives the lock back; calling it again does nothing."""

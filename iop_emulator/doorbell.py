@@ -6,6 +6,14 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+from typing import Protocol
+
+
+class HasFileno(Protocol):
+    """Something with a file descriptor."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
 
 
 class Doorbell:
@@ -29,12 +37,19 @@ class Doorbell:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._fd)
 
-    def wait(self, timeout_s: float | None) -> bool:
-        """Wait until it rings, and silence it; False when the time ran out, or it is closed."""
+    def wait(self, timeout_s: float | None, other: HasFileno | None = None) -> bool:
+        """Wait until it rings, and silence it; False when the time ran out, or it is closed.
+
+        Args:
+            timeout_s: how long, None for ever.
+            other: something else that ends the waiting when it is readable.
+        """
         if self._fd < 0:
             return False
         poller = select.poll()
         poller.register(self._fd, select.POLLIN)
+        if other is not None:
+            poller.register(other.fileno(), select.POLLIN)
         if not poller.poll(None if timeout_s is None else max(0, timeout_s * 1000)):
             return False
         self.silence()

@@ -8,20 +8,26 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
-import threading
+import math
+import select
+from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
+from i2o.errors import IopDead, TransportUnavailable, UriError
+from i2o.iop_emulator.commands import execute
 from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
-from i2o.transport.port import EMPTY, Port
+from i2o.transport.port import EMPTY, Port, Remark
 from i2o.transport.uri import Uri
 
 _LONGEST_SLICE_S: Final = 3600.0
@@ -36,6 +42,7 @@ class EmuPort(Closing):
         clock: what the IOP is told the time from, and what `wait` sleeps on.
         name: what to call it in messages.
         is_threaded: run the IOP in a thread of its own.
+        control: where commands come in; the port closes it.
 
     Attributes:
         memory: the host's buffers.
@@ -53,6 +60,7 @@ class EmuPort(Closing):
         clock: Clock = SYSTEM_CLOCK,
         name: str = "emu:",
         is_threaded: bool = False,
+        control: ControlSocket | None = None,
     ) -> None:
         self.soft_iop, self.unit, self.name = iop, unit, name
         self.memory: HostMemory = unit.memory
@@ -62,16 +70,22 @@ class EmuPort(Closing):
         self.outbound = unit.memory.window
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = iop.lock
+        self._control, self._execute = control, partial(execute, iop)
+        self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
+        self._watch: select.epoll | None = None
         self._has_rung = False
         self._is_masked = False
         self._is_closed = False
-        iop.run(0, clock.monotonic_ns())
+        with self._lock:
+            iop.run(0, clock.monotonic_ns())
         self._thread: IopThread | None = None
         if is_threaded:
             self._bell()
-            self._thread = IopThread(iop, self._lock, clock, on_progress=self._ring)
+            self._thread = IopThread(
+                iop, self._lock, clock, on_progress=self._ring, control=control
+            )
 
     @classmethod
     def of(cls, iop: SoftIop, unit: LocalUnit, *, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
@@ -84,7 +98,7 @@ class EmuPort(Closing):
 
         Raises:
             UriError: an option is unknown or wrong.
-            TransportUnavailable: a disk image cannot be used.
+            TransportUnavailable: a disk image or the control socket cannot be used.
         """
         options = EmuOptions.from_uri(uri)
         if options.run == "process":
@@ -92,7 +106,32 @@ class EmuPort(Closing):
 
             return ProcessPort.launch(uri, options)
         iop, unit = build_iop(options)
-        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=options.run == "thread")
+        try:
+            control = options.open_control()
+        except TransportUnavailable:
+            iop.close()
+            raise
+        is_threaded = options.run == "thread"
+        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control)
+
+    @classmethod
+    def in_system(cls, text: str, system: IopSystem, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
+        """Make an IOP on the bus of a system, and open it.
+
+        Args:
+            text: an `emu:` URI.
+            system: the IOPs that it can be connected with.
+            clock: what the IOP is told the time from.
+
+        Raises:
+            UriError: an option is wrong, or the IOP would be in a process of its own.
+            TransportUnavailable: a disk image cannot be used.
+        """
+        options = EmuOptions.from_uri(Uri.parse(text))
+        if options.run == "process":
+            raise UriError(f"{text!r}: the IOPs of a system are in one process")
+        iop, unit = build_iop(options, system.memory, system)
+        return cls(iop, unit, clock=clock, name=text, is_threaded=options.run == "thread")
 
     # --- the FIFOs -----------------------------------------------------------------------------
 
@@ -112,7 +151,8 @@ class EmuPort(Closing):
         if self._has_rung:
             self._silence()
         if self._thread is None:
-            if not self.unit.request_pending and self.soft_iop.is_idle:
+            is_idle = not self.unit.request_pending and self.soft_iop.is_idle
+            if is_idle and self._control is None:
                 return EMPTY
             self._run()
         return self.unit.reap()
@@ -126,8 +166,14 @@ class EmuPort(Closing):
     # --- waiting -------------------------------------------------------------------------------
 
     def wait(self, timeout_s: float) -> bool:
-        """Let the IOP work; return True as soon as it may have done something."""
-        end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
+        """Let the IOP work; return True as soon as it may have done something.
+
+        Raises:
+            IopDead: the port is closed: waiting would neither bring anything nor take time.
+        """
+        if self._is_closed:
+            raise IopDead(f"{self.name} is closed: open it again")
+        end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
         if self._thread is not None:
             return self.unit.reply_pending or self._wait_for_thread(timeout_s)
         if self.unit.reply_pending:
@@ -145,7 +191,14 @@ class EmuPort(Closing):
             deadline_ns = self.next_deadline_ns()
             if deadline_ns is not None:
                 until_ns = min(end_ns, max(deadline_ns, now_ns))
-            self._clock.sleep(min(_LONGEST_SLICE_S, (until_ns - now_ns) / 1e9))
+            self._sleep(min(_LONGEST_SLICE_S, (until_ns - now_ns) / 1e9))
+
+    def _sleep(self, seconds: float) -> None:
+        """Let time pass; a command ends that early where time passes by itself."""
+        if self._control is not None and self._clock is SYSTEM_CLOCK:
+            self._control.wait(seconds)
+        else:
+            self._clock.sleep(seconds)
 
     def _wait_for_thread(self, timeout_s: float) -> bool:
         doorbell = self._bell()
@@ -156,12 +209,21 @@ class EmuPort(Closing):
         return True
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while there may be replies or posted requests."""
+        """Return a descriptor that is readable while there may be something to do.
+
+        That is replies, posted requests, and commands if nobody but the caller serves them.
+        """
         if self._doorbell is None:
             self._bell()
             if self.unit.reply_pending or self.unit.request_pending:
                 self._ring()
-        return self._bell().fileno()
+        if self._control is None or self._thread is not None:
+            return self._bell().fileno()
+        if self._watch is None:
+            self._watch = select.epoll()
+            self._watch.register(self._bell(), select.EPOLLIN)
+            self._watch.register(self._control, select.EPOLLIN)
+        return self._watch.fileno()
 
     def next_deadline_ns(self) -> int | None:
         """Return when the IOP wants to run although nothing happens, by the port's clock."""
@@ -174,6 +236,15 @@ class EmuPort(Closing):
         self._is_masked = masked
         if not masked and self.unit.reply_pending:
             self._ring()
+
+    def remark_to(self, listener: Remark) -> None:
+        """Tell somebody of every request that a fault hits."""
+        self._listeners.append(listener)
+        self.soft_iop.on_fault = self._remark
+
+    def _remark(self, mfa: int, sentence: str) -> None:
+        for listener in self._listeners:
+            listener(mfa, sentence)
 
     # --- life cycle ----------------------------------------------------------------------------
 
@@ -191,6 +262,10 @@ class EmuPort(Closing):
             self._thread.stop()
         with self._lock:
             self.soft_iop.close()
+            if self._control is not None:
+                self._control.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._doorbell is not None:
             self._doorbell.close()
 
@@ -202,7 +277,12 @@ class EmuPort(Closing):
             return
         with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
+                control = self._control
+                has_command = control is not None and control.wait(0)
                 self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                if control is not None and has_command:  # behind what was posted before
+                    control.serve(self._execute)
+                    self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
 
     def _on_post(self) -> None:
         if self._thread is not None:
@@ -230,17 +310,22 @@ class EmuPort(Closing):
     def _bell(self) -> Doorbell:
         """Return the descriptor; from the first time on, what happens is told to it."""
         if self._doorbell is None:
-            self._doorbell = Doorbell()
-            self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
+            with self._lock:  # two threads may be the first
+                if self._doorbell is None:
+                    self._doorbell = Doorbell()
+                    self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
         return self._doorbell
 
 
-def build_iop(options: EmuOptions, memory: BusSpace | None = None) -> tuple[SoftIop, LocalUnit]:
+def build_iop(
+    options: EmuOptions, memory: BusSpace | None = None, system: IopSystem | None = None
+) -> tuple[SoftIop, LocalUnit]:
     """Make an IOP and its queue pair in this process.
 
     Args:
         options: what an `emu:` URI said.
         memory: the host's buffers, if they exist already.
+        system: the IOPs that it can be connected with; then the memory must be the system's.
 
     Raises:
         UriError: the fault plan is wrong.
@@ -254,5 +339,7 @@ def build_iop(options: EmuOptions, memory: BusSpace | None = None) -> tuple[Soft
         frame_size=options.frame_size,
         on_misuse=complaints.add,
     )
-    iop = SoftIop(unit, options.iop, options.open_disks(), faults, complaints=complaints)
+    iop = SoftIop(
+        unit, options.iop, options.open_disks(), faults, complaints=complaints, system=system
+    )
     return iop, unit

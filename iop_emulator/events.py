@@ -75,6 +75,11 @@ class EventBook:
         for key in [key for key in self._registrations if key[0] == tid]:
             del self._registrations[key]
 
+    def forget_initiator(self, initiator: int) -> None:
+        """End the registrations of one initiator."""
+        for key in [key for key in self._registrations if key[1] == initiator]:
+            del self._registrations[key]
+
     def clear(self) -> None:
         """End all registrations."""
         self._registrations.clear()

@@ -2,8 +2,7 @@
 """TID 0: the IOP's executive. Life cycle, tables, and what it knows about itself.
 
 Three messages have no reply frame: StatusGet, IopReset and OutboundInit answer by writing to host
-memory. Chapters have the rest: who is served, assignments, software. Static frames and connections
-between IOPs are refused.
+memory. Chapters have the rest: who is served, assignments, software, static frames, other IOPs.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from i2o.frames.executive import ExecutiveEvent
 from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.header import VERSION_1_5, DetailedStatus
 from i2o.frames.sgl_walk import SglBuffer
-from i2o.frames.tables import IopResetStatus, IopState, OutboundInitStatus
+from i2o.frames.tables import IopCapabilities, IopResetStatus, IopState, OutboundInitStatus
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.ddm.base import Ddm
@@ -29,16 +28,25 @@ from i2o.iop_emulator.executive_service import Service
 from i2o.iop_emulator.executive_software import Software
 from i2o.iop_emulator.handlers import handles
 from i2o.iop_emulator.iop_control import IopControl
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.lct import hardware_resource_table
 from i2o.iop_emulator.parameter_groups import Group
+from i2o.iop_emulator.peers import PeerIop, Peers
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS
 from i2o.iop_emulator.request import Request
 from i2o.iop_emulator.software_store import SoftwareStore
+from i2o.iop_emulator.static_frames import StaticFrames
 
 TID: Final = 0
 MIN_REPLY_WORDS: Final = 5
+DEFAULT_PAGE_SIZE: Final = 4096
 MAX_NOTIFIES: Final = 16
 _MAX_SYSTEM_TABLE: Final = 255
+_PEER_SUPPORT: Final = int(
+    IopCapabilities.INBOUND_PEER_SUPPORT
+    | IopCapabilities.OUTBOUND_PEER_SUPPORT
+    | IopCapabilities.PEER_TO_PEER_SUPPORT
+)
 _PAD: Final = tables.LCT_ENTRY.size
 
 
@@ -47,6 +55,7 @@ class Executive(Ddm):
 
     Args:
         iop: the IOP.
+        system: the IOPs it can reach, None for none.
 
     Attributes:
         iop_id: the id in force.
@@ -56,20 +65,29 @@ class Executive(Ddm):
         system_table: entries of the last SysTabSet or SysModify.
         assignments: who controls adapters and drives devices.
         software: what the host has loaded.
+        static_frames: messages that stay with the IOP.
+        peers: connections with other IOPs.
     """
 
     device_class = DeviceClass.EXECUTIVE.value
     class_events = int(
-        ExecutiveEvent.RESET_IMMINENT | ExecutiveEvent.NEW_LCT_ENTRY | ExecutiveEvent.MODIFIED_LCT
+        ExecutiveEvent.RESET_IMMINENT
+        | ExecutiveEvent.NEW_LCT_ENTRY
+        | ExecutiveEvent.MODIFIED_LCT
+        | ExecutiveEvent.XCT_CHANGE
+        | ExecutiveEvent.CONNECTION_FAIL
     ) | int(GenericEvent.STATE_CHANGE)
 
-    def __init__(self, iop: IopControl) -> None:
-        self.control = iop
+    def __init__(self, iop: PeerIop, system: IopSystem | None = None) -> None:
+        self.control: IopControl = iop
         self.iop_id = iop.options.iop_id
         self.host_unit_id = self.segment_number = self.init_code = 0
         self.system_table: tuple[Record, ...] = ()
         self.assignments = Assignments(iop, self)
         self.software = Software(iop, self, SoftwareStore(iop.options.store))
+        self.static_frames = StaticFrames(iop)
+        self.peers = Peers(iop, self, self, system)
+        self._is_in_system = system is not None
         self._service = Service(iop, self)
         super().__init__(
             iop, TID, name=iop.options.product, organization_id=iop.options.organization_id
@@ -77,7 +95,14 @@ class Executive(Ddm):
 
     def chapters(self) -> list[object]:
         """Return what has handlers of its own."""
-        return [*super().chapters(), self._service, self.assignments, self.software]
+        return [
+            *super().chapters(),
+            self._service,
+            self.assignments,
+            self.software,
+            self.static_frames,
+            self.peers,
+        ]
 
     def groups(self) -> list[Group]:
         """Return the generic groups and those of the executive."""
@@ -86,6 +111,7 @@ class Executive(Ddm):
     def reset_state(self) -> None:
         """Forget what the host set up."""
         super().reset_state()
+        self.peers.reset_state()
         self.iop_id = self.control.options.iop_id
         self.host_unit_id = self.segment_number = self.init_code = 0
         self.system_table = ()
@@ -133,23 +159,33 @@ class Executive(Ddm):
         try:
             word = messages.EXEC_OUTBOUND_INIT.sgl_word_offset
             buffers = sgl_data.leading_buffers(request, word, control.dma, control.page_size)
-            place = _first_address(buffers)
+            place = _first_piece(buffers)
         except RemoteFrameError as error:
             control.complain(f"OutboundInit: {error}")
             return
         if place is None:
             control.complain("OutboundInit: it has no buffer for the status")
             return
+        address, length = place
+        if length < tables.OUTBOUND_INIT_STATUS.size:
+            control.complain(
+                f"OutboundInit: {length} bytes in one piece have no room for the status word"
+            )
+            return
         words = asked.outbound_msg_frame_size or DEFAULT_REPLY_WORDS
+        page_size = asked.host_page_frame_size or DEFAULT_PAGE_SIZE
         status = OutboundInitStatus.COMPLETE
         if words < MIN_REPLY_WORDS:
             control.complain(f"OutboundInit: no reply fits in frames of {words} words")
             status = OutboundInitStatus.REJECTED
+        elif page_size & page_size - 1:
+            control.complain(f"OutboundInit: a page size of {page_size} is no power of two")
+            status = OutboundInitStatus.REJECTED
         else:
-            control.init_outbound(words, asked.host_page_frame_size or 4096)
+            control.init_outbound(words, page_size)
             self.init_code = asked.init_code
         self._write_status(
-            "OutboundInit", place, tables.OUTBOUND_INIT_STATUS.build(init_status=status.value)
+            "OutboundInit", address, tables.OUTBOUND_INIT_STATUS.build(init_status=status.value)
         )
 
     def _write_status(self, what: str, address: int, status: bytes) -> None:
@@ -173,10 +209,11 @@ class Executive(Ddm):
             inbound_msg_frame_size=unit.frame_size // 4,
             init_code=self.init_code,
             max_inbound_msg_frames=unit.frame_count,
-            current_inbound_msg_frames=unit.frame_count,
+            current_inbound_msg_frames=unit.frame_count - len(self.static_frames.by_mfa),
             max_outbound_msg_frames=options.outbound_frames,
             product_id_string=options.product.encode("ascii").ljust(24),
             expected_lct_size=control.lct.size,
+            iop_capabilities=_PEER_SUPPORT if self._is_in_system else 0,
             sync_byte=tables.SYNC_BYTE_DONE,
         )
 
@@ -207,6 +244,8 @@ class Executive(Ddm):
         """Answer the LctNotifys that have waited for this change."""
         control = self.control
         for request in control.scheduler.parked:
+            if request.target != self.tid:
+                continue
             asked = request.fields(messages.EXEC_LCT_NOTIFY)
             if control.lct.indicator >= asked.last_reported_change_indicator:
                 control.scheduler.unpark(request)
@@ -290,6 +329,7 @@ class Executive(Ddm):
             tables.SYSTAB_IOP_ENTRY.unpack_from(data, place)
             for place in entries[: header.number_entries]
         )
+        self.peers.system_table_changed()
         return None
 
     # --- states --------------------------------------------------------------------------------
@@ -342,10 +382,10 @@ class Executive(Ddm):
         return request.success()
 
 
-def _first_address(buffers: Iterable[SglBuffer]) -> int | None:
-    """Return the bus address of the first piece of memory."""
+def _first_piece(buffers: Iterable[SglBuffer]) -> tuple[int, int] | None:
+    """Return bus address and length of the first piece of memory."""
     for buffer in buffers:
         for piece in buffer.pieces:
             if isinstance(piece, tuple):
-                return piece[0]
+                return piece
     return None

@@ -134,13 +134,17 @@ class Assignments:
         if asked.iop_id not in (0, self._executive.iop_id):
             return None
         device = self._iop.lct.devices.get(asked.device_tid)
-        if device is None or device.device_class in (DeviceClass.EXECUTIVE, DeviceClass.DDM):
+        if (
+            device is None
+            or device.is_remote
+            or device.device_class in (DeviceClass.EXECUTIVE, DeviceClass.DDM)
+        ):
             return None
         return device
 
     def _is_ddm(self, tid: int) -> bool:
         ddm = self._iop.lct.devices.get(tid)
-        return ddm is not None and ddm.device_class == DeviceClass.DDM
+        return ddm is not None and ddm.device_class == DeviceClass.DDM and not ddm.is_remote
 
     def _tell(self, device: Ddm) -> None:
         device.change_indicator = self._iop.lct.changed()

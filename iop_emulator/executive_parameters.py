@@ -23,7 +23,9 @@ from i2o.iop_emulator.executive_software import Software
 from i2o.iop_emulator.iop_control import IopControl
 from i2o.iop_emulator.lct import adapter_state
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
+from i2o.iop_emulator.peers import Peers
 from i2o.iop_emulator.software_store import MAX_MODULES, MAX_SIZE
+from i2o.iop_emulator.static_frames import MAX_INSTANCES, StaticFrames
 
 _MEMORY: Final = 64 << 20
 _EMBEDDED: Final = DdmModuleType.EMBEDDED.value
@@ -39,6 +41,8 @@ class ExecutiveState(Protocol):
     control: IopControl
     assignments: Assignments
     software: Software
+    static_frames: StaticFrames
+    peers: Peers
     init_code: int
     system_table: tuple[Record, ...]
 
@@ -64,7 +68,7 @@ def executive_groups(executive: ExecutiveState) -> list[Group]:
         ScalarGroup(groups.EXEC_LCT_SCALAR, values.lct_header),
         TableGroup(groups.EXEC_LCT_TABLE, values.lct_rows),
         TableGroup(groups.EXEC_SYSTEM_TABLE, values.system_table),
-        TableGroup(groups.EXEC_EXTERNAL_CONNECTION_TABLE, tuple),
+        TableGroup(groups.EXEC_EXTERNAL_CONNECTION_TABLE, executive.peers.rows),
     ]
 
 
@@ -95,13 +99,18 @@ class _Values:
         control = self._control
         unit = control.unit
         free = unit.idle_inbound()
+        statics = self._executive.static_frames
         return {
             **self._targets,
             "inbound_frame_size": unit.frame_size,
             "inbound_max": unit.frame_count,
-            "inbound_pool_count": unit.frame_count,
+            "inbound_pool_count": unit.frame_count - len(statics.by_mfa),
             "inbound_current_free": free,
             "inbound_current_post": unit.posted_inbound(),
+            "static_count": len(statics.by_mfa),
+            "static_instance_count": statics.instances,
+            "static_limit": statics.limit,
+            "static_instance_limit": MAX_INSTANCES,
             "outbound_frame_size": control.replies.frame_size,
             "outbound_max": control.options.outbound_frames,
             "outbound_current_free": unit.idle_outbound(),

@@ -118,14 +118,14 @@ class Service:
         device = self._iop.lct.devices.get(tid)
         if device is None or device.device_class == DeviceClass.EXECUTIVE:
             return []
-        if device.device_class == DeviceClass.DDM:
+        if device.device_class == DeviceClass.DDM and not device.is_remote:
             return self._of_ddm(tid)
         return [device]
 
     def _of_ddm(self, tid: int) -> list[Ddm]:
         """Return a DDM and the devices behind it; nothing if there is no such DDM."""
         ddm = self._iop.lct.devices.get(tid)
-        if ddm is None or ddm.device_class != DeviceClass.DDM:
+        if ddm is None or ddm.device_class != DeviceClass.DDM or ddm.is_remote:
             return []
         return [ddm, *(device for device in self._iop.lct if device.parent_tid == tid)]
 

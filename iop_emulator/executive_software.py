@@ -120,11 +120,14 @@ class Software:
 
     def _obstacle(self, name: ModuleName, flags: int) -> DetailedStatus | None:
         """Return why a module cannot be taken."""
-        if self.store.find(name) is not None:
-            if flags & SwDownloadFlags.OVERRIDE:
-                return None
+        is_stored = self.store.find(name) is not None
+        if is_stored and not flags & SwDownloadFlags.OVERRIDE:
             return DetailedStatus.DEVICE_BUSY
-        if self.store.is_full or len({*self._incoming, name}) > _MAX_INCOMING:
+        if len({*self._incoming, name}) > _MAX_INCOMING:
+            return DetailedStatus.INSUFFICIENT_RESOURCE_SOFT
+        if is_stored:
+            return None
+        if self.store.is_full:
             return DetailedStatus.INSUFFICIENT_RESOURCE_SOFT
         if name.sw_type == SwType.DDM and self._free_tid() is None:
             return DetailedStatus.INSUFFICIENT_RESOURCE_SOFT

@@ -41,6 +41,7 @@ class ExecutiveServices(Protocol):
     """What a chapter of the executive may ask of it."""
 
     iop_id: int
+    host_unit_id: int
     system_table: tuple[Record, ...]
 
     def tell_lct_change(self, event: ExecutiveEvent, device: Ddm) -> None:

@@ -22,6 +22,8 @@ from i2o.frames.tables import (
 from i2o.iop_emulator.ddm.base import Ddm
 
 FIRST_INDICATOR: Final = 1
+LAST_TID: Final = 0xFEF
+"""The last TID for a device; fewer devices than TIDs are ever made."""
 ADAPTER_ID: Final = 1
 """AdapterID of the one adapter that a software IOP has: itself."""
 BUILT_IN_DDM: Final = 0x008
@@ -36,7 +38,7 @@ class Lct:
 
     Attributes:
         devices: every device by TID.
-        serving: those that requests reach.
+        serving: those of this IOP that requests reach.
         withheld: why requests do not reach the others: a `FailureCode` by TID.
         retired: devices that are out of the table until the IOP is reset, by TID.
         boot_tid: what ExecBootDeviceSet said.
@@ -50,14 +52,19 @@ class Lct:
         self.retired: dict[int, Ddm] = {}
         self.boot_tid = 0
         self.indicator = FIRST_INDICATOR
+        self._spent: set[int] = set()
 
     def add(self, device: Ddm) -> None:
         """Put a device into the table; its entry says that it is new."""
-        self.devices[device.tid] = self.serving[device.tid] = device
+        self.devices[device.tid] = device
         device.change_indicator = self.indicator
+        self.serve(device.tid)
 
     def remove(self, tid: int) -> None:
-        """Take a device out for good."""
+        """Take a device out for good. Its TID is nobody's for a while: see `free_tid`."""
+        self._spent.add(tid)
+        if self.boot_tid == tid:
+            self.boot_tid = 0
         for known in (self.devices, self.serving, self.withheld, self.retired):
             known.pop(tid, None)
 
@@ -68,20 +75,22 @@ class Lct:
 
     def serve(self, tid: int) -> None:
         """Let requests reach a device again."""
-        self.serving[tid] = self.devices[tid]
+        device = self.devices[tid]
+        if not device.is_remote:
+            self.serving[tid] = device
         self.withheld.pop(tid, None)
 
-    def retire(self, tid: int) -> None:
-        """Take a device out until `restore`."""
+    def retire(self, tid: int, code: int = FailureCode.SERVICE_TERMINATED.value) -> None:
+        """Take a device out until `restore`; requests fail with a `FailureCode`."""
         self.retired[tid] = self.devices.pop(tid)
-        self.withhold(tid, FailureCode.SERVICE_TERMINATED.value)
+        self.withhold(tid, code)
 
     def restore(self) -> None:
         """Take every retired device back, and let requests reach all of them."""
         self.devices.update(self.retired)
-        self.serving.update(self.devices)
         self.retired.clear()
-        self.withheld.clear()
+        for tid in self.devices:
+            self.serve(tid)
 
     def changed(self) -> int:
         """Raise the change indicator and return it."""
@@ -89,16 +98,24 @@ class Lct:
         return self.indicator
 
     def reset(self) -> None:
-        """Count changes from the beginning again."""
+        """Count changes from the beginning again; every free TID may be used again."""
+        self._spent.clear()
         self.indicator = FIRST_INDICATOR
         for device in self.devices.values():
             device.change_indicator = FIRST_INDICATOR
 
     def free_tid(self, first: int) -> int:
-        """Return the lowest free TID from `first` on."""
+        """Return the lowest free TID from `first` on.
+
+        One that a device had since the last reset is the last choice: the host may have requests
+        for that device on their way, and those are not for another.
+        """
         tid = first
-        while tid in self:
+        while tid in self or tid in self._spent:
             tid += 1
+        if tid > LAST_TID:
+            self._spent.clear()
+            return self.free_tid(first)
         return tid
 
     def __contains__(self, tid: object) -> bool:

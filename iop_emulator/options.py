@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of a software IOP, and how an `emu:` URI spells them.
 
-    emu:?disk=PATH[,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE]
+    emu:?disk=PATH[,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE][,bad=FIRST-LAST]…
         &disk=…&frames=128&frame_size=512&outbound_frames=256&iop_id=2&seed=7
         &faults=PLAN.toml&personality=generic&run=inline|thread|process&store=FOLDER
+        &control=SOCKET
 
 A comma inside a path or serial number is written `%2C`. Without a disk there is one of 16 MiB in
 memory.
@@ -11,14 +12,17 @@ memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import unquote
 
-from i2o.errors import LocalFrameError, UriError
+from i2o.errors import LocalFrameError, TransportUnavailable, UriError
+from i2o.iop_emulator.bad_blocks import BadBlocks, FlawedDisk
 from i2o.iop_emulator.block_store import DEFAULT_BLOCK_SIZE, BlockStore, MemoryDisk
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.disk_image import DiskImage
 from i2o.iop_emulator.faults import FaultPlan, FaultPlanError
 from i2o.transport.uri import Uri
@@ -41,6 +45,7 @@ _KNOWN: Final = (
     "personality",
     "run",
     "store",
+    "control",
 )
 _DISK_FLAGS: Final = ("ro", "removable")
 _DISK_VALUES: Final = ("block_size", "serial", "create")
@@ -94,6 +99,7 @@ class DiskOptions:
         removable: `removable`.
         serial: `serial=`.
         create: `create=`, bytes.
+        bad: `bad=`, first and last block of each range.
     """
 
     path: str
@@ -102,10 +108,11 @@ class DiskOptions:
     removable: bool = False
     serial: str = ""
     create: int | None = None
+    bad: tuple[tuple[int, int], ...] = ()
 
-    def open(self) -> DiskImage:
+    def open(self) -> BlockStore:
         """Open the image; raises TransportUnavailable."""
-        return DiskImage(
+        image = DiskImage(
             self.path,
             read_only=self.read_only,
             block_size=self.block_size,
@@ -113,6 +120,16 @@ class DiskOptions:
             serial=self.serial,
             create=self.create,
         )
+        count = image.size // image.block_size
+        for _, last in self.bad:
+            if last >= count:
+                image.close()
+                raise TransportUnavailable(
+                    "emu",
+                    f"disk image {self.path!r} has {count} blocks: there is no block {last}",
+                    remedy=f"bad= takes block numbers up to {count - 1}",
+                )
+        return FlawedDisk(image, BadBlocks(self.bad)) if self.bad else image
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +144,7 @@ class EmuOptions:
         seed: seed of the fault plan, None for the plan's own.
         faults: path of the fault plan, or empty.
         run: where the IOP runs.
+        control: path of the control socket, or empty.
     """
 
     iop: IopOptions
@@ -136,6 +154,7 @@ class EmuOptions:
     seed: int | None
     faults: str
     run: RunMode
+    control: str
 
     @classmethod
     def from_uri(cls, uri: Uri) -> EmuOptions:
@@ -182,6 +201,7 @@ class EmuOptions:
             seed=seed if has_seed else None,
             faults=uri.one("faults", ""),
             run=RUN_MODES[run],
+            control=_control(uri),
         )
 
     def open_disks(self) -> list[BlockStore]:
@@ -200,6 +220,10 @@ class EmuOptions:
                 stores.append(store)
             opened.pop_all()
         return stores
+
+    def open_control(self) -> ControlSocket | None:
+        """Make the control socket, if one is asked for; raises TransportUnavailable."""
+        return ControlSocket(self.control) if self.control else None
 
     def read_faults(self) -> FaultPlan | None:
         """Read the fault plan, if one is named.
@@ -226,18 +250,21 @@ def parse_disk(text: str, source: str) -> DiskOptions:
         UriError: no path, an unknown part, or a value that is not allowed.
     """
     path, *parts = (unquote(part) for part in text.split(","))
-    if not path:
+    if not path or "\0" in path:
         raise UriError(f"{source!r}: disk= needs a path")
     flags: set[str] = set()
     values: dict[str, str] = {}
+    bad: list[tuple[int, int]] = []
     for part in parts:
         name, equals, value = part.partition("=")
-        if equals and name in _DISK_VALUES:
+        if equals and name == "bad":
+            bad.append(parse_blocks(value, source))
+        elif equals and name in _DISK_VALUES:
             values[name] = value
         elif not equals and name in _DISK_FLAGS:
             flags.add(name)
         else:
-            known = (*_DISK_FLAGS, *(f"{name}=" for name in _DISK_VALUES))
+            known = (*_DISK_FLAGS, *(f"{name}=" for name in (*_DISK_VALUES, "bad")))
             raise UriError(
                 f"{source!r}: unknown part {part!r} of disk={path}; known are {', '.join(known)} "
                 "(a comma in a path is written %2C)"
@@ -255,7 +282,25 @@ def parse_disk(text: str, source: str) -> DiskOptions:
         raise UriError(f"{source!r}: create={create} is no whole number of blocks of {block_size}")
     if create is not None and "ro" in flags:
         raise UriError(f"{source!r}: disk={path}: ro and create= exclude one another")
-    return DiskOptions(path, "ro" in flags, block_size, "removable" in flags, serial, create)
+    return DiskOptions(
+        path, "ro" in flags, block_size, "removable" in flags, serial, create, tuple(bad)
+    )
+
+
+def parse_blocks(text: str, source: str) -> tuple[int, int]:
+    """Read block numbers, FIRST or FIRST-LAST; return the first and the last.
+
+    Raises:
+        UriError: it is no such range.
+    """
+    first, dash, last = text.partition("-")
+    numbers = (first, last if dash else first)
+    if not all(re.fullmatch(r"[0-9]{1,19}", number) for number in numbers):
+        raise UriError(f"{source!r}: {text!r} are no blocks; write for example 7 or 100-199")
+    low, high = map(int, numbers)
+    if high < low:
+        raise UriError(f"{source!r}: blocks {text}: the last comes before the first")
+    return low, high
 
 
 def parse_size(text: str, source: str) -> int:
@@ -273,6 +318,13 @@ def parse_size(text: str, source: str) -> int:
     if size > _MAX_DISK:
         raise UriError(f"{source!r}: {text} is too large")
     return size
+
+
+def _control(uri: Uri) -> str:
+    path = uri.one("control", "")
+    if uri.all("control") and not path:
+        raise UriError(f"{uri.text!r}: control= needs the path of a socket")
+    return path
 
 
 def _raw_values(uri: Uri, name: str) -> Sequence[str]:

@@ -10,10 +10,13 @@ import select
 import signal
 import socket
 import sys
+from functools import partial
 
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import I2OError
+from i2o.iop_emulator.commands import execute
 from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
 from i2o.transport.process_unit import DeviceHalf
@@ -34,22 +37,28 @@ def main(arguments: list[str]) -> int:
     text, end_fd, memory_fd = arguments
     with socket.socket(fileno=int(end_fd)) as end:
         try:
-            iop, unit = make(text, end, int(memory_fd))
+            iop, unit, control = make(text, end, int(memory_fd))
         except I2OError as error:
             remedy = getattr(error, "remedy", "")
             reason = getattr(error, "reason", str(error))
             end.send(f"{reason}\0{remedy}".encode())
             return 1
         try:
-            serve(iop, unit, end)
+            serve(iop, unit, end, control)
         finally:
+            if control is not None:
+                control.close()
             iop.close()
             unit.close()
     return 0
 
 
-def make(text: str, end: socket.socket, memory_fd: int) -> tuple[SoftIop, DeviceHalf]:
-    """Make an IOP and the device half of its queue pair, and tell the host that they are ready.
+def make(
+    text: str, end: socket.socket, memory_fd: int
+) -> tuple[SoftIop, DeviceHalf, ControlSocket | None]:
+    """Make an IOP, the device half of its queue pair, and its control socket if it has one.
+
+    The host is told as soon as they are ready.
 
     Raises:
         UriError, TransportUnavailable: see `EmuOptions`.
@@ -57,6 +66,12 @@ def make(text: str, end: socket.socket, memory_fd: int) -> tuple[SoftIop, Device
     options = EmuOptions.from_uri(Uri.parse(text))
     faults = options.read_faults()
     disks = options.open_disks()
+    try:
+        control = options.open_control()
+    except I2OError:
+        for disk in disks:
+            disk.close()
+        raise
     end.send(READY)
     complaints = Complaints()
     unit = DeviceHalf(
@@ -66,18 +81,29 @@ def make(text: str, end: socket.socket, memory_fd: int) -> tuple[SoftIop, Device
         frame_size=options.frame_size,
         on_misuse=complaints.add,
     )
-    return SoftIop(unit, options.iop, disks, faults, complaints=complaints), unit
+    iop = SoftIop(unit, options.iop, disks, faults, complaints=complaints)
+    return iop, unit, control
 
 
-def serve(iop: SoftIop, unit: DeviceHalf, end: socket.socket) -> None:
-    """Run an IOP until the host is gone."""
+def serve(
+    iop: SoftIop, unit: DeviceHalf, end: socket.socket, control: ControlSocket | None = None
+) -> None:
+    """Run an IOP, and the commands that come in between, until the host is gone."""
     poller = select.poll()
-    while unit.drain():
+    if control is not None:
+        poller.register(control, select.POLLIN)
+    run_command = partial(execute, iop)
+    while True:
+        has_command = control is not None and control.wait(0)
+        if not unit.drain():
+            return
         if unit.take_power_cycle():
             iop.power_cycle()
         deadline_ns = iop.run(RUN_BUDGET, SYSTEM_CLOCK.monotonic_ns())
+        if control is not None and has_command:
+            control.serve(run_command)  # behind what was posted before
         unit.flush()
-        if iop.work_pending:
+        if has_command or iop.work_pending:
             continue
         poller.register(end, select.POLLIN | (select.POLLOUT if unit.has_outbox else 0))
         timeout_ms = None

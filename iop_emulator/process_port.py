@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import subprocess
+import threading
 from typing import Final, Self
 
 from i2o.closing import Closing
@@ -55,6 +56,7 @@ class ProcessPort(Closing):
         self._half, self._socket_fd, self._resources = half, socket_fd, resources
         self._is_closed = False
         self._is_masked = False
+        self._first = threading.Lock()  # two threads may be the first to ask for the descriptor
         self._bell: Doorbell | None = None
         self._watch: select.epoll | None = None
         self.write = half.write
@@ -143,13 +145,19 @@ class ProcessPort(Closing):
     def fileno(self) -> int:
         """Return a descriptor that is readable while replies may be waiting."""
         if self._watch is None:
-            self._bell = Doorbell()
-            self._watch = select.epoll()
-            self._watch.register(self._bell.fileno(), select.EPOLLIN)
-            if not self._is_masked:
-                self._watch.register(self._socket_fd, select.EPOLLIN)
+            with self._first:
+                if self._watch is None:
+                    self._watch = self._make_watch()
             self._ring()
         return self._watch.fileno()
+
+    def _make_watch(self) -> select.epoll:
+        self._bell = Doorbell()
+        watch = select.epoll()
+        watch.register(self._bell.fileno(), select.EPOLLIN)
+        if not self._is_masked:
+            watch.register(self._socket_fd, select.EPOLLIN)
+        return watch
 
     def next_deadline_ns(self) -> int | None:
         """Return None: the IOP runs by itself."""

@@ -71,10 +71,12 @@ class ReplyQueue:
             backlog.popleft()
         self.is_congested = len(backlog) >= self._limit
 
-    def clear(self) -> None:
-        """Forget what waits."""
+    def clear(self) -> list[bytes]:
+        """Forget what waits, and return it."""
+        waiting = list(self.backlog)
         self.backlog.clear()
         self.is_congested = False
+        return waiting
 
     def _post(self, reply: bytes) -> bool:
         """Put a reply into the next good reply frame; return False if there is none."""

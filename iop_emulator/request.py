@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 from i2o.frames.codec import Record
+from i2o.frames.functions import UNANSWERED
 from i2o.frames.header import (
+    EMPTY_MFA,
     FAIL_REPLY,
     FAILURE_REPLY,
     FINAL_REPLY,
@@ -61,6 +63,11 @@ class Request:
     def function(self) -> int:
         """Function code."""
         return self.route >> 24
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether it is of those that are answered with a reply frame."""
+        return self.function not in UNANSWERED
 
     @property
     def transaction_context(self) -> int:
@@ -133,14 +140,15 @@ def fail_reply(frame: bytes, mfa: int, code: int, *, iop_id: int, host_unit_id: 
 
     Args:
         frame: the request, at least its header.
-        mfa: where the frame is preserved.
+        mfa: where the frame is preserved, or EMPTY_MFA for a message without a frame of its own (a
+            static one, or one from another IOP): nothing has to be given back.
         code: a `FailureCode`.
         iop_id: id of the IOP that could not deliver it.
         host_unit_id: unit of that IOP.
 
     Returns:
         The reply. Its transaction context is zero: it is not valid in a FAIL reply, the host
-        finds the original in the preserved frame.
+        finds the original in the preserved frame. Where there is none, the reply repeats it.
     """
     built = FAILURE_REPLY.build(
         msg_flags=FAIL_REPLY,
@@ -152,6 +160,8 @@ def fail_reply(frame: bytes, mfa: int, code: int, *, iop_id: int, host_unit_id: 
         failing_host_unit_id=host_unit_id,
         preserved_mfa_low=mfa,
     )
+    if mfa == EMPTY_MFA:
+        return built[:4] + frame[4:16] + built[16:]
     return built[:4] + frame[4:12] + built[12:]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 
 from i2o.iop_emulator.request import Request
@@ -54,6 +54,11 @@ class Scheduler:
         return bool(self._jobs)
 
     @property
+    def job_count(self) -> int:
+        """How many long operations are going on."""
+        return len(self._jobs)
+
+    @property
     def is_empty(self) -> bool:
         """Whether neither time nor another step would bring anything; parked requests aside."""
         return not (self._timers or self._jobs)
@@ -85,11 +90,16 @@ class Scheduler:
 
     def any(self, matches: Callable[[Request], bool]) -> bool:
         """Whether any request that is not answered yet matches."""
-        return (
-            any(matches(entry[2]) for entry in self._timers)
-            or any(matches(request) for request, _ in self._jobs)
-            or any(map(matches, self._parked))
-        )
+        return any(map(matches, self._unanswered()))
+
+    def count(self, matches: Callable[[Request], bool]) -> int:
+        """Return how many requests that are not answered yet match."""
+        return sum(map(matches, self._unanswered()))
+
+    def _unanswered(self) -> Iterator[Request]:
+        yield from (entry[2] for entry in self._timers)
+        yield from (request for request, _ in self._jobs)
+        yield from self._parked
 
     def take_back(
         self, matches: Callable[[Request], bool], *, may_be_begun: bool = True

@@ -10,33 +10,36 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from i2o.errors import RemoteFrameError
-from i2o.frames.executive import ExecutiveEvent
+from i2o.errors import LocalFrameError, RemoteFrameError
 from i2o.frames.functions import UNANSWERED, Function
-from i2o.frames.header import FailureCode, ReqStatus
+from i2o.frames.header import FAILURE_REPLY, FailureCode, MsgFlags, ReqStatus, SpecialTid
 from i2o.frames.tables import IopState
 from i2o.frames.utility import GenericEvent, StateChange
 from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
+from i2o.iop_emulator.ddm.alias import Alias
 from i2o.iop_emulator.ddm.base import Ddm
-from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.disk_bay import DiskBay
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.faults import FaultPlan, Rule
 from i2o.iop_emulator.frame_check import FrameFailure, frame_failure
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.lct import BUILT_IN_DDM, Lct
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS, ReplyQueue
 from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
+from i2o.iop_emulator.static_frames import StaticFrame
 from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.port import EMPTY, Remark
 
-FIRST_DISK_TID: Final = 0x010
 RUN_BUDGET: Final = 64
 
 _LOG: Final = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ _WORKS_IN_FAILED: Final = frozenset(
         Function.UTIL_NOP,
     }
 )
+_STATIC_MF_CREATE: Final = int(Function.EXEC_STATIC_MF_CREATE)
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 
 
@@ -62,12 +66,18 @@ class SoftIop:
         disks: what its block devices keep their blocks in, in TID order.
         faults: how it misbehaves.
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
+        system: the IOPs that it can be connected with; the unit's memory must be the system's.
 
     Attributes:
+        bay: its disks, and what may be done to them while it runs.
         complaints: what the driver did wrong.
         counters: what went through.
         events: who wants to hear of what.
+        executive: its device at TID 0.
+        faults: how it misbehaves, None if it does not; see `misbehave`.
         lct: its devices.
+        lock: for who runs it: one for all IOPs of a system.
+        on_fault: told of every request that a fault hits: its MFA, and a sentence.
         replies: replies on their way out.
         scheduler: requests that are not answered yet.
         state: its state.
@@ -81,16 +91,23 @@ class SoftIop:
         faults: FaultPlan | None = None,
         *,
         complaints: Complaints | None = None,
+        system: IopSystem | None = None,
     ) -> None:
+        if system is not None and unit.dma is not system.memory:
+            raise LocalFrameError(
+                "the IOPs of a system share its memory: make the unit with LocalUnit(system.memory)"
+            )
+        self.lock = threading.Lock() if system is None else system.lock
         self.unit, self.dma = unit, unit.dma
         self._recycle = unit.recycle
         self.options = options if options is not None else IopOptions()
         self.faults = faults
+        self.on_fault: Remark | None = None
         self.complaints = complaints if complaints is not None else Complaints()
         self.counters = Counters()
         self.scheduler = Scheduler()
         self.replies = ReplyQueue(unit, self.counters, self.complain, self.options.backlog)
-        self.events = EventBook(self.replies.send_event)
+        self.events = EventBook(self._send_event)
         self.lct = Lct()
         self._devices = self.lct.serving
         self.page_size = 4096
@@ -105,7 +122,9 @@ class SoftIop:
         self._is_calm = False  # the last run left nothing that time alone would bring back
         self._now_ns = 0
         self._changes = 0
-        self.executive = Executive(self)
+        self.executive = Executive(self, system)
+        self._statics = self.executive.static_frames.by_mfa
+        self._peers = self.executive.peers
         self.lct.add(self.executive)
         self.lct.add(
             Ddm(
@@ -115,10 +134,12 @@ class SoftIop:
                 organization_id=self.options.organization_id,
             )
         )
+        self.bay = DiskBay(self, self.executive)
         for store in disks:
-            self._add_device(store)
+            self.bay.fit(store)
         self.executive.software.reset_state()
         self.state = IopState.RESET
+        self._peers.join()
 
     # --- running -------------------------------------------------------------------------------
 
@@ -166,13 +187,23 @@ class SoftIop:
             budget -= 1
             self._changes += 1
             scheduler.step(self.send)
+        is_waiting = self._peers.is_waiting
+        if is_waiting:
+            self._peers.run_others(RUN_BUDGET, now_ns)
+            is_waiting = self._peers.is_waiting
         self._is_calm = (
             budget > 0
             and self.faults is None
+            and not is_waiting
             and not (self._closed_until_ns or self._stuck or self._is_halted)
             and scheduler.is_empty
         )
         return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
+
+    @property
+    def now_ns(self) -> int:
+        """The time, as it was told last."""
+        return self._now_ns
 
     @property
     def is_idle(self) -> bool:
@@ -212,6 +243,14 @@ class SoftIop:
         """Return when `run` has something to do although nothing happens, or None."""
         if self._is_dead:
             return None
+        own = self.own_deadline_ns(now_ns)
+        times = self._peers.deadlines_ns(now_ns)
+        return min(times if own is None else [*times, own], default=None)
+
+    def own_deadline_ns(self, now_ns: int) -> int | None:
+        """Return the same, without what other IOPs have to do for this one."""
+        if self._is_dead:
+            return None
         if now_ns < self._stalled_until_ns:
             times = [self._stalled_until_ns]
         elif self.work_pending:
@@ -221,10 +260,12 @@ class SoftIop:
             times = [] if due is None else [due]
         if self._closed_until_ns:
             times.append(self._closed_until_ns)
-        if self.faults is not None:
+        if self._begin_ns is None:
+            times.append(now_ns)
+        elif self.faults is not None:
             _, edge = self.faults.starvation(self._elapsed_ns)
             if edge is not None:
-                times.append((self._begin_ns or 0) + edge)
+                times.append(self._begin_ns + edge)
         return min(times, default=None)
 
     @property
@@ -242,6 +283,9 @@ class SoftIop:
         is_closed = until != 0
         if self.faults is not None and not is_closed:
             is_closed, _ = self.faults.starvation(self._elapsed_ns)
+        self._close(is_closed)
+
+    def _close(self, is_closed: bool) -> None:
         if is_closed != self._is_closed:
             self._is_closed = is_closed
             self._changes += 1
@@ -260,6 +304,10 @@ class SoftIop:
             or route & 0xFFF000 != 0x001000
             or 4 * words != len(frame)
         ):
+            static = self._statics.get(mfa)
+            if static is not None:
+                self._serve_static(mfa, frame, static)
+                return
             if self._refuse(mfa, frame):
                 return
             device = self.lct.devices[route & 0xFFF]
@@ -273,8 +321,11 @@ class SoftIop:
             if rule is not None:
                 self._misbehave(rule, request, mfa)
                 return
-        self._recycle(mfa)
         self.counters.requests += 1
+        if function == _STATIC_MF_CREATE and not route & 0xFFF:
+            self.send(self.executive.static_frames.create(mfa, request))
+            return
+        self._recycle(mfa)
         handler = device.dispatch.get(function)
         if handler is None:
             self.replies.send(device.unsupported(request))
@@ -303,12 +354,7 @@ class SoftIop:
 
     def _refuse(self, mfa: int, frame: bytes) -> bool:
         """Deal with a frame whose header is not plain; return whether it is dealt with."""
-        failure = frame_failure(frame, self.unit.frame_size, self.lct, self.lct.withheld)
-        if failure is None and self.state == IopState.FAILED and frame[7] not in _WORKS_IN_FAILED:
-            failure = FrameFailure(
-                FailureCode.STATE_ERROR.value,
-                f"function {frame[7]:#04x} was sent to an IOP in FAILED: reset it",
-            )
+        failure = self._failure(frame)
         if failure is None:
             return False
         self.counters.bad_requests += 1
@@ -319,28 +365,97 @@ class SoftIop:
         self._fail(mfa, frame, failure.code)
         return True
 
-    def _fail(self, mfa: int, frame: bytes, code: int) -> None:
-        """Leave the frame with the host and tell it so."""
-        self.counters.fails += 1
-        self.unit.preserve(mfa)
-        self.replies.send(
-            fail_reply(
-                frame,
-                mfa,
-                code,
-                iop_id=self.executive.iop_id,
-                host_unit_id=self.executive.host_unit_id,
+    def _failure(self, frame: bytes) -> FrameFailure | None:
+        """Say why a frame cannot be delivered, or None."""
+        failure = frame_failure(frame, self.unit.frame_size, self.lct, self.lct.withheld)
+        if failure is None and self.state == IopState.FAILED and frame[7] not in _WORKS_IN_FAILED:
+            failure = FrameFailure(
+                FailureCode.STATE_ERROR.value,
+                f"function {frame[7]:#04x} was sent to an IOP in FAILED: reset it",
             )
+        if failure is None:
+            device = self.lct.devices[int.from_bytes(frame[4:6], "little") & 0xFFF]
+            if isinstance(device, Alias):
+                failure = self._peers.obstacle(device, frame)
+        return failure
+
+    def _serve_static(self, mfa: int, posted: bytes, static: StaticFrame) -> None:
+        """Serve one post of a static frame, which stays where it is."""
+        frame = static.frame
+        if self.replies.is_congested and frame[7] not in UNANSWERED:
+            self._stuck.append((mfa, posted))
+            return
+        self.unit.renew_static(mfa)
+        failure = self._failure(frame)
+        unanswered = self.executive.static_frames.outstanding(static)
+        if failure is None and unanswered >= static.max_outstanding:
+            failure = FrameFailure(
+                FailureCode.CONGESTION.value,
+                f"static frame {mfa:#010x} was posted while {static.max_outstanding} posts of it, "
+                "its MaxOutstanding, were not answered",
+            )
+        if failure is not None:
+            self.counters.bad_requests += 1
+            self.complain(failure.sentence)
+            self._fail(EMPTY, frame, failure.code)
+            return
+        self.serve_frameless(Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns))
+
+    def serve_frameless(self, request: Request) -> None:
+        """Serve a request without an inbound frame: a static one, or one from another IOP."""
+        self._now_ns = max(self._now_ns, request.now_ns)
+        self._is_calm = False
+        if self._now_ns < self._stalled_until_ns:
+            self.scheduler.at(self._stalled_until_ns, request, self._serve_late)
+            return
+        rule = None if self.faults is None else self.faults.decide(request, self._elapsed_ns)
+        if rule is not None:
+            self._misbehave(rule, request, EMPTY)
+            return
+        self.counters.requests += 1
+        self._serve_late(request)
+
+    def _fail(self, mfa: int, frame: bytes, code: int) -> None:
+        """Tell the host that a message was not delivered; leave the frame with it, if any."""
+        self.counters.fails += 1
+        reply = fail_reply(
+            frame,
+            mfa,
+            code,
+            iop_id=self.executive.iop_id,
+            host_unit_id=self.executive.host_unit_id,
         )
+        if mfa == EMPTY:
+            self.send(reply)
+        else:  # the host posted it, whoever it says that it comes from
+            self.unit.preserve(mfa)
+            self.replies.send(reply)
 
     # --- faults --------------------------------------------------------------------------------
 
+    def misbehave(self, faults: FaultPlan | None) -> None:
+        """Follow another fault plan, or none, from now on.
+
+        Its times count from the next run. A plan that starves the inbound port starves it no
+        longer; requests that were hit stay hit.
+        """
+        self.faults, self._begin_ns = faults, None
+        self._is_calm = False
+        if self.state != IopState.INITIALIZING:
+            self._closed_until_ns = 0
+            self._close(False)
+
     def _misbehave(self, rule: Rule, request: Request, mfa: int) -> None:
-        """Do to a request what a fault plan says."""
+        """Do to a request what a fault plan says. One that has no frame here has EMPTY."""
         action = rule.action
         name = action.name
         self.counters.faults += 1
-        _LOG.info("fault %s hits function %#04x", name, request.function)
+        sentence = (
+            f"fault {name} hits function {request.function:#04x} to TID {request.target:#05x}"
+        )
+        _LOG.info("%s", sentence)
+        if self.on_fault is not None:
+            self.on_fault(mfa, sentence)
         if name == "crash":
             self._is_halted = True
             self.crash()
@@ -348,10 +463,11 @@ class SoftIop:
         if name == "reset":
             self.reset()
             return
-        if name == "fail" and self._has_replies:
+        if name == "fail" and self._has_replies and request.function != Function.UTIL_NOP:
             self._fail(mfa, request.frame, action.code)
             return
-        self._recycle(mfa)
+        if mfa != EMPTY:
+            self._recycle(mfa)
         self.counters.requests += 1
         if name == "delay":
             self.scheduler.at(self._now_ns + action.duration_ns, request, self._serve_late)
@@ -363,7 +479,7 @@ class SoftIop:
             self.counters.dropped += 1
         elif name == "status":
             device = self.lct.devices[request.target]
-            self.replies.send(device.error(request, action.req_status, action.detail))
+            self.send(device.error(request, action.req_status, action.detail))
         else:
             self._answer_wrongly(rule, request)
 
@@ -377,14 +493,14 @@ class SoftIop:
             return
         if rule.action.name == "corrupt" and self.faults is not None:
             reply = self.faults.corrupt(reply)
-        self.replies.send(reply)
+        self.send(reply)
         if rule.action.name == "duplicate":
-            self.replies.send(reply)
+            self.send(reply)
 
     def _serve_late(self, request: Request) -> None:
         reply = self._answer(request)
         if reply is not None:
-            self.replies.send(reply)
+            self.send(reply)
 
     def _postpone(self, mfa: int, frame: bytes, function: int) -> None:
         """Keep a request whose reply could not go out, or drop it if it never can."""
@@ -401,12 +517,26 @@ class SoftIop:
     # --- what devices may ask for --------------------------------------------------------------
 
     def send(self, reply: bytes) -> None:
-        """Send a reply, or keep it until a reply frame is free."""
-        self.replies.send(reply)
+        """Send a reply to who asked: into a reply frame, now or later, or to another IOP."""
+        if _is_for_host(reply):
+            self.replies.send(reply)
+        else:
+            self._peers.send_back(reply)
+
+    def _send_event(self, reply: bytes) -> None:
+        if _is_for_host(reply):
+            self.replies.send_event(reply)
+        else:
+            self._peers.send_back(reply)
 
     def complain(self, sentence: str) -> None:
         """Tell the driver's author what was wrong."""
         self.complaints.add(sentence)
+
+    def adapters_of(self, tid: int) -> list[int]:
+        """Return the AdapterIDs that a DDM controls."""
+        adapters = self.executive.assignments.adapters
+        return [adapter for adapter, owner in adapters.items() if owner == tid]
 
     # --- life cycle ----------------------------------------------------------------------------
 
@@ -419,9 +549,12 @@ class SoftIop:
         """Go to FAILED: whoever registered for it is told, and what was going on is aborted.
 
         StatusGet, IopReset, IopClear and UtilNOP still work. Everything else fails with a state
-        error.
+        error. An IOP that is FAULTED stays so.
         """
+        if self._is_dead:
+            return
         self._end_requests()
+        self._peers.reset_state()
         self.events.post(
             self.executive.tid,
             GenericEvent.STATE_CHANGE,
@@ -430,12 +563,21 @@ class SoftIop:
         self.enter(IopState.FAILED)
 
     def crash(self) -> None:
-        """Go to FAULTED: nothing is ever served again until the power is cycled."""
+        """Go to FAULTED: nothing is ever served again until the power is cycled.
+
+        A disk that is plugged in or pulled out afterwards finds nobody to tell.
+        """
         self.enter(IopState.FAULTED)
+        self._forget_requests()
+        self.events.clear()
+        self._peers.reset_state()
 
     def _end_requests(self) -> None:
         for request in self.scheduler.take_back(lambda request: True):
-            self.replies.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
+            if not request.wants_reply:
+                self.counters.dropped += 1
+                continue
+            self.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
 
     def power_cycle(self) -> None:
         """Lose everything, even what a crash left; come back in RESET at once."""
@@ -451,6 +593,7 @@ class SoftIop:
             hold_ns: how long the inbound port stays empty afterwards.
         """
         self._is_calm = False
+        self._end_static_frames()
         self._forget_requests()
         self.unit.drop_replies()
         self._has_replies = False
@@ -468,7 +611,9 @@ class SoftIop:
 
     def init_outbound(self, words: int, page_size: int) -> None:
         """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
+        self._end_static_frames()
         self._forget_requests()
+        self._peers.reset_state()
         self.unit.drop_replies()
         self.events.clear()
         self._has_replies = True
@@ -478,6 +623,7 @@ class SoftIop:
     def clear(self) -> None:
         """Answer what is going on as aborted, end claims and registrations, go to HOLD."""
         self._end_requests()
+        self._end_static_frames()
         self.events.clear()
         self.lct.restore()
         for device in self.lct:
@@ -486,9 +632,24 @@ class SoftIop:
 
     def _forget_requests(self) -> None:
         self.scheduler.clear()
-        self.replies.clear()
+        for reply in self.replies.clear():
+            if reply[1] & MsgFlags.FAIL:  # the host will never hear that it has the frame
+                preserved = FAILURE_REPLY.unpack_from(reply).preserved_mfa_low
+                if preserved != EMPTY:
+                    self.unit.withdraw(preserved)
         while self._stuck:
-            self._recycle(self._stuck.popleft()[0])
+            mfa, _ = self._stuck.popleft()
+            if mfa not in self._statics:
+                self._recycle(mfa)
+
+    def _end_static_frames(self) -> None:
+        """Give every static frame home; posts of them are answered as aborted."""
+        for posted in tuple(self._stuck):
+            static = self._statics.get(posted[0])
+            if static is not None:
+                self._stuck.remove(posted)
+                self.executive.static_frames.abort(static)
+        self.executive.static_frames.end_all()
 
     # --- devices -------------------------------------------------------------------------------
 
@@ -501,10 +662,7 @@ class SoftIop:
         Returns:
             Its TID.
         """
-        self.lct.changed()
-        device = self._add_device(store)
-        self.executive.tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
-        return device.tid
+        return self.bay.add(store).tid
 
     def remove_disk(self, tid: int) -> BlockStore:
         """Pull a disk out: its requests are answered as aborted, and the LCT changes.
@@ -516,38 +674,22 @@ class SoftIop:
             Its blocks, which are the caller's to close.
 
         Raises:
-            KeyError: no disk has that TID.
+            NoSuchDisk: no disk has that TID.
         """
-        device = self.lct.devices.get(tid) or self.lct.retired[tid]
-        if not isinstance(device, BlockDevice):
-            raise KeyError(tid)
-        device.abort_requests(
-            lambda request: request.target == tid, ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER
-        )
-        self.events.forget(tid)
-        self.lct.remove(tid)
-        self.lct.changed()
-        self.executive.tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
-        return device.store
+        return self.bay.remove(tid)
 
     @property
     def disks(self) -> tuple[BlockStore, ...]:
         """The blocks of every disk, in TID order; also of those whose DDM was destroyed."""
-        known = sorted({**self.lct.devices, **self.lct.retired}.items())
-        return tuple(device.store for _, device in known if isinstance(device, BlockDevice))
+        return tuple(device.store for device in self.bay.devices.values())
 
     def close(self) -> None:
-        """Close every disk."""
-        for store in self.disks:
-            store.close()
+        """Leave the system and close every disk; nothing is answered any more."""
+        self.scheduler.clear()
+        self._peers.leave()
+        self.bay.close()
 
-    def _add_device(self, store: BlockStore) -> BlockDevice:
-        device = BlockDevice(
-            self,
-            self.lct.free_tid(FIRST_DISK_TID),
-            store,
-            parent_tid=BUILT_IN_DDM,
-            organization_id=self.options.organization_id,
-        )
-        self.lct.add(device)
-        return device
+
+def _is_for_host(reply: bytes) -> bool:
+    """Whether a reply goes to this IOP's host, and not to another IOP."""
+    return reply[6] == 0 and reply[5] >> 4 == SpecialTid.HOST

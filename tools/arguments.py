@@ -13,6 +13,7 @@ from i2o.errors import I2OError
 SubParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DEFAULT_IOP: Final = "emu:"
+_UNREAL: Final = ("emu",)  # backends behind which there is no hardware
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _MAX_SIZE: Final = 1 << 63
 
@@ -88,6 +89,27 @@ def with_faults(uri: str, plan: str | None) -> str:
     if uri.partition(":")[0] != "emu":
         raise UsageError(f"--faults is for software IOPs: {uri} is none", remedy="-i emu:")
     return f"{uri}{'&' if '?' in uri else '?'}faults={quote(plan, safe='/')}"
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """Add --yes; see `check_yes`."""
+    parser.add_argument("--yes", action="store_true", help="needed to write to real hardware")
+
+
+def check_yes(args: argparse.Namespace, what: str) -> None:
+    """Refuse to write to what may be real hardware without --yes.
+
+    Args:
+        args: the command line.
+        what: says of the hardware what would happen to it.
+
+    Raises:
+        UsageError: there is no --yes.
+    """
+    if not args.yes and args.iop.partition(":")[0] not in _UNREAL:
+        raise UsageError(
+            f"{args.iop} may be real hardware, {what}", remedy="add --yes if that is meant"
+        )
 
 
 def add_json(parser: argparse._ActionsContainer) -> None:

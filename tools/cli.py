@@ -18,7 +18,7 @@ from typing import Final
 from i2o._version import __version__
 from i2o.errors import I2OError
 from i2o.tools.arguments import Parser, UsageError
-from i2o.tools.failures import OK, exit_code, explain
+from i2o.tools.failures import OK, UNAVAILABLE, exit_code, explain
 from i2o.tools.output import note, printable
 
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -37,8 +37,12 @@ COMMANDS: Final = {
     "decode": "take apart frames given in hexadecimal",
     "extcap": "show live traffic in Wireshark, and set that up",
     "replay": "send the requests of a capture again and compare the replies",
+    "events": "show what an IOP reports: events and changes of its device table",
     "bench": "measure messages and transfers of an IOP",
+    "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
     "config": "show an IOP's configuration dialog in the browser",
+    "download": "send software to an IOP, list it, fetch it, remove it",
+    "doctor": "check this machine and an IOP, and say what to do about problems",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""
 
@@ -71,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_stdout()
         code = BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        if (error.name or "i2o").partition(".")[0] == "i2o":
+            raise
+        note(f"i2o: {error} (i2o doctor says what is missing)")
+        code = UNAVAILABLE
     except (I2OError, OSError) as error:
         _flush_or_drop()
         note(f"i2o: {explain(error)}")

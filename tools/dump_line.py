@@ -66,6 +66,8 @@ class LinePrinter:
         kind = traced.kind
         if kind == OTHER:
             text, name = f"{packet.length} bytes", "message"
+        elif packet.comment and not packet.length:
+            text, name = "", "remark"
         elif traced.is_short:
             text, name = summary(traced), "frame"
         else:
@@ -83,7 +85,7 @@ class LinePrinter:
                 else:
                     text += took
         if packet.comment:
-            text = f"{text}  # {printable(packet.comment)}"
+            text = f"{text}  # {printable(packet.comment)}".lstrip()
         if self._colour:
             return self._coloured(traced, target, name, text)
         if not text:

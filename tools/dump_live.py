@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -12,8 +13,6 @@ from typing import Final
 from i2o import capture, opening
 from i2o.closing import Closing
 from i2o.errors import I2OError
-from i2o.frames import utility
-from i2o.iop import Iop
 from i2o.message_layer import MessageLayer
 from i2o.tools.failures import OK
 from i2o.transport.capture.packet import Packet
@@ -92,7 +91,8 @@ class IopSource(Closing):
         with MessageLayer() as layer:
             port = capture.tapped(open_port(self._uri), PacketRecorder(self._take))
             with opening.open(port, layer=layer) as iop:
-                _register_events(iop)
+                with contextlib.suppress(I2OError):  # it is not the traffic that was asked for
+                    iop.events()
                 while not self._end.is_set():
                     layer.run_until(self._end.is_set, _SLICE_S)
 
@@ -101,16 +101,3 @@ class IopSource(Closing):
             self._packets.put(packet)
         else:
             self.dropped += 1
-
-
-def _register_events(iop: Iop) -> None:
-    """Ask every device that has events for all of them."""
-    for entry in iop.devices:
-        if entry.event_capabilities:
-            message = utility.UTIL_EVENT_REGISTER.build(
-                target_address=entry.tid, event_mask=entry.event_capabilities
-            )
-            try:
-                iop.requester.start(message)
-            except I2OError:  # it is not the traffic that was asked for
-                return

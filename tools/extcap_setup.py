@@ -41,7 +41,7 @@ def install(extcap_folder: str | None = None, lua_folder: str | None = None) -> 
     """
     from i2o.tools.dissector import dissector
 
-    launcher, script = _places(extcap_folder, lua_folder)
+    launcher, script = places(extcap_folder, lua_folder)
     _check_ours(launcher)
     for path, text in ((launcher, _launcher(_PACKAGE)), (script, dissector())):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def install(extcap_folder: str | None = None, lua_folder: str | None = None) -> 
 
 def uninstall(extcap_folder: str | None = None, lua_folder: str | None = None) -> list[str]:
     """Remove what `install` wrote; see there."""
-    launcher, script = _places(extcap_folder, lua_folder)
+    launcher, script = places(extcap_folder, lua_folder)
     _check_ours(launcher)
     lines = []
     for path in (launcher, script):
@@ -100,8 +100,8 @@ def folders() -> dict[str, str]:
     return found
 
 
-def _places(extcap_folder: str | None, lua_folder: str | None) -> tuple[Path, Path]:
-    """Return where the launcher and the dissector belong."""
+def places(extcap_folder: str | None = None, lua_folder: str | None = None) -> tuple[Path, Path]:
+    """Return where the launcher and the dissector belong; see `install`."""
     if extcap_folder is None or lua_folder is None:
         known = folders()
         configuration = known.get("personal configuration", "")

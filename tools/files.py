@@ -79,7 +79,9 @@ def temporary_folder() -> Iterator[str]:
 
 
 @contextmanager
-def source(path: str, room: int) -> Iterator[tuple[BinaryIO, int]]:
+def source(
+    path: str, room: int, place: str = "from there to the device's end"
+) -> Iterator[tuple[BinaryIO, int]]:
     """Open what is to be written to a device, and tell how long it is.
 
     What has no size of its own (a pipe; `-` is stdin) is read to its end first, because nothing
@@ -88,6 +90,7 @@ def source(path: str, room: int) -> Iterator[tuple[BinaryIO, int]]:
     Args:
         path: the file.
         room: how many bytes there is room for.
+        place: where, for the message.
 
     Yields:
         The file, at its start, and its length.
@@ -101,13 +104,13 @@ def source(path: str, room: int) -> Iterator[tuple[BinaryIO, int]]:
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             length = opened.seek(0, os.SEEK_END)
             opened.seek(0)
-            _check_room(str(length), length, room)
+            _check_room(str(length), length, room, place)
             yield opened, length
             return
         with tempfile.TemporaryFile() as spool:
             _copy_at_most(opened, spool, room + 1)
             length = spool.tell()
-            _check_room(f"more than {room}", length, room)
+            _check_room(f"more than {room}", length, room, place)
             spool.seek(0)
             yield spool, length
 
@@ -179,11 +182,9 @@ def _hold_signals() -> set[signal.Signals | int]:
     return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
-def _check_room(length_text: str, length: int, room: int) -> None:
+def _check_room(length_text: str, length: int, room: int, place: str) -> None:
     if length > room:
-        raise UsageError(
-            f"{length_text} bytes do not fit the {room} bytes from there to the device's end"
-        )
+        raise UsageError(f"{length_text} bytes do not fit the {room} bytes {place}")
 
 
 def _beside(folder: str, name: str, path: str) -> tuple[int, str]:

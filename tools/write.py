@@ -19,12 +19,12 @@ from i2o.tools.arguments import (
     add_iop,
     add_json,
     add_progress,
+    add_yes,
+    check_yes,
     size,
     tid,
     with_faults,
 )
-
-_UNREAL = ("emu",)  # backends behind which there is no hardware
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
@@ -33,7 +33,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     parser.add_argument("tid", type=tid, metavar="TID", help="the block device")
     parser.add_argument("file", metavar="FILE", help="what to write; - is stdin")
     parser.add_argument("--offset", type=size, default=0, metavar="SIZE", help="first byte (0)")
-    parser.add_argument("--yes", action="store_true", help="needed to write to real hardware")
+    add_yes(parser)
     add_iop(parser)
     add_json(parser)
     add_progress(parser)
@@ -42,11 +42,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy and flush."""
-    if not args.yes and args.iop.partition(":")[0] not in _UNREAL:
-        raise UsageError(
-            f"{args.iop} may be real hardware, whose data would be overwritten",
-            remedy="add --yes if that is meant",
-        )
+    check_yes(args, "whose data would be overwritten")
     uri = with_faults(args.iop, args.faults)
     with opening.open(uri) as iop, iop.block(args.tid) as device:
         if device.read_only:

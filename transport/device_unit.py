@@ -63,6 +63,21 @@ class DeviceUnit(Protocol):
     def preserve(self, mfa: int) -> None:
         """Leave the frame with the host, which reads it and posts it again (a FAIL reply)."""
 
+    def withdraw(self, mfa: int) -> None:
+        """Free a preserved frame: the host was never told that it has it."""
+
+    def make_static(self, mfa: int, frame: bytes, posts: int) -> None:
+        """Keep a fetched frame off the free list: from now on it holds this message for good.
+
+        The host may not write it any more, and may post it `posts` times before it is renewed.
+        """
+
+    def renew_static(self, mfa: int) -> None:
+        """Let the host post a static frame once more: one post of it was fetched."""
+
+    def end_static(self, mfa: int) -> int:
+        """Put a static frame on the free list; return how many posts of it were not fetched."""
+
     def take_reply_frame(self) -> int:
         """Pop a free reply frame that the host handed in, or EMPTY."""
 
@@ -77,7 +92,8 @@ class DeviceUnit(Protocol):
         """Forget every outbound frame, free and posted (reset, OutboundInit)."""
 
     def refill(self) -> None:
-        """Make every inbound frame free again (power-on, reset); posted ones are lost."""
+        """Make every inbound frame free again (power-on, reset), also static ones; posted ones
+        are lost."""
 
     def starve(self, starved: bool) -> None:
         """While set, the inbound port reads empty although frames are free (a fault)."""

@@ -3,7 +3,8 @@
 
 `LocalUnit` is the device half; the host half is the handful of methods that a port of the same
 process calls. Both halves may run in different threads: every step is one atomic operation on a
-deque or set, the frame is complete before its MFA is queued.
+deque or set, the frame is complete before its MFA is queued. Static frames, which are posted more
+than once, have a lock.
 
 The unit knows who holds each frame. A driver that posts or releases what it does not hold is told
 so through `on_misuse`, and nothing else happens.
@@ -12,6 +13,7 @@ so through `on_misuse`, and nothing else happens.
 from __future__ import annotations
 
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -75,6 +77,8 @@ class LocalUnit:
         self._inbound_free: deque[int] = deque()
         self._inbound_posted: deque[int] = deque()
         self._with_host: set[int] = set()
+        self._static: dict[int, int] = {}  # how often the host may still post each static frame
+        self._static_lock = threading.Lock()
         self._outbound_free: deque[int] = deque()
         self._outbound_posted: deque[int] = deque()
         self._outbound_held: set[int] = set()
@@ -124,8 +128,20 @@ class LocalUnit:
             self._inbound_posted.append(mfa)
             if self._on_post is not None:
                 self._on_post()
-        else:
+        elif not self._post_static(mfa):
             self._misuse(f"MFA {mfa:#010x} was posted to 0x40, but {self._whereabouts(mfa)}")
+
+    def _post_static(self, mfa: int) -> bool:
+        """Queue a static frame once more, if it is one and may be posted."""
+        with self._static_lock:
+            left = self._static.get(mfa, 0)
+            if not left:
+                return False
+            self._static[mfa] = left - 1
+            self._inbound_posted.append(mfa)
+        if self._on_post is not None:
+            self._on_post()
+        return True
 
     def reap(self) -> int:
         """Pop a reply MFA, or EMPTY."""
@@ -179,6 +195,33 @@ class LocalUnit:
         """Leave the frame with the host."""
         self._with_host.add(mfa)
 
+    def withdraw(self, mfa: int) -> None:
+        """Free a preserved frame that the host was never told of."""
+        self._with_host.discard(mfa)
+        self._inbound_free.append(mfa)
+
+    def make_static(self, mfa: int, frame: bytes, posts: int) -> None:
+        """Keep a fetched frame off the free list, with this message in it."""
+        start = self._place(mfa, len(frame))
+        self._frames[start : start + len(frame)] = frame
+        with self._static_lock:
+            self._static[mfa] = posts
+
+    def renew_static(self, mfa: int) -> None:
+        """Let the host post a static frame once more."""
+        with self._static_lock:
+            self._static[mfa] += 1
+
+    def end_static(self, mfa: int) -> int:
+        """Put a static frame on the free list; return how many posts were not fetched."""
+        with self._static_lock:
+            del self._static[mfa]
+            lost = self._inbound_posted.count(mfa)
+            for _ in range(lost):
+                self._inbound_posted.remove(mfa)
+            self._inbound_free.append(mfa)
+        return lost
+
     def take_reply_frame(self) -> int:
         """Pop a free reply frame, or EMPTY."""
         return self._outbound_free.popleft() if self._outbound_free else EMPTY
@@ -202,7 +245,9 @@ class LocalUnit:
 
     def refill(self) -> None:
         """Make every inbound frame free again."""
-        self._inbound_posted.clear()
+        with self._static_lock:
+            self._static.clear()
+            self._inbound_posted.clear()
         self._inbound_free.clear()
         self._with_host.clear()
         self._inbound_free.extend(
@@ -247,6 +292,8 @@ class LocalUnit:
 
     def _whereabouts(self, mfa: int) -> str:
         """Say where a frame is that the host does not hold."""
+        if mfa in self._static:
+            return "it is static and was posted as often as it may be: wait for a reply"
         if mfa in self._inbound_free:
             return "it is free: read 0x40 to allocate it first"
         if mfa in self._inbound_posted:

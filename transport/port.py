@@ -8,8 +8,9 @@ an empty port a second time before believing it is the caller's business (i960 c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 from i2o.transport.host_memory import HostMemory
 
@@ -83,3 +84,15 @@ class Port(Protocol):
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+Remark = Callable[[int, str], None]
+"""Takes the MFA of a request and a sentence about what the IOP did to it; must not raise."""
+
+
+@runtime_checkable
+class RemarkingPort(Protocol):
+    """A port whose IOP tells why it does not do what it was asked for: one made of software."""
+
+    def remark_to(self, listener: Remark) -> None:
+        """Tell somebody, too, from now on; perhaps from a thread of the IOP's."""

@@ -53,6 +53,9 @@ class Word(IntEnum):
     DROP = 9  # device: replies on their way do not count any more
     REFILL = 10  # device: generation; every inbound frame is free
     STARVE = 11  # device: 1 or 0
+    STATIC = 12  # device: MFA, how often it may be posted
+    RENEW = 13  # device: MFA of a static frame, which may be posted once more
+    POST_STATIC = 14  # host: MFA, generation
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
@@ -119,6 +122,7 @@ class HostHalf:
         self.memory: HostMemory = self._space
         self._free: deque[int] = deque()
         self._with_host: set[int] = set()
+        self._static: dict[int, int] = {}  # how often each static frame may still be posted
         self._replies: deque[int] = deque()
         self._starved = False
         self._is_gone = False
@@ -163,10 +167,23 @@ class HostHalf:
         """Queue a request; raises IopDead."""
         self._require_process()
         if mfa not in self._with_host:
-            self._on_misuse(f"MFA {mfa:#010x} was posted to 0x40, but the host does not hold it")
+            if not self._post_static(mfa):
+                self._on_misuse(
+                    f"MFA {mfa:#010x} was posted to 0x40, but the host does not hold it"
+                )
             return
         self._with_host.remove(mfa)
         self._tell(Word.POST, mfa, self.generation)
+
+    def _post_static(self, mfa: int) -> bool:
+        """Queue a static frame once more, if it is one and may be posted."""
+        with self._lock:
+            left = self._static.get(mfa, 0)
+            if not left:
+                return False
+            self._static[mfa] = left - 1
+        self._tell(Word.POST_STATIC, mfa, self.generation)
+        return True
 
     def reap(self) -> int:
         """Pop a reply MFA, or EMPTY; raises IopDead when no reply is left and none can come."""
@@ -241,8 +258,8 @@ class HostHalf:
                     self._require_process()
                 has_news = True
                 self._news += 1
-                for word, value, _ in _RECORD.iter_unpack(packet):
-                    self._take(word, value)
+                for word, value, more in _RECORD.iter_unpack(packet):
+                    self._take(word, value, more)
 
     def close(self) -> None:
         """Let go of the shared memory and the socket."""
@@ -250,8 +267,11 @@ class HostHalf:
         self._space.close()
         self._frames.close()
 
-    def _take(self, word: int, value: int) -> None:
+    def _take(self, word: int, value: int, more: int) -> None:
         if word == Word.FREE:
+            self._with_host.discard(value)  # it may have been preserved
+
+            self._static.pop(value, None)
             self._free.append(value)
         elif word == Word.REPLY:
             self._replies.append(value)
@@ -261,7 +281,12 @@ class HostHalf:
             self._replies.clear()
         elif word == Word.STARVE:
             self._starved = bool(value)
+        elif word == Word.STATIC:
+            self._static[value] = more
+        elif word == Word.RENEW:
+            self._static[value] += 1
         elif word == Word.REFILL:
+            self._static.clear()
             self._with_host.clear()
             self._free.clear()
             self._free.extend(self._frames.all())
@@ -310,6 +335,7 @@ class DeviceHalf:
         self.dma: DmaSpace = self._space
         self._posted: deque[int] = deque()
         self._with_host: set[int] = set()
+        self._static: dict[int, int] = {}  # how often each static frame may still be posted
         self._reply_frames: deque[int] = deque()
         self._idle_replies: set[int] = set()
         self._outbox = bytearray()
@@ -339,6 +365,30 @@ class DeviceHalf:
         self._with_host.add(mfa)
         self._tell(Word.PRESERVE, mfa)
 
+    def withdraw(self, mfa: int) -> None:
+        """Free a preserved frame that the host was never told of."""
+        self._tell(Word.FREE, mfa)
+
+    def make_static(self, mfa: int, frame: bytes, posts: int) -> None:
+        """Keep a fetched frame off the free list, with this message in it."""
+        self._frames.memory[mfa : mfa + len(frame)] = frame
+        self._static[mfa] = posts
+        self._tell(Word.STATIC, mfa, posts)
+
+    def renew_static(self, mfa: int) -> None:
+        """Let the host post a static frame once more."""
+        self._static[mfa] += 1
+        self._tell(Word.RENEW, mfa)
+
+    def end_static(self, mfa: int) -> int:
+        """Put a static frame on the free list; return how many posts were not fetched."""
+        del self._static[mfa]
+        lost = self._posted.count(mfa)
+        for _ in range(lost):
+            self._posted.remove(mfa)
+        self.recycle(mfa)
+        return lost
+
     def take_reply_frame(self) -> int:
         """Pop a free reply frame, or EMPTY."""
         if not self._reply_frames:
@@ -362,6 +412,7 @@ class DeviceHalf:
     def refill(self) -> None:
         """Make every inbound frame free again; the host knows before anything else."""
         self._posted.clear()
+        self._static.clear()
         self._with_host.update(self._frames.all())
         self._generation += 1
         self._tell(Word.REFILL, self._generation)
@@ -441,6 +492,15 @@ class DeviceHalf:
                 return
             self._with_host.remove(value)
             self._posted.append(value)
+        elif word == Word.POST_STATIC:
+            if more != self._generation:
+                return
+            left = self._static.get(value, 0)
+            if left:
+                self._static[value] = left - 1
+                self._posted.append(value)
+            else:
+                self._on_misuse(f"MFA {value:#010x} was posted, but is no static frame any more")
         elif word == Word.RELEASE:
             if value in self._idle_replies:
                 self._on_misuse(f"reply frame {value:#010x} was released twice: the IOP holds it")
@@ -454,5 +514,5 @@ class DeviceHalf:
         elif word == Word.POWER_CYCLE:
             self._must_power_cycle = True
 
-    def _tell(self, word: int, value: int = 0) -> None:
-        self._outbox += _RECORD.pack(word, value, 0)
+    def _tell(self, word: int, value: int = 0, more: int = 0) -> None:
+        self._outbox += _RECORD.pack(word, value, more)

@@ -35,6 +35,11 @@ class PortBackend(Protocol):
         """Open a port; raises UriError for a bad option, TransportUnavailable if it cannot."""
 
 
+def own_schemes() -> tuple[str, ...]:
+    """Return the URI schemes of the backends that come with the project, sorted."""
+    return tuple(sorted(_OWN_PORTS))
+
+
 def port_schemes() -> tuple[str, ...]:
     """Return the URI schemes that can be opened, sorted."""
     foreign = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}

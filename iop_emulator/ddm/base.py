@@ -31,6 +31,10 @@ from i2o.transport.device_unit import DmaSpace
 Handler = Callable[[Request], bytes | None]
 
 MAX_USERS: Final = 16
+MAX_CHAIN_BYTES: Final = 1 << 16
+"""Longest chained scatter/gather list that group 0xF103 promises."""
+MAX_FRAGMENTS: Final = 1024
+"""Elements of a scatter/gather list that group 0xF103 promises."""
 GENERIC_EVENTS: Final = (
     GenericEvent.LOCK_RELEASE
     | GenericEvent.DEVICE_RESET
@@ -55,6 +59,9 @@ class IopServices(Protocol):
 
     def complain(self, sentence: str) -> None:
         """Tell the driver's author what was wrong."""
+
+    def adapters_of(self, tid: int) -> list[int]:
+        """Return the AdapterIDs that a DDM controls."""
 
 
 @dataclass(slots=True)
@@ -84,7 +91,8 @@ class Ddm:
         sub_class: SubClassInfo of its LCT entry.
     """
 
-    device_class: ClassVar[int] = DeviceClass.DDM.value
+    device_class: int = DeviceClass.DDM.value
+    is_remote: ClassVar[bool] = False
     class_events: ClassVar[int] = 0
 
     def __init__(
@@ -121,7 +129,12 @@ class Ddm:
 
     def groups(self) -> list[Group]:
         """Return the parameter groups, those of the class included."""
-        found: list[Group] = [
+        return [
+            TableGroup(
+                params.PHYSICAL_DEVICE_TABLE,
+                lambda: [{"adapter_id": adapter} for adapter in self.iop.adapters_of(self.tid)],
+            ),
+            TableGroup(params.CLAIMED_TABLE, tuple),
             TableGroup(params.USER_TABLE, self._user_rows),
             TableGroup(params.PRIVATE_MESSAGE_EXTENSIONS, tuple),
             TableGroup(
@@ -138,13 +151,10 @@ class Ddm:
                 write=self.user_information.__setitem__,
                 writeable=("device_name", "service_name", "physical_location"),
             ),
+            ScalarGroup(params.DDM_IDENTITY, self._ddm_identity),
+            ScalarGroup(params.SGL_OPERATING_LIMITS, _sgl_limits),
+            TableGroup(params.SENSORS, tuple),
         ]
-        if self.device_class == DeviceClass.DDM:
-            found += [
-                TableGroup(params.CLAIMED_TABLE, tuple),
-                ScalarGroup(params.DDM_IDENTITY, self._ddm_identity),
-            ]
-        return found
 
     def reset_state(self) -> None:
         """Forget everything the host did: claims, locks, places in tables."""
@@ -152,6 +162,12 @@ class Ddm:
         self.authorized.clear()
         self.lock_holder = self.reserve_holder = None
         self.parameters.forget_cursors()
+
+    def forget_user(self, tid: int) -> None:
+        """End the claims, lock and reservation of an initiator that is gone."""
+        self.claims = [claim for claim in self.claims if claim.tid != tid]
+        self.lock_holder = None if self.lock_holder == tid else self.lock_holder
+        self.reserve_holder = None if self.reserve_holder == tid else self.reserve_holder
 
     def error(self, request: Request, req_status: int, detail: int) -> bytes:
         """Return an error reply in the form of this class."""
@@ -280,7 +296,8 @@ class Ddm:
         """
         taken = self.iop.scheduler.take_back(matches, may_be_begun=may_be_begun)
         for request in taken:
-            self.iop.send(request.status(req_status, DetailedStatus.SUCCESS))
+            if request.wants_reply:
+                self.iop.send(request.status(req_status, DetailedStatus.SUCCESS))
         return len(taken)
 
     @handles(Function.UTIL_PARAMS_GET)
@@ -459,12 +476,24 @@ class Ddm:
         }
 
     def _ddm_identity(self) -> Row:
+        """The DDM behind the device: itself, or what it is connected through."""
+        is_module = self.device_class in (DeviceClass.EXECUTIVE, DeviceClass.DDM)
         return {
-            "ddm_tid": self.tid,
-            "module_name": _text(self.name, 24),
+            "ddm_tid": self.tid if is_module else self.parent_tid,
+            "module_name": _text(self.name if is_module else "", 24),
             "module_rev_level": _text("1", 8),
             "sn_format": SerialFormat.UNKNOWN.value,
         }
+
+
+def _sgl_limits() -> Row:
+    chain = dict.fromkeys(
+        ("sgl_chain_size", "sgl_chain_size_max", "sgl_chain_size_target"), MAX_CHAIN_BYTES
+    )
+    fragments = dict.fromkeys(
+        ("sgl_frag_count", "sgl_frag_count_max", "sgl_frag_count_target"), MAX_FRAGMENTS
+    )
+    return {**chain, **fragments}
 
 
 def _text(text: str, size: int) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final
 
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.frames import block_storage as bsa
+from i2o.frames import utility
 from i2o.frames.block_storage import (
     BsaDetailedStatus,
     BsaEvent,
@@ -29,6 +30,7 @@ from i2o.frames.layout import MessageLayout
 from i2o.frames.sgl_walk import Piece, SglError, lone_simple
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator import sgl_data
+from i2o.iop_emulator.bad_blocks import FlawedDisk
 from i2o.iop_emulator.block_store import BlockStore, StoreError
 from i2o.iop_emulator.ddm import block_data
 from i2o.iop_emulator.ddm.base import Ddm, IopServices
@@ -42,6 +44,10 @@ from i2o.iop_emulator.scheduler import Job
 _LOG: Final = logging.getLogger(__name__)
 
 PROGRESS_STEPS: Final = 10
+MAX_JOBS: Final = 64
+"""Long operations that may be under way in an IOP; their frames are free and bound nothing."""
+MAX_REASSIGN: Final = 1 << 16
+"""Bytes of the longest list of blocks to reassign."""
 
 _SGL_WORD: Final = bsa.BSA_BLOCK_READ.sgl_word_offset
 _PLAIN_START: Final = _SGL_WORD << 4 | 0xF  # VersionOffset: the list is no later than there
@@ -49,6 +55,7 @@ _POWER_BYTE: Final = 19  # of the message: where Linux puts the operation
 _SUCCESS_START: Final = bsa.BSA_SUCCESS_REPLY.build()[:4]
 _READ_SIZE: Final = bsa.BSA_BLOCK_READ.size
 _WRITE_FLUSH: Final = int(BsaWriteFlags.DONT_CACHE | BsaWriteFlags.WRITE_THRU)
+_ADDRESS: Final = struct.Struct("<Q")
 _success_tail = struct.Struct("<II").pack
 _COUNT_PLACE: Final = next(
     field.byte for field in bsa.BSA_BLOCK_READ.fields if field.path == "transfer_byte_count"
@@ -75,7 +82,10 @@ class BlockDevice(Ddm):
 
     device_class = DeviceClass.RANDOM_BLOCK_STORAGE.value
     class_events = int(
-        BsaEvent.VOLUME_LOAD | BsaEvent.VOLUME_UNLOAD | BsaEvent.VOLUME_UNLOAD_REQUEST
+        BsaEvent.VOLUME_LOAD
+        | BsaEvent.VOLUME_UNLOAD
+        | BsaEvent.VOLUME_UNLOAD_REQUEST
+        | BsaEvent.CAPACITY_CHANGE
     )
 
     def __init__(
@@ -87,8 +97,8 @@ class BlockDevice(Ddm):
         parent_tid: int,
         organization_id: int = 0,
     ) -> None:
-        self.store = store
         self.state = BlockState(store)
+        self.store = store
         name = store.description.rpartition("/")[2]
         super().__init__(
             iop,
@@ -136,6 +146,11 @@ class BlockDevice(Ddm):
         )
         return self.error(request, ReqStatus.ERROR_NO_DATA_TRANSFER, detail)
 
+    def put_in(self, store: BlockStore) -> None:
+        """Have other blocks from now on."""
+        self.store = store
+        self.state.put_in(store)
+
     # --- status --------------------------------------------------------------------------------
 
     @handles(Function.BSA_STATUS_CHECK)
@@ -151,8 +166,16 @@ class BlockDevice(Ddm):
         aborted = self.abort_requests(
             lambda other: other.target == self.tid, ReqStatus.ABORT_NO_DATA_TRANSFER
         )
+        self.state.change(False)
         self.iop.events.post(self.tid, GenericEvent.DEVICE_RESET, aborted.to_bytes(4, "little"))
         return request.success()
+
+    @handles(Function.UTIL_EVENT_ACK)
+    def event_ack(self, request: Request) -> bytes:
+        """Repeat the indicator and its data; the medium that was put in may be used now."""
+        if request.fields(utility.UTIL_EVENT_ACK).event_indicator & BsaEvent.VOLUME_LOAD:
+            self.state.change(False)
+        return super().event_ack(request)
 
     # --- data ----------------------------------------------------------------------------------
 
@@ -199,6 +222,8 @@ class BlockDevice(Ddm):
         if (refusal := self._obstacle(request, count, address, is_write=True)) is not None:
             return refusal
         views = self._views(request, count, writable=False)
+        if state.control["auto_reassign"]:
+            self._reassign(address, count)
         try:
             if views is None:
                 block_data.write_by_copy(self.store, self.iop.dma, self._pieces(request), address)
@@ -226,15 +251,29 @@ class BlockDevice(Ddm):
         count, address = asked.byte_count, asked.logical_byte_address
         if (refusal := self._obstacle(request, count, address)) is not None:
             return refusal
+        scheduler = self.iop.scheduler
+        if scheduler.job_count >= MAX_JOBS:
+            return self._error(request, BsaDetailedStatus.DEVICE_NOT_READY, address)
         reports = bool(asked.control_flags & BsaVerifyFlags.PROGRESS_REPORT_FLAG)
-        self.iop.scheduler.start(request, self._verify(request, address, count, reports=reports))
+        scheduler.start(request, self._verify(request, address, count, reports=reports))
         return None
 
     def _verify(self, request: Request, address: int, count: int, *, reports: bool) -> Job:
         """Read chunk by chunk; tell every tenth of the way if asked to."""
         done, told = 0, 0
+        state = self.state
+        loads = state.loads
         while done < count:
             length = min(CHUNK, count - done)
+            detail = None
+            if not state.is_loaded:
+                detail = BsaDetailedStatus.MEDIA_NOT_PRESENT
+            elif state.loads != loads:
+                detail = BsaDetailedStatus.VOLUME_CHANGED
+            elif address + done + length > state.size:  # the disk has become smaller
+                detail = BsaDetailedStatus.ACCESS_ERROR
+            if detail is not None:
+                return self._error(request, detail, address + done, done=done)
             try:
                 self.store.read_into(address + done, [memoryview(bytearray(length))])
             except OSError as error:
@@ -257,14 +296,34 @@ class BlockDevice(Ddm):
 
     @handles(Function.BSA_BLOCK_REASSIGN)
     def block_reassign(self, request: Request) -> bytes:
-        """Succeed if the list of addresses can be read: the file below has no bad blocks."""
+        """Make the blocks at a list of 64-bit byte addresses good; all of it is checked first."""
         if (refusal := self._obstacle(request, 0, 0, is_write=True)) is not None:
             return refusal
         iop = self.iop
         word = bsa.BSA_BLOCK_REASSIGN.sgl_word_offset
-        for buffer in sgl_data.buffers(request, word, iop.dma, iop.page_size):
-            sgl_data.gather(iop.dma, buffer, CHUNK)
+        listed = b"".join(
+            sgl_data.gather(iop.dma, buffer, MAX_REASSIGN + 1)
+            for buffer in sgl_data.buffers(request, word, iop.dma, iop.page_size)
+        )
+        if len(listed) % _ADDRESS.size or len(listed) > MAX_REASSIGN:
+            iop.complain(
+                f"TID {self.tid:#05x}: {len(listed)} bytes are no list of up to "
+                f"{MAX_REASSIGN // _ADDRESS.size} addresses of 8 bytes"
+            )
+            return self._error(request, BsaDetailedStatus.PROTOCOL_FAILURE, 0)
+        addresses = [address for (address,) in _ADDRESS.iter_unpack(listed)]
+        for address in addresses:
+            if address >= self.state.size:
+                return self._error(request, BsaDetailedStatus.ACCESS_ERROR, address)
+        for address in addresses:
+            self._reassign(address, 1)
         return request.success()
+
+    def _reassign(self, address: int, count: int) -> None:
+        """Make every block good that has one of these bytes."""
+        if isinstance(self.store, FlawedDisk) and count:
+            size = self.store.block_size
+            self.store.bad.remove(address // size, (address + count - 1) // size)
 
     @handles(Function.BSA_MEDIA_FORMAT)
     def media_format(self, request: Request) -> bytes:
@@ -278,6 +337,9 @@ class BlockDevice(Ddm):
         """Load the medium; a fixed disk always has it."""
         asked = request.fields(bsa.BSA_MEDIA_MOUNT)
         state = self.state
+        if not state.size:
+            return self._error(request, BsaDetailedStatus.MEDIA_NOT_PRESENT, 0)
+        state.change(False)
         if not state.is_loaded:
             state.load()
             self.iop.events.post(self.tid, BsaEvent.VOLUME_LOAD, b"")
@@ -289,7 +351,7 @@ class BlockDevice(Ddm):
     def media_eject(self, request: Request) -> bytes:
         """Take the medium out, unless it is locked or fixed."""
         state = self.state
-        if not self.store.removable:
+        if not state.is_removable:
             return self._error(request, BsaDetailedStatus.PROTOCOL_FAILURE, 0)
         if not state.is_loaded:
             return self._error(request, BsaDetailedStatus.MEDIA_NOT_PRESENT, 0)
@@ -325,7 +387,7 @@ class BlockDevice(Ddm):
         if operation >= _POWERED_DOWN and (failure := self._flush(request)) is not None:
             return failure
         state.set_power(operation)
-        if operation in _UNLOADING and self.store.removable and not state.is_locked:
+        if operation in _UNLOADING and state.is_removable and not state.is_locked:
             self._unload()
         elif operation == BsaPowerOperation.POWER_UP_LOAD:
             state.load()

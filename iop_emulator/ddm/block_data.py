@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from i2o.frames.sgl_walk import BitBucket, Piece, SglError
-from i2o.iop_emulator.block_store import BlockStore
+from i2o.iop_emulator.block_store import BlockStore, StoreError
 from i2o.transport.device_unit import DmaSpace
 
 CHUNK: Final = 1 << 20
@@ -46,20 +46,33 @@ def mixed_views(
 
 
 def read_by_copy(store: BlockStore, dma: DmaSpace, pieces: Sequence[Piece], address: int) -> None:
-    """Read blocks and copy them to host memory; raises OSError, DmaFault."""
+    """Read blocks and copy them to host memory; raises StoreError, DmaFault."""
+    done = 0
     for place, length in _chunks(pieces):
         data = memoryview(bytearray(length))
-        store.read_into(address, [data])
+        failure = None
+        try:
+            store.read_into(address + done, [data])
+        except OSError as error:
+            failure = _behind(done, error)
+            data = data[: failure.done - done]
         if isinstance(place, int):
             dma.write(place, data)
-        address += length
+        if failure is not None:
+            raise failure
+        done += length
 
 
 def write_by_copy(store: BlockStore, dma: DmaSpace, pieces: Sequence[Piece], address: int) -> None:
-    """Copy data from host memory and write them; raises OSError, DmaFault."""
+    """Copy data from host memory and write them; raises StoreError, DmaFault."""
+    done = 0
     for place, length in _chunks(pieces):
-        store.write_from(address, [memoryview(_data(dma, place, length))])
-        address += length
+        data = memoryview(_data(dma, place, length))
+        try:
+            store.write_from(address + done, [data])
+        except OSError as error:
+            raise _behind(done, error) from error
+        done += length
 
 
 def first_difference(
@@ -72,14 +85,23 @@ def first_difference(
     """
     for place, length in _chunks(pieces):
         wanted, stored = _data(dma, place, length), bytearray(length)
+        readable = length
         try:
             store.read_into(address, [memoryview(stored)])
-        except OSError:
-            return address
-        if stored != wanted:
+        except OSError as error:
+            readable = error.done if isinstance(error, StoreError) else 0
+        if stored[:readable] != wanted[:readable]:
             return address + next(i for i in range(length) if stored[i] != wanted[i])
+        if readable < length:
+            return address + readable
         address += length
     return None
+
+
+def _behind(done: int, error: OSError) -> StoreError:
+    """Return an error of a part as one of the whole, of which so much was done before."""
+    part = error.done if isinstance(error, StoreError) else 0
+    return StoreError(error.errno or 0, error.strerror or str(error), done + part)
 
 
 def _data(dma: DmaSpace, place: int | bytes | None, length: int) -> bytes:

@@ -17,16 +17,14 @@ from i2o.frames.block_storage_groups import (
     BsaState,
     BsaWritePolicy,
 )
-from i2o.frames.params import SGL_OPERATING_LIMITS
 from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.parameter_groups import Group, Row, ScalarGroup, TableGroup
 
 ERRORS_KEPT: Final = 64
-MAX_FRAGMENTS: Final = 1024
-MAX_CHAIN_BYTES: Final = 1 << 16
 _FIRST_POWERED_DOWN: Final = BsaPowerOperation.QUIESCE_DEVICE.value
 _RANGE_BITS: Final = (12, 16, 20)  # transfers below 4 KiB, 64 KiB, 1 MiB, and the rest
 _DEFAULT_CONTROL: Final[dict[str, int]] = {
+    "auto_reassign": 0,
     "retry_attempts": 0,
     "expected_timeout": 60_000_000,
     "rwv_timeout": 1_000_000,
@@ -58,9 +56,12 @@ class BlockState:
         size: bytes of the medium.
         block_mask: block size less one.
         power_state: the last power operation.
+        is_changed: there is another medium, which the host has not taken note of yet.
         is_loaded: the medium is in.
         is_locked: the medium must stay in.
+        is_removable: the medium can be taken out.
         is_up: the device can move data now.
+        loads: how often a medium was loaded or unloaded.
     """
 
     __slots__ = (
@@ -68,9 +69,12 @@ class BlockState:
         "_next_error",
         "block_mask",
         "control",
+        "is_changed",
         "is_loaded",
         "is_locked",
+        "is_removable",
         "is_up",
+        "loads",
         "power",
         "power_state",
         "read_sizes",
@@ -81,8 +85,8 @@ class BlockState:
     )
 
     def __init__(self, store: BlockStore) -> None:
-        self.store = store
-        self.size, self.block_mask = store.size, store.block_size - 1
+        self.is_removable, self.is_loaded, self.loads = store.removable, False, 0
+        self.put_in(store)
         self.read_sizes = [0] * 34
         self.write_sizes = [0] * 34
         self._errors: deque[dict[str, int]] = deque(maxlen=ERRORS_KEPT)
@@ -92,26 +96,44 @@ class BlockState:
     def reset(self) -> None:
         """Go back to the settings of power-on; statistics and the error log stay."""
         self.power_state = BsaPowerOperation.POWER_UP_LOAD.value
-        self.is_loaded, self.is_locked, self.is_up = True, False, True
+        self.is_changed = self.is_locked = False
+        self.load()
         self.write_policy = BsaWritePolicy.WRITE_TO_CACHE.value
         self.control = dict(_DEFAULT_CONTROL)
         self.power = {"powerdown_timeout": 0, "on_access": 1}
 
+    def put_in(self, store: BlockStore) -> None:
+        """Have other blocks, of another medium or of another size."""
+        self.store = store
+        self.size, self.block_mask = store.size, store.block_size - 1
+
     def load(self, is_loaded: bool = True) -> None:
-        """Put the medium in, or take it out."""
-        self.is_loaded = is_loaded
-        self.is_up = is_loaded and self.power_state < _FIRST_POWERED_DOWN
+        """Load the medium if there is one, or unload it."""
+        before, self.is_loaded = self.is_loaded, is_loaded and self.size > 0
+        self.loads += before != self.is_loaded
+        self._look()
+
+    def change(self, is_changed: bool) -> None:
+        """Have the host take note of another medium before anything else, or end that."""
+        self.is_changed = is_changed
+        self._look()
 
     def set_power(self, operation: int) -> None:
         """Go to the power state that an operation leads to."""
         self.power_state = operation
-        self.is_up = self.is_loaded and operation < _FIRST_POWERED_DOWN
+        self._look()
+
+    def _look(self) -> None:
+        is_awake = self.power_state < _FIRST_POWERED_DOWN
+        self.is_up = self.is_loaded and is_awake and not self.is_changed
 
     @property
     def obstacle(self) -> int:
         """Why it cannot."""
         if not self.is_loaded:
             return BsaDetailedStatus.MEDIA_NOT_PRESENT
+        if self.is_changed:
+            return BsaDetailedStatus.VOLUME_CHANGED
         return BsaDetailedStatus.DEVICE_NOT_READY
 
     @property
@@ -210,7 +232,6 @@ def block_groups(state: BlockState) -> list[Group]:
         ScalarGroup(groups.BSA_REDUNDANCY, lambda: {"redundancy_type": _byte(BsaRedundancy.NONE)}),
         TableGroup(groups.BSA_COMPONENT_SPARES, tuple),
         TableGroup(groups.BSA_ASSOCIATION_TABLE, tuple),
-        ScalarGroup(SGL_OPERATING_LIMITS, _sgl_limits),
     ]
 
 
@@ -218,7 +239,11 @@ class _Values:
     """Reads the groups' values off a device's state."""
 
     def __init__(self, state: BlockState) -> None:
-        self._state, self._store = state, state.store
+        self._state = state
+
+    @property
+    def _store(self) -> BlockStore:
+        return self._state.store
 
     def device_info(self) -> Row:
         state, store = self._state, self._store
@@ -228,8 +253,8 @@ class _Values:
         device_state |= BsaState.READY if state.is_up else 0
         device_state |= BsaState.READ_ONLY if store.read_only else 0
         device_state |= BsaState.LOCKOUT if state.is_locked else 0
-        capability = BsaCapability.CACHING | BsaCapability.LOCKOUT
-        capability |= BsaCapability.REMOVABLE_MEDIA if store.removable else 0
+        capability = BsaCapability.CACHING | BsaCapability.LOCKOUT | BsaCapability.DYNAMIC_CAPACITY
+        capability |= BsaCapability.REMOVABLE_MEDIA if state.is_removable else 0
         capability |= BsaCapability.READ_ONLY if store.read_only else 0
         return {
             "device_type": BsaDeviceType.DIRECT.value,
@@ -282,17 +307,6 @@ class _Values:
 
     def physical_extent(self) -> Row:
         return {**self.extent(), "user_data": self._store.size // self._store.block_size}
-
-
-def _sgl_limits() -> Row:
-    return {
-        "sgl_chain_size": MAX_CHAIN_BYTES,
-        "sgl_chain_size_max": MAX_CHAIN_BYTES,
-        "sgl_chain_size_target": MAX_CHAIN_BYTES,
-        "sgl_frag_count": MAX_FRAGMENTS,
-        "sgl_frag_count_max": MAX_FRAGMENTS,
-        "sgl_frag_count_target": MAX_FRAGMENTS,
-    }
 
 
 def _byte(value: IntEnum) -> int:

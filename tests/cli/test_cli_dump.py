@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+import i2o
+from i2o.capture import capture as capture_to
 from i2o.decode.names import field_names
 from i2o.errors import OutOfFrames
 from i2o.frames import block_storage
 from i2o.frames.functions import Function
-from i2o.requester import Requester
+from i2o.message_layer import MessageLayer
 from i2o.tools import cli, dump_follow, dump_json, dump_live
 from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.packet import Channel, Packet
@@ -363,6 +365,22 @@ def test_frames_too_short_for_a_header(cli, written):
     assert ran.out == "\trequest\n"
 
 
+@pytest.mark.parametrize("run", ["inline", "thread"])
+def test_hits_of_a_fault_plan_are_shown(cli, tmp_path, run):
+    path, plan = tmp_path / "faults.pcapng", tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\non = "BSA_READ"\ntimes = 1\naction = "fail"\n')
+    with (
+        i2o.open(capture_to(f"emu:?run={run}&faults={plan}", path)) as iop,
+        iop.block() as disk,
+        pytest.raises(i2o.I2OError, match="CONGESTION"),
+    ):
+        disk.read(0, 4096)
+    lines = cli("dump", "-r", path).out.splitlines()
+    (place,) = (at for at, line in enumerate(lines) if " remark " in line)
+    assert lines[place].endswith(" fault fail hits function 0x30 to TID 0x010")
+    assert "bsa_block_read" in lines[place - 1]
+
+
 def test_messages_of_endpoints_and_remarks(cli, tmp_path):
     path = tmp_path / "other.pcapng"
     with CaptureFile(path) as file:
@@ -565,14 +583,14 @@ def test_packets_that_nobody_shows_in_time_are_dropped(cli, monkeypatch):
 
 
 def test_an_iop_that_refuses_requests_for_events_is_watched_all_the_same(cli, monkeypatch):
-    start = Requester.start
+    submit = MessageLayer.submit
 
-    def refuse(self, message, **options):
+    def refuse(self, iop, message, *options):
         if message[7] == Function.UTIL_EVENT_REGISTER:
             raise OutOfFrames("no")
-        return start(self, message, **options)
+        submit(self, iop, message, *options)
 
-    monkeypatch.setattr(Requester, "start", refuse)
+    monkeypatch.setattr(MessageLayer, "submit", refuse)
     assert cli("dump", "-i", "emu:", "--seconds", "0.3").code == 0
 
 

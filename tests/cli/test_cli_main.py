@@ -35,7 +35,7 @@ def test_help_names_every_command(cli):
         assert f"\n    {name} " in ran.out
 
 
-WITHOUT_IOP = ("decode", "extcap")
+WITHOUT_IOP = ("decode", "emulate", "extcap")
 WITHOUT_JSON = ("config", "extcap")
 
 

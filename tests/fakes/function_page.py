@@ -58,6 +58,9 @@ class Outcomes:
             return reply
         req_status, detail = reply.status
         assert req_status != ReqStatus.SUCCESS, "a refusal was expected"
+        if reply.data[7] == Function.EXEC_CONN_SETUP:  # its status is one byte, with no detail
+            self.seen.add(ReqStatus(req_status).name)
+            return reply
         codes = BsaDetailedStatus if reply.data[7] in _BSA else DetailedStatus
         if req_status == ReqStatus.TRANSACTION_ERROR:
             self.seen.add("TRANSACTION_ERROR")

@@ -7,11 +7,12 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from i2o.frames import executive, params, utility
+from i2o.frames import executive, params, tables, utility
 from i2o.frames.sgl import simple_sgl
 from i2o.iop_emulator.block_store import BlockStore, MemoryDisk
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.faults import FaultPlan
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.bus_space import BusBuffer, BusSpace
@@ -62,14 +63,17 @@ class Rig:
         replies: int = 32,
         reply_words: int = 32,
         up: bool = True,
+        system: IopSystem | None = None,
     ) -> None:
-        self.memory = BusSpace()
+        self.memory = BusSpace() if system is None else system.memory
         self.complaints = Complaints()
         self.unit = LocalUnit(
             self.memory, frame_count=frames, frame_size=frame_size, on_misuse=self.complaints.add
         )
         stores = [MemoryDisk(1 << 20)] if disks is None else disks
-        self.iop = SoftIop(self.unit, options, stores, faults, complaints=self.complaints)
+        self.iop = SoftIop(
+            self.unit, options, stores, faults, complaints=self.complaints, system=system
+        )
         self.now_ns = 0
         self.pool: BusBuffer | None = None
         if up:
@@ -80,6 +84,16 @@ class Rig:
         assert self.init_outbound(reply_words) == 4
         self.give_replies(replies, 4 * reply_words)
         assert self.call(executive.EXEC_SYS_ENABLE.build()).status == (0, 0)
+
+    def set_system_table(self, iop_id: int, *members: int) -> None:
+        """Send SysTabSet: the IOP's own id, and who is in the table."""
+        table = tables.SYSTAB_HEADER.build(number_entries=len(members)) + b"".join(
+            tables.SYSTAB_IOP_ENTRY.build(iop_id=member) for member in members
+        )
+        given = self.buffer(table)
+        frame = executive.EXEC_SYS_TAB_SET.build(iop_id=iop_id)
+        sgl = simple_sgl([(given.bus_address, len(table))], out=True)
+        assert self.call(frame + sgl).status == (0, 0)
 
     def init_outbound(self, words: int = 32, **fields: int) -> int:
         """Send OutboundInit; return the status word."""
@@ -192,11 +206,13 @@ class Rig:
 
     def account(self) -> int:
         """Return how many inbound frames are accounted for."""
+        static = self.iop.executive.static_frames.by_mfa  # wherever their posts are
+        on_the_way = [*self.unit._inbound_posted, *(mfa for mfa, _ in self.iop._stuck)]
         return (
             self.unit.idle_inbound()
-            + self.unit.posted_inbound()
             + self.unit.held_by_host()
-            + len(self.iop._stuck)
+            + len(static)
+            + sum(mfa not in static for mfa in on_the_way)
         )
 
 

@@ -18,7 +18,7 @@ from i2o.transport.capture.dma_tap import DmaTap, TappedMemory, TapRules
 from i2o.transport.capture.packet import Channel
 from i2o.transport.capture.recorder import IopRecorder
 from i2o.transport.host_memory import HostMemory
-from i2o.transport.port import EMPTY, Port
+from i2o.transport.port import EMPTY, Port, RemarkingPort
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class TapPort(Closing):
         self._look_at_writes()
         self._look_at_posts()
         self._look_at_replies()
+        if isinstance(port, RemarkingPort):
+            port.remark_to(self._record_remark)
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":  # not made yet
@@ -169,6 +171,13 @@ class TapPort(Closing):
             return self.inner.outbound(mfa, max(size, _MIN_FRAME))
         except I2OError:
             return self.inner.outbound(mfa, HEADER_SIZE)
+
+    def _record_remark(self, mfa: int, sentence: str) -> None:
+        """Record what the IOP says of a request; no frame of it is there, so none is recorded."""
+        try:
+            self.recorder.remark(time_ns(), _OUT, mfa, b"", sentence)
+        except Exception:
+            logger.warning("a remark could not be captured", exc_info=True)
 
     def _record_odd_reply(self, mfa: int, error: Exception) -> None:
         """Record that a reply could not be read; the traffic goes on whatever a recorder does."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -11,11 +12,12 @@ import pytest
 
 from fakes.iop_rig import DISK, Rig
 from i2o.clock import SYSTEM_CLOCK, ManualClock
-from i2o.errors import DmaFault, TransportUnavailable, UriError
+from i2o.errors import DmaFault, IopDead, TransportUnavailable, UriError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
+from i2o.iop_emulator import emu_port, process_port
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.iop_emulator.faults import FaultPlan
@@ -275,7 +277,8 @@ def test_closing_twice_and_working_after_it(tmp_path):
         port.close()
         post(port)
         assert port.reap() == EMPTY
-        assert not port.wait(0)
+        with pytest.raises(IopDead, match="is closed: open it again"):
+            port.wait(5)
     assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
 
 
@@ -354,3 +357,37 @@ def test_doorbells():
     bell.silence()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("run", ["inline", "process"])
+def test_two_threads_that_ask_first_get_the_same_descriptor(run, monkeypatch):
+    meeting = threading.Barrier(2)
+
+    class Slow(Doorbell):
+        def __init__(self) -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.05)  # for a second one that is made meanwhile
+            super().__init__()
+
+    with open_port(f"emu:?run={run}") as port:
+        monkeypatch.setattr(emu_port if run == "inline" else process_port, "Doorbell", Slow)
+        asked: list[int] = []
+        askers = [
+            threading.Thread(target=lambda: asked.append(port.fileno()), name=f"i2o-{n}")
+            for n in range(2)
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        assert meeting.broken
+        assert set(asked) == {port.fileno()}
+
+
+def test_a_wait_too_short_for_the_clock_ends():
+    clock = ManualClock()
+    port = open_port("emu:", clock=clock)
+    before = clock.monotonic_ns()
+    assert not port.wait(1e-16)
+    assert clock.monotonic_ns() == before + 1
+    port.close()

@@ -8,24 +8,28 @@ no other: the fixture `said` compares the two.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.function_page import Outcomes, rows
+from fakes.function_page import PAGE, Outcomes, rows
 from fakes.iop_rig import DISK, Reply, Rig
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive as x
 from i2o.frames import params, tables, utility
 from i2o.frames.functions import Function
-from i2o.frames.header import MsgFlags
+from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity, MsgFlags
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
+from i2o.iop_emulator import peers
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
 from i2o.iop_emulator.ddm.base import MAX_USERS
+from i2o.iop_emulator.ddm.block import MAX_JOBS
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.faults import FaultPlan
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.lct import BUILT_IN_DDM
 from i2o.iop_emulator.options import IopOptions
 
@@ -333,7 +337,7 @@ def test_bsa_device_reset(said: Outcomes) -> None:
 
 def test_bsa_media_verify(said: Outcomes) -> None:
     disk = Failing(1 << 20)
-    rig = Rig([disk])
+    rig = Rig([disk], replies=MAX_JOBS + 1)
 
     def verify(count: int, address: int) -> bytes:
         frame: bytes = bsa.BSA_MEDIA_VERIFY.build(
@@ -349,6 +353,22 @@ def test_bsa_media_verify(said: Outcomes) -> None:
     said.refused(
         without_medium().call(bsa.BSA_MEDIA_VERIFY.build(target_address=DISK, byte_count=512))
     )
+    disk.error = None
+    said.refused(refused_among_many(rig, verify(512, 0)))
+
+
+def refused_among_many(rig: Rig, frame: bytes) -> Reply:
+    """Send a long operation more often than may be under way; return the answer to the last."""
+    for _ in range(MAX_JOBS):
+        rig.post(frame)
+        rig.run(budget=1)
+    rig.post(frame)
+    rig.run(budget=1)
+    refused = rig.reap()
+    assert refused is not None
+    rig.run(budget=3 * MAX_JOBS)
+    assert [reply.status for reply in rig.replies()] == [PLAIN] * MAX_JOBS
+    return refused
 
 
 def test_bsa_cache_flush(said: Outcomes) -> None:
@@ -365,6 +385,8 @@ def test_bsa_media_mount(said: Outcomes) -> None:
     rig = without_medium()
     assert rig.call(bsa.BSA_MEDIA_MOUNT.build(target_address=DISK)).status == PLAIN
     assert rig.call(CHECK).status[0] in (0, 5)
+    rig.iop.bay.eject(DISK)
+    said.refused(rig.call(bsa.BSA_MEDIA_MOUNT.build(target_address=DISK)))
 
 
 def test_bsa_media_eject(said: Outcomes) -> None:
@@ -420,6 +442,9 @@ def test_bsa_block_reassign(said: Outcomes) -> None:
     assert rig.call(reassign(data(rig, 8, out=True))).status == PLAIN
     said.refused(rig.call(reassign(hole(8, out=True))))
     said.refused(rig.call(reassign(b"\x00\x00\x00\x34")))
+    said.refused(rig.call(reassign(data(rig, 7, out=True))))
+    outside = rig.buffer(b"\xff" * 8)
+    said.refused(rig.call(reassign(simple_sgl([(outside.bus_address, 8)], out=True))))
     rig = protected()
     said.refused(rig.call(reassign(data(rig, 8, out=True))))
     rig = without_medium()
@@ -701,27 +726,96 @@ def test_exec_sw_remove(said: Outcomes, tmp_path: Path) -> None:
     said.refused(rig.call(x.EXEC_SW_REMOVE.build(**MODULE)))
 
 
-# --- executive: what this IOP does not have -----------------------------------------------------
+# --- executive: other IOPs, static frames -------------------------------------------------------
 
 
-def check_unsupported(said: Outcomes, layout: object) -> None:
-    frame: bytes = layout.build()  # type: ignore[attr-defined]
-    rig = Rig()
-    said.refused(rig.call(frame))
-    assert "does not have it" in next(iter(rig.complaints))
+def neighbours() -> tuple[Rig, Rig]:
+    """Return two IOPs of one bus, whose system tables name both of them."""
+    system = IopSystem()
+    pair = Rig(system=system), Rig(system=system)
+    for iop_id, rig in enumerate(pair, 2):
+        rig.set_system_table(iop_id, 2, 3)
+    return pair
 
 
-def test_exec_iop_connect(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_IOP_CONNECT)
+def test_exec_iop_connect(said: Outcomes, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = neighbours()
+    connect = x.EXEC_IOP_CONNECT.build(iop_id1=3)
+    said.refused(here.call(x.EXEC_IOP_CONNECT.build(iop_id1=4)))
+    there.call(x.EXEC_SYS_QUIESCE.build())
+    said.refused(here.call(connect))
+    there.call(x.EXEC_SYS_ENABLE.build())
+    monkeypatch.setattr(peers, "MAX_ALIASES", 0)
+    said.refused(here.call(connect))
+    monkeypatch.undo()
+    assert here.call(connect).status == PLAIN
+    there.iop.close()
+    said.refused(here.call(connect))
 
 
 def test_exec_conn_setup(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_CONN_SETUP)
+    here, _ = neighbours()
+    executive = here.call(x.EXEC_IOP_CONNECT.build(iop_id1=3)).words[5] >> 16 & 0xFFF
+    good = {"object_info_target_device": DISK, "object_info_initiator_device": 1}
+    assert here.call(x.EXEC_CONN_SETUP.build(target_address=executive, **good)).data[19] == 0
+    said.refused(here.call(x.EXEC_CONN_SETUP.build(target_address=executive)))
+    said.refused(here.call(x.EXEC_CONN_SETUP.build(**good)))
+
+
+def static(message: bytes = CHECK, posts: int = 1) -> bytes:
+    frame: bytes = x.EXEC_STATIC_MF_CREATE.build(
+        max_outstanding=posts, static_message_frame=message[:12]
+    )
+    return frame + message[12:]
 
 
 def test_exec_static_mf_create(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_STATIC_MF_CREATE)
+    rig = Rig()
+    assert rig.call(static()).status == PLAIN
+    said.refused(rig.call(static(posts=0)))
+    said.refused(rig.call(static(CHECK[:12])))
+    for _ in range(7):
+        assert rig.call(static()).status == PLAIN
+    said.refused(rig.call(static()))
 
 
 def test_exec_static_mf_release(said: Outcomes) -> None:
-    check_unsupported(said, x.EXEC_STATIC_MF_RELEASE)
+    rig = Rig(faults=(plan := FaultPlan()))
+    plan.on(Function.BSA_STATUS_CHECK).times(1).delay(1)
+    mfa = rig.call(static()).words[5]
+    release = x.EXEC_STATIC_MF_RELEASE.build(static_mfa=mfa)
+    rig.unit.post(mfa)
+    said.refused(rig.call(release))
+    rig.advance(1)
+    assert len(rig.replies()) == 1
+    assert rig.call(release).status == PLAIN
+    said.refused(rig.call(release))
+
+
+# --- failure codes ------------------------------------------------------------------------------
+
+
+def test_the_page_says_of_every_failure_code_when_it_comes_or_why_it_does_not() -> None:
+    _, _, shared = PAGE.read_text().partition("## Refusals that every function shares")
+    produced, _, never = shared.partition("have no situation here")
+    named = set(re.findall(r"FAIL `(\w+)`", produced))
+    absent = set(re.findall(r"^\| `(\w+)` \|", never, re.MULTILINE))
+    assert named | absent == set(FailureCode.__members__)
+    assert named & absent == set()
+
+
+@pytest.mark.parametrize("code", FailureCode, ids=lambda code: code.name)
+def test_a_fault_plan_produces_any_failure_code(code: FailureCode) -> None:
+    plan = FaultPlan()
+    plan.on(Function.BSA_STATUS_CHECK).times(1).fail(code)
+    rig = Rig(faults=plan)
+    mfa = rig.post(CHECK)
+    (fail,) = rig.replies()
+    told = FAILURE_REPLY.unpack_from(fail.data)
+    assert (told.failure_code, told.preserved_mfa_low) == (code, mfa)
+    assert told.severity in [severity.value for severity in FailureSeverity]
+    rig.unit.write(mfa, utility.UTIL_NOP.build())
+    rig.unit.post(mfa)
+    assert rig.replies() == []
+    assert rig.unit.idle_inbound() == 16
+    assert rig.call(CHECK).status == PLAIN

@@ -256,6 +256,29 @@ def test_outbound_init_without_a_usable_status_buffer(sgl):
     assert rig.unit.idle_inbound() == 16
 
 
+@pytest.mark.parametrize("size", [1, 4095, 4352, 0xFFFFFFFF])
+def test_a_page_size_that_is_no_power_of_two_is_refused(size):
+    rig = Rig(up=False)
+    assert rig.init_outbound(host_page_frame_size=size) == (4 if size == 1 else 2)
+    assert rig.state == (IopState.HOLD if size == 1 else IopState.RESET)
+    rig.bring_up()
+    data = rig.buffer(88)
+    pages = struct.pack("<II", 0xE0000058, data.bus_address)
+    assert rig.call(x.EXEC_HRT_GET.build() + pages).status == PLAIN
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_status_word_stays_inside_its_buffer(size):
+    rig = Rig(up=False)
+    buffer = rig.buffer(b"\xee" * 8)
+    init = x.EXEC_OUTBOUND_INIT.build(outbound_msg_frame_size=32)
+    rig.post(init + element(0xD0, size, buffer.bus_address))
+    rig.run()
+    assert bytes(buffer.view) == b"\xee" * 8
+    assert f"{size} bytes" in next(iter(rig.complaints))
+    assert rig.state == IopState.RESET
+
+
 def test_outbound_init_again_forgets_old_reply_frames_and_replies():
     rig = Rig()
     rig.post(CHECK)
@@ -502,20 +525,6 @@ def test_a_system_table_that_counts_wrongly_is_read_as_far_as_it_goes():
 
 
 # --- the rest -----------------------------
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        x.EXEC_IOP_CONNECT,
-        x.EXEC_CONN_SETUP,
-        x.EXEC_STATIC_MF_CREATE,
-        x.EXEC_STATIC_MF_RELEASE,
-    ],
-    ids=lambda layout: layout.name,
-)
-def test_unsupported_functions(layout):
-    assert Rig().call(layout.build()).status == (5, 0x0A)
 
 
 def test_boot_device_and_bios_info_show_in_the_lct():

@@ -153,6 +153,17 @@ def test_unfinished_downloads_are_few():
     assert send(rig, names[4], b"x", 1, 2, 2).status == PLAIN
 
 
+def test_unfinished_replacements_are_few():
+    rig = Rig()
+    names = [TABLE._replace(module_id=number) for number in range(5)]
+    for name in names:
+        assert download(rig, name, b"old") == PLAIN
+    for name in names[:4]:
+        assert send(rig, name, b"x", 1, 2, 2, flags=2).status == PLAIN
+    assert send(rig, names[4], b"x", 1, 2, 2, flags=2).status == FULL
+    assert stored(rig)[names[4]] == b"old"
+
+
 def test_modules_are_bounded():
     rig = Rig()
     for number in range(MAX_MODULES):

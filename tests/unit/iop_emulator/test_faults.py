@@ -9,11 +9,12 @@ import pytest
 
 from fakes.iop_rig import DISK, Rig
 from i2o.frames import block_storage as bsa
-from i2o.frames import executive
+from i2o.frames import executive, utility
 from i2o.frames.functions import Function
 from i2o.frames.header import FAIL_REPLY, FAILURE_REPLY, FailureCode
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
+from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.faults import ACTIONS, MAX_FILE, Action, FaultPlan, FaultPlanError, Rule
 
 PLAIN = (0, 0)
@@ -472,3 +473,53 @@ def test_the_nearest_of_several_deadlines_counts():
     assert rig.run() == 30_000_000
     rig.advance(20)
     assert rig.run() == 50_000_000
+
+
+def test_a_nop_that_should_fail_is_dropped():
+    """Nobody waits for a reply to a NOP, and so nobody would give the preserved frame back."""
+    rig = make(FaultPlan().on("UTIL_NOP").fail())
+    rig.post(utility.UTIL_NOP.build(), 3)
+    assert rig.replies() == []
+    assert rig.unit.held_by_host() == 0
+    assert rig.iop.counters.dropped == 1
+
+
+@pytest.mark.parametrize("end", ["abort", "fail"])
+def test_ending_a_delayed_status_get_makes_no_reply(end):
+    rig = make(FaultPlan().on("EXEC_STATUS_GET").delay(5))
+    rig.post(executive.EXEC_STATUS_GET.build(reply_buffer_address_low=rig.buffer(88).bus_address))
+    rig.run()
+    if end == "fail":
+        rig.iop.fail()
+        assert rig.replies() == []
+        assert rig.iop.counters.dropped == 1
+    else:
+        reply = rig.call(utility.UTIL_ABORT.build(abort_type=utility.AbortType.WILD_ABORT))
+        assert (reply.data[7], reply.data[16]) == (Function.UTIL_ABORT, 1)
+    assert rig.iop.scheduler.is_empty
+
+
+def test_a_disk_plugged_into_a_crashed_iop_is_told_to_nobody():
+    rig = make(FaultPlan())
+    table = rig.buffer(1024)
+    rig.post(
+        executive.EXEC_LCT_NOTIFY.build(
+            class_identifier=0xFFFFFFFF, last_reported_change_indicator=2
+        )
+        + simple_sgl([(table.bus_address, 1024)], out=False)
+    )
+    rig.post(utility.UTIL_EVENT_REGISTER.build(event_mask=0xFFFFFFFF))
+    rig.run()
+    rig.iop.crash()
+    rig.iop.add_disk(MemoryDisk(1024))
+    assert rig.replies() == []
+    assert bytes(table.view) == bytes(1024)
+
+
+def test_a_crashed_iop_cannot_fail():
+    """FAILED serves StatusGet and IopReset: that would be a way back without a power cycle."""
+    rig = make(FaultPlan())
+    rig.iop.crash()
+    rig.iop.fail()
+    assert rig.iop.state == IopState.FAULTED
+    assert rig.status_block().sync_byte == 0

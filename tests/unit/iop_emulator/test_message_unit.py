@@ -194,6 +194,23 @@ def test_outbound_init_gives_held_back_requests_home():
     assert rig.unit.idle_inbound() == 16
 
 
+def test_outbound_init_frees_frames_whose_fail_reply_never_went_out():
+    rig = Rig(replies=1)
+    told = rig.post_raw(changed(target_address=0x321))
+    assert len(rig.replies()) == 1  # the host knows of this one
+    rig.post(CHECK)
+    rig.post_raw(changed(target_address=0x321))
+    rig.run()
+    assert (len(rig.iop.replies.backlog), rig.unit.held_by_host()) == (1, 2)
+    rig.init_outbound()
+    assert rig.unit.held_by_host() == 1
+    assert rig.unit.idle_inbound() == 15
+    rig.unit.write(told, utility.UTIL_NOP.build())
+    rig.unit.post(told)
+    rig.run()
+    assert sorted(rig.unit._inbound_free) == [0x1000 + 512 * index for index in range(16)]
+
+
 def test_a_reply_frame_outside_host_memory_is_skipped():
     rig = Rig(replies=1)
     first = rig.unit._outbound_free.popleft()

@@ -137,7 +137,7 @@ def test_the_disk_tells_the_truth():
     info = bsa_groups.BSA_DEVICE_INFO.unpack_from(block.data)
     assert (info.block_size, info.device_capacity) == (4096, 6 << 20)
     assert info.device_state == 0x1F
-    assert info.device_capability_support == 0x49
+    assert info.device_capability_support == 0x4D
     assert info.power_state < 0x20
     _, block = one(rig, DISK, get(0x0004))
     assert struct.unpack("<QI", block.data) == (6 << 20, 4096)

@@ -306,6 +306,24 @@ def test_the_loop_of_a_child(tmp_path):
         assert not half.misuse
 
 
+def test_a_static_frame_in_another_process():
+    with in_thread() as port:
+        bring_up(port)
+        creation = executive.EXEC_STATIC_MF_CREATE.build(
+            message_size=9, max_outstanding=2, static_message_frame=CHECK[:12]
+        )
+        post(port, creation + CHECK[12:16])
+        mfa = int.from_bytes(await_reply(port)[20:24], "little")
+        for _ in range(5):
+            port.post(mfa)
+            assert await_reply(port)[4:20] == CHECK[4:16] + bytes(4)
+        post(port, executive.EXEC_STATIC_MF_RELEASE.build(static_mfa=mfa))
+        assert await_reply(port)[16:20] == bytes(4)
+        taken = [port.alloc() for _ in range(4)]
+        assert mfa in taken
+        assert EMPTY not in taken
+
+
 def test_a_child_whose_disk_is_missing(tmp_path):
     near, far = socket_pair()
     with near:
@@ -392,6 +410,86 @@ def test_a_preserved_frame_stays_with_the_host(halves):
     host.post(mfa)
     device.drain()
     assert device.fetch().mfa == mfa
+
+
+def test_a_preserved_frame_may_be_withdrawn(halves):
+    host, device = halves
+    mfa = host.alloc()
+    host.post(mfa)
+    device.drain()
+    device.fetch()
+    device.preserve(mfa)
+    device.withdraw(mfa)
+    device.flush()
+    host.drain()
+    host.post(mfa)
+    assert "does not hold it" in host.said[0]
+    assert sorted(host.alloc() for _ in range(4)) == [0x1000, 0x1080, 0x1100, 0x1180]
+    host.post(mfa)
+    device.drain()
+    assert device.fetch().mfa == mfa
+
+
+def test_a_static_frame_is_posted_again_and_again(halves):
+    host, device = halves
+    mfa = host.alloc()
+    host.write(mfa, CHECK)
+    host.post(mfa)
+    device.drain()
+    assert device.fetch().mfa == mfa
+    device.make_static(mfa, CHECK, 2)
+    device.flush()
+    host.drain()
+    with pytest.raises(LocalFrameError, match="not the host's to write"):
+        host.write(mfa, bytes(64))
+    for _ in range(3):
+        host.post(mfa)
+    assert len(host.said) == 1
+    device.drain()
+    assert device.posted_inbound() == 2
+    assert device.fetch().data == CHECK
+    device.renew_static(mfa)
+    device.flush()
+    host.drain()
+    host.post(mfa)
+    device.drain()
+    assert device.end_static(mfa) == 2
+    device.flush()
+    host.drain()
+    taken = [host.alloc() for _ in range(4)]
+    assert mfa in taken
+    assert host.alloc() == EMPTY
+    host.post(mfa)
+    device.drain()
+    assert device.fetch().mfa == mfa, "an ordinary frame again"
+
+
+def test_posts_of_a_static_frame_that_ended_meanwhile_are_dropped(halves):
+    host, device = halves
+    mfa = host.alloc()
+    host.write(mfa, CHECK)
+    host.post(mfa)
+    device.drain()
+    device.fetch()
+    device.make_static(mfa, CHECK, 1)
+    device.flush()
+    host.drain()
+    host.post(mfa)
+    device.end_static(mfa)
+    device.drain()
+    assert device.fetch() is None
+    assert "static frame any more" in host.said[0]
+    device.make_static(mfa, CHECK, 1)
+    device.flush()
+    host.drain()
+    host.post(mfa)
+    device.refill()
+    device.drain()
+    assert device.fetch() is None
+    assert len(host.said) == 1, "the host did not know of the reset"
+    host.drain()
+    host.post(mfa)
+    assert len(host.said) == 2
 
 
 def test_starvation_and_power_cycles(halves):

@@ -514,3 +514,24 @@ def test_replies_arrive_whatever_a_recorder_does(bench, caplog):
     bench.port.unit.post_reply(mfa, reply_to(UTIL_NOP.build() + bytes(4)))
     assert tap.reap() == mfa
     assert "a reply could not be captured" in caplog.text
+
+
+class TalkingPort(BarePort):
+    """A port whose IOP tells what it does."""
+
+    def remark_to(self, listener) -> None:
+        self.tell = listener
+
+
+def test_what_the_iop_says_of_a_request_is_recorded(caplog):
+    packets: list[Packet] = []
+    port = TalkingPort()
+    recorder = PacketRecorder(packets.append)
+    tapped(port, recorder)
+    port.tell(0x1000, "fault drop")
+    (packet,) = packets
+    assert (packet.channel, packet.mfa, packet.data) == (OUT, 0x1000, b"")
+    assert packet.comment == "fault drop"
+    recorder.remark = lambda *_: 1 / 0
+    port.tell(0x1000, "fault drop")
+    assert "a remark could not be captured" in caplog.text

@@ -1,0 +1,741 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hundreds of thousands of frames into one software IOP, most of them right but for a field or two.
+
+Frames come in episodes of a few hundred, each with its own random numbers: the IOP is brought up
+into some state, devices included, and then gets mutated, valid and meaningless frames. No exception
+may come out, no frame may get lost, nothing may be written where no request points, and what the
+IOP keeps has limits. After each episode the IOP is power-cycled and must work.
+Run: PYTHONPATH=tests python -m bench.frame_fuzz [--frames 200000] [--seed 1]
+Again: PYTHONPATH=tests python -m bench.frame_fuzz --seed 1 --episode 17 [--last 20] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import gc
+import json
+import logging
+import random
+import struct
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fakes.host_arena import HostArena, WatchedDma
+from fakes.iop_rig import Rig
+from fakes.valid_frames import (
+    CONTEXTS,
+    DDM,
+    DISK,
+    DISK_SIZE,
+    DISKS,
+    LARGE_BLOCKS,
+    LARGE_SIZE,
+    LOADED,
+    REMOVABLE,
+    FrameTable,
+    ValidFrame,
+)
+from fakes.valid_lists import Place
+from i2o.errors import I2OError
+from i2o.frames import block_storage as bsa
+from i2o.frames import executive, utility
+from i2o.frames.catalog import request_layout
+from i2o.frames.functions import Function
+from i2o.frames.header import FAILURE_REPLY
+from i2o.frames.sgl_walk import sgl_elements
+from i2o.frames.tables import IopState
+from i2o.iop_emulator.block_store import MemoryDisk, StoreError
+from i2o.iop_emulator.complaints import KEPT
+from i2o.iop_emulator.ddm.block import MAX_JOBS, BlockDevice
+from i2o.iop_emulator.ddm.block_parameters import ERRORS_KEPT
+from i2o.iop_emulator.executive import MAX_NOTIFIES
+from i2o.iop_emulator.executive_software import FIRST_TID, LAST_TID
+from i2o.iop_emulator.options import IopOptions
+from i2o.iop_emulator.software_store import MAX_MODULES
+from i2o.transport.port import EMPTY
+
+FRAMES = 200_000
+EPISODE = 250
+"""Frames of an episode."""
+VALID, MEANINGLESS = 0.07, 0.02
+"""Shares of frames that are sent as they are, and that are random bytes; the others are mutated."""
+WHOLE = 0.25
+"""Share of sequences of frames in which no frame is mutated."""
+INBOUND, REPLIES, BACKLOG = 16, 24, 12
+MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + 10
+"""Replies that may wait: everything that is under way may end while the backlog is full."""
+MOST_STORED = MAX_MODULES * (32 << 10)
+"""Bytes of software that may be stored: no valid module here is larger than 24 KiB."""
+MOST_GROWTH = 3000
+"""Blocks of memory that the second half of a run may add."""
+VARIANTS = 40
+"""Valid frames of each kind, which mutated ones start from."""
+_FUNCTIONS = tuple(sorted({function.value for function in Function}))
+_BARE_ADDRESS = (Function.EXEC_STATUS_GET.value, Function.EXEC_IOP_RESET.value)
+_PACES = ((1, 4), (64,), (1,), (0, 0, 0, 1, 2), (0, 0, 0, 0, 0, 0, 0, 20))
+"""How many steps the IOP makes after each frame."""
+_SLOW = ("media_verify", "lct_notify")
+"""Builders of requests that are not answered at once."""
+_REPLY, _LAST, _FAIL = 0x80, 0x40, 0x20
+_NOP = utility.UTIL_NOP.build()[:12]
+_NUMBERS = (0, 1, 2, 3, 4, 0x10, 0x40, 512)
+_SHOWN = 12
+
+
+class Broken(AssertionError):
+    """A rule that the IOP broke."""
+
+
+class FaultyDisk(MemoryDisk):
+    """A disk on which some things go wrong, always in the same places."""
+
+    description = "faulty"
+
+    def __init__(self) -> None:
+        super().__init__(DISK_SIZE)
+        self.description = "faulty"
+
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        self._fail(offset)
+        super().read_into(offset, views)
+
+    def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
+        self._fail(offset)
+        super().write_from(offset, views)
+        if offset >> 9 & 7 == 4:  # it comes back differently
+            self._data[offset] ^= 1
+
+    def flush(self) -> None:
+        pass
+
+    def _fail(self, offset: int) -> None:
+        kind = offset >> 9 & 7
+        if kind == 1:
+            raise OSError(errno.EIO, "bad block")
+        if kind == 2:
+            raise StoreError(errno.EIO, "bad block behind good ones", 512)
+        if kind == 3:
+            raise OSError(errno.ENXIO, "gone")
+
+
+class FrameFuzz:
+    """One IOP and everything that is thrown at it.
+
+    Args:
+        seed: same seed, same frames.
+        show: print every frame.
+        variants: valid frames of each kind; fewer are made faster.
+
+    Attributes:
+        counts: frames by kind.
+        recent: the last frames of the episode, newest last.
+    """
+
+    def __init__(self, seed: int, *, show: bool = False, variants: int = VARIANTS) -> None:
+        self.seed, self.show = seed, show
+        self.counts: Counter[str] = Counter()
+        self.states: Counter[str] = Counter()
+        self.functions: Counter[int] = Counter()
+        self.recent: list[tuple[int, str, bytes]] = []
+        disks = [
+            MemoryDisk(LARGE_SIZE),
+            MemoryDisk(DISK_SIZE, read_only=True),
+            MemoryDisk(DISK_SIZE, removable=True),
+            MemoryDisk(DISK_SIZE, block_size=4096),
+            FaultyDisk(),
+        ]
+        options = IopOptions(backlog=BACKLOG, reset_ms=0.5)
+        self.rig = rig = Rig(disks, options=options, frames=INBOUND, up=False)
+        self.iop, self.unit, self.memory = rig.iop, rig.unit, rig.memory
+        self.dma = WatchedDma(rig.memory)
+        self.iop.dma = self.dma
+        self.arena = HostArena(rig.memory, 1 << 20)
+        self.pool = rig.memory.allocate(REPLIES * 512)
+        groups = {
+            device.tid: [group.layout for group in device.parameters.groups]
+            for device in self.iop.lct
+        }
+        groups[LOADED] = groups[DDM]
+        self.table = FrameTable(self.arena, random.Random(f"table {seed}"), groups, variants)
+        self.arena.freeze()
+        self._edges = self.arena.edges
+        self._asked: Counter[bytes] = Counter()
+        self._declared: dict[bytes, tuple[tuple[int, int], ...]] = {}
+        self._under_way: list[bytes] = []
+        self._kept_back: list[int] = []
+        self._unread: list[int] = []
+        self._disks = [one for one in self.iop.lct if isinstance(one, BlockDevice)]
+        self._is_scarce = self._was_dropped = self._is_spoilt = False
+        self._rng = random.Random(0)
+        self._pace: tuple[int, ...] = (64,)
+        self._last_reply = b""
+        self._changes: Sequence[tuple[int, bytes]] = ()
+        self._page_size = 4096
+        self.index = 0
+        drop = self.unit.drop_replies
+
+        def dropped() -> None:
+            self._was_dropped = True
+            posted = tuple(self.unit._inbound_posted)
+            self._asked = Counter(self.unit.read_inbound(mfa, 16)[4:16] for mfa in posted)
+            for mfa in tuple(self.unit._outbound_posted):
+                self._look_for_preserved(mfa)
+            drop()
+
+        self.unit.drop_replies = dropped  # type: ignore[method-assign]
+
+    # --- episodes --------------------------------------------------------------------------------
+
+    def run(self, frames: int) -> Iterator[int]:
+        """Run episodes until so many frames were sent; yield after each how many there were."""
+        episode = 0
+        while self.index < frames:
+            self.episode(episode, min(EPISODE, frames - self.index))
+            episode += 1
+            yield self.index
+
+    def episode(self, number: int, length: int = EPISODE, last: int | None = None) -> None:
+        """Run one episode.
+
+        Args:
+            number: which.
+            length: its frames.
+            last: send only so many of its last frames.
+        """
+        rng = random.Random(f"{self.seed} {number}")
+        self._rng = random.Random(f"{self.seed} {number} host")  # frames do not depend on replies
+        self.index = number * EPISODE
+        self.recent.clear()
+        self._begin(self._rng)
+        skip = 0 if last is None else length - last
+        for count, (kind, name, frame, changes, writes) in enumerate(self._frames(rng, length)):
+            if count < skip:
+                self.index += 1
+                continue
+            self.counts[kind] += 1
+            self.functions[frame[7] if len(frame) > 7 else 0] += 1
+            if self.show:
+                print(f"{self.index:7} {kind:11} {name:24} {frame.hex()}", flush=True)
+            self.recent.append((self.index, f"{kind} {name}", frame))
+            del self.recent[:-_SHOWN]
+            self._send(frame, changes, writes)
+            self.index += 1
+            if count % 50 == 49:
+                self._check_limits()
+        self._end()
+
+    def _begin(self, rng: random.Random) -> None:
+        """Bring the IOP up into some state."""
+        self._asked.clear()
+        self._declared.clear()
+        self.dma.is_blind = False
+        self._is_scarce = False
+        self._pace = (64,)
+        self.iop.power_cycle()
+        self._come_up(32)
+        self._expect(bsa.BSA_STATUS_CHECK.build(target_address=DISK))
+        self._is_scarce = rng.random() < 0.2
+        self._pace = rng.choice(_PACES)
+        self.dma.is_blind = rng.random() < 0.15
+        for builder in rng.choices(("download", "medium", "event_register", "event_register"), k=3):
+            for valid in rng.choice(self.table.by_name[builder]):
+                self._send(valid.frame, (), valid.writes)
+        state = rng.random()
+        if state < 0.1:
+            self._command(executive.EXEC_IOP_CLEAR.build())
+        elif state < 0.2:
+            self._command(executive.EXEC_SYS_QUIESCE.build())
+        elif state < 0.25:
+            self.iop.fail()
+        elif state < 0.28:
+            self.iop.power_cycle()
+        self.states[IopState(self.iop.state).name] += 1
+
+    def _come_up(self, words: int) -> None:
+        """Do what a driver does after a reset."""
+        for _ in range(4):
+            if self.iop.state == IopState.INITIALIZING:
+                self.rig.now_ns += 1_000_000
+                self.iop.run(64, self.rig.now_ns)
+        address = self.arena.sink(0, 4)
+        element = struct.pack("<II", 0xD0000004, address)
+        init = executive.EXEC_OUTBOUND_INIT.build(outbound_msg_frame_size=words)
+        self._command(init + element, (address, 4))
+        self._command(executive.EXEC_SYS_ENABLE.build())
+
+    def _command(self, frame: bytes, *writes: tuple[int, int]) -> None:
+        """Send a frame of the driver's own, which is not counted."""
+        data = bytearray(frame)
+        struct.pack_into("<H", data, 2, len(data) // 4)
+        self._send(bytes(data), (), writes)
+
+    def _expect(self, frame: bytes) -> None:
+        """Send a request and see that it succeeds."""
+        replies = self.iop.counters.replies
+        self._last_reply = b""
+        self._command(frame)
+        if self.iop.counters.replies != replies + 1 or self._last_reply[16:20] != bytes(4):
+            raise Broken(f"a StatusCheck after a power cycle came to {self._last_reply.hex()}")
+
+    def _end(self) -> None:
+        """Give everything back, and look for what is missing or damaged."""
+        self._is_scarce = False
+        for _ in range(2000):
+            self._give_back()
+            self.rig.now_ns += 1_000_000
+            self._work(64)
+            if self._was_dropped:
+                self._after_drop()
+            if not self.iop.work_pending and not self._kept_back:
+                break
+        free = self.unit._inbound_free
+        if len(set(free)) != len(free):
+            raise Broken("an inbound frame is free twice")
+        if len(free) != INBOUND:
+            raise Broken(
+                f"{INBOUND - len(free)} inbound frames are lost: {self.unit.held_by_host()} with "
+                f"the host, {self.unit.posted_inbound()} posted, {len(self.iop._stuck)} waiting"
+            )
+        damage = self.arena.damage()
+        if damage:
+            raise Broken(damage)
+        self._check_limits()
+
+    # --- frames ----------------------------------------------------------------------------------
+
+    def _frames(
+        self, rng: random.Random, length: int
+    ) -> Iterator[
+        tuple[str, str, bytes, Sequence[tuple[int, bytes]], tuple[tuple[int, int], ...] | None]
+    ]:
+        """Yield kind, name, frame, changed sources, and what may be written if that is certain."""
+        table, sent = self.table, 0
+        names = rng.choices(table.names, table.weights, k=length)
+        if rng.random() < 0.1:  # much of the same
+            flood = rng.choice((*_SLOW, *table.names) if rng.randrange(2) else _SLOW)
+            names = [flood if rng.random() < 0.8 else name for name in names]
+        for name in names:
+            script = rng.choice(table.by_name[name])
+            is_clean = len(script) > 1 and rng.random() < WHOLE
+            for valid in script:
+                if sent == length:
+                    return
+                sent += 1
+                dice = rng.random()
+                if dice < MEANINGLESS:
+                    yield "meaningless", name, _meaningless(rng), (), None
+                elif is_clean or dice < MEANINGLESS + VALID:
+                    yield "valid", name, valid.frame, (), valid.writes
+                else:
+                    yield ("mutated", name, *self._mutated(rng, valid))
+
+    def _mutated(
+        self, rng: random.Random, valid: ValidFrame
+    ) -> tuple[bytes, Sequence[tuple[int, bytes]], tuple[tuple[int, int], ...] | None]:
+        """Return a frame with one or two fields changed, in itself or in what it points to."""
+        frame = bytearray(valid.frame)
+        kinds = list(valid.places)
+        weights = [_WEIGHTS[kind] for kind in kinds]
+        changes: list[tuple[int, bytes]] = []
+        is_certain = frame[7] not in _BARE_ADDRESS  # the others name memory in their lists alone
+        for _ in range(1 + (rng.random() < 0.3)):
+            kind = rng.choices(kinds, weights)[0]
+            place = rng.choice(valid.places[kind])
+            if kind in ("header", "list"):
+                is_certain = False
+            if place.source:
+                is_certain = False
+                size = (place.bit + place.width + 7) // 8
+                at = place.source + place.byte
+                data = bytearray(self.memory.read(at, size))
+                self._change(rng, data, place._replace(byte=0))
+                changes.append((at, bytes(data)))
+            else:
+                self._change(rng, frame, place)
+        return bytes(frame), changes, valid.writes if is_certain else None
+
+    def _change(self, rng: random.Random, data: bytearray, place: Place) -> None:
+        """Give a field another value."""
+        _, byte, bit, width, kind, known = place
+        if width > 64:  # bytes
+            byte, bit, width = byte + rng.randrange(width // 8), 0, 8
+        size = (bit + width + 7) // 8
+        top = (1 << width) - 1
+        whole = int.from_bytes(data[byte : byte + size], "little")
+        old = whole >> bit & top
+        dice = rng.random()
+        if dice < 0.3 and kind in ("address", "function"):
+            if kind == "function":
+                new = rng.choice(known if known and rng.randrange(2) else _FUNCTIONS)
+            else:
+                new = rng.choice(self._edges) + rng.choice((-1, 0, 0, 1, -4, 4))
+        elif dice < 0.35 and known:
+            new = rng.choice(known)
+        elif dice < 0.55:
+            new = old + rng.choice((-1, 1, -1, 1, -4, 4, 512, -512))
+        elif dice < 0.7:
+            new = old ^ 1 << rng.randrange(width)
+        elif dice < 0.85:
+            new = rng.choice((0, 1, top, top - 1, top >> 1, (top >> 1) + 1, *_NUMBERS))
+        else:
+            new = rng.getrandbits(width)
+        new &= top
+        if new == old:
+            new ^= 1 << rng.randrange(width)
+        whole = whole & ~(top << bit) | new << bit
+        data[byte : byte + size] = whole.to_bytes(size, "little")
+
+    # --- the host --------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        frame: bytes,
+        changes: Sequence[tuple[int, bytes]],
+        writes: Sequence[tuple[int, int]] | None,
+    ) -> None:
+        """Post a frame and let the IOP work a little."""
+        unit = self.unit
+        mfa = unit.alloc()
+        if mfa == EMPTY:
+            mfa = self._make_room()
+        self._changes = changes
+        self._apply_changes()
+        unit.write(mfa, frame)
+        size = 4 * int.from_bytes(frame[2:4], "little")
+        # as the IOP sees it: with what an earlier request left, or cut off
+        seen = unit.read_inbound(mfa, min(max(size, 16), unit.frame_size))
+        if writes is not None:
+            self._declared[seen] = tuple(writes)
+        else:
+            self._declared.pop(seen, None)
+        if seen[7] != Function.UTIL_NOP:
+            self._asked[seen[4:16]] += 1
+        self._under_way.append(seen)
+        unit.post(mfa)
+        self.rig.now_ns += 50_000
+        self._work(self._rng.choice(self._pace))
+        self._changes = ()
+        for address, data in changes:
+            self.arena.restore(address, len(data))
+        if self._was_dropped:
+            self._after_drop()
+
+    def _work(self, steps: int) -> None:
+        """Run the IOP, a step at a time, and take its replies."""
+        iop, now_ns = self.iop, self.rig.now_ns
+        for _ in range(steps):
+            scheduler = iop.scheduler
+            if iop._stuck or scheduler._parked:
+                self._under_way += [frame for _, frame in iop._stuck]
+                self._under_way += [request.frame for request in scheduler._parked]
+            self._page_size = iop.page_size
+            iop.run(1, now_ns)
+            if self.dma.written:
+                self._check_writes()
+            if not self.unit.posted_inbound():
+                self._under_way.clear()
+            self._reap()
+            if not iop.work_pending:
+                return
+
+    def _make_room(self) -> int:
+        """Wait until an inbound frame is free."""
+        for _ in range(2000):
+            self._give_back()
+            self.rig.now_ns += 1_000_000
+            self._work(4)
+            if self._was_dropped:
+                self._after_drop()
+            mfa = self.unit.alloc()
+            if mfa != EMPTY:
+                return mfa
+        raise Broken(
+            f"no inbound frame comes back: account says {self.rig.account()} of {INBOUND}, "
+            f"{self.unit.held_by_host()} with the host, state {self.iop.state!r}"
+        )
+
+    def _after_drop(self) -> None:
+        """Hand in reply frames again: an OutboundInit or a reset has forgotten them."""
+        self._was_dropped = False
+        self._kept_back.clear()
+        for mfa in self._unread:
+            if mfa in self.unit._with_host:  # no reset has taken it back
+                self._post_nop(mfa)
+        self._unread.clear()
+        iop = self.iop
+        if iop.state in (IopState.RESET, IopState.INITIALIZING):
+            if self._rng.random() < 0.8:
+                self._come_up(32)
+            return
+        if not 48 <= iop.replies.frame_size <= 512:
+            self._come_up(self._rng.choice((32, 16)))
+            return
+        self._restock()
+
+    def _restock(self) -> None:
+        for index in range(4 if self._is_scarce else REPLIES):
+            self.unit.release(self.pool.bus_address + 512 * index)
+
+    def _reap(self) -> None:
+        """Take every reply, and check it."""
+        unit, memory = self.unit, self.memory
+        while (mfa := unit.reap()) != EMPTY:
+            size = 4 * int.from_bytes(memory.read(mfa + 2, 2), "little")
+            if not 20 <= size <= self.iop.replies.frame_size and not self._is_spoilt:
+                raise Broken(f"a reply of {size} bytes")
+            self._check_reply(memory.read(mfa, min(size, 512)))
+            if self._is_scarce:
+                self._kept_back.append(mfa)
+                if self._rng.random() < 0.04:
+                    self._give_back()
+            else:
+                unit.release(mfa)
+        if self._is_spoilt and not unit.posted_outbound():
+            self._is_spoilt = False
+
+    def _check_reply(self, reply: bytes) -> None:
+        if self._is_spoilt:
+            return
+        self._last_reply = reply
+        flags, function = reply[1], reply[7]
+        if not flags & _REPLY or reply[0] & 7 != 1:
+            raise Broken(f"no reply: {reply.hex()}")
+        if flags & _FAIL:
+            mfa = FAILURE_REPLY.unpack_from(reply).preserved_mfa_low
+            if mfa not in self.unit._with_host:
+                raise Broken(f"MFA {mfa:#x} of a FAIL reply is not the host's: {reply.hex()}")
+            key = self.unit.read_inbound(mfa, 16)[4:16]
+            self._post_nop(mfa)
+        else:
+            key = reply[4:16]
+        if function == Function.UTIL_EVENT_REGISTER and not flags & _FAIL:
+            return
+        if self._asked[key] < 1:
+            raise Broken(f"a reply that nobody waits for: {reply.hex()}")
+        if flags & _LAST:
+            self._asked[key] -= 1
+
+    def _post_nop(self, mfa: int) -> None:
+        """Send a preserved frame home."""
+        self.unit.write(mfa, _NOP)
+        self.unit.post(mfa)
+
+    def _look_for_preserved(self, mfa: int) -> None:
+        """Read a reply that an OutboundInit is about to take away, as a careful driver does first.
+
+        A FAIL reply that nobody reads leaves its frame with a host that does not know.
+        """
+        reply = self.memory.read(mfa, 36)
+        if reply[1] & _FAIL and not self._is_spoilt:
+            self._unread.append(FAILURE_REPLY.unpack_from(reply).preserved_mfa_low)
+
+    def _give_back(self) -> None:
+        for mfa in self._kept_back:
+            self.unit.release(mfa)
+        self._kept_back.clear()
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    def _check_writes(self) -> None:
+        """See that every write was to where a request under way points."""
+        written = self.dma.written
+        certain: list[tuple[int, int]] = []
+        others: list[bytes] = []
+        for frame in self._under_way:
+            declared = self._declared.get(frame)
+            if declared is None:
+                others.append(frame)
+            else:
+                certain += declared
+        named: list[tuple[int, int]] | None = None
+        for address, length in written:
+            if _is_inside(address, length, certain):
+                continue
+            if named is None:
+                self._restore_sources()
+                named = [place for frame in others for place in self._named(frame)]
+            if length and not _is_inside(address, length, named):
+                raise Broken(
+                    f"{length} bytes were written at {address:#x}; the requests under way name "
+                    f"only {[(hex(at), size) for at, size in certain + named]}"
+                )
+            self.arena.restore(address, length)
+            if address < self.pool.end and self.pool.bus_address < address + length:
+                self._is_spoilt = True
+        written.clear()
+
+    def _restore_sources(self) -> None:
+        """Make lists and data what they were when the requests under way were served."""
+        for address, length in self.dma.written:
+            self.arena.restore(address, length)
+        self._apply_changes()
+
+    def _apply_changes(self) -> None:
+        for address, data in self._changes:
+            place = address - self.arena.start
+            self.arena.view[place : place + len(data)] = data
+
+    def _named(self, frame: bytes) -> list[tuple[int, int]]:
+        """Return the host memory that a request names, whatever its buffers are for."""
+        function, tid = frame[7], int.from_bytes(frame[4:6], "little") & 0xFFF
+        if function in _BARE_ADDRESS:
+            low, high, size = struct.unpack_from("<III", frame.ljust(36, b"\0"), 24)
+            if function == Function.EXEC_IOP_RESET:
+                size = 4
+            return [(low | high << 32, min(size, 88))]
+        device = self.iop.lct.devices.get(tid)
+        layout = request_layout(function, device.device_class if device is not None else 0)
+        if layout is None or not layout.sgl_word_offset:
+            return []
+        start = 4 * max(frame[0] >> 4, layout.sgl_word_offset)
+        places: list[tuple[int, int]] = []
+        joined: list[tuple[int, int]] = []
+        if start <= len(frame):
+            try:
+                for element in sgl_elements(
+                    frame,
+                    start,
+                    len(frame),
+                    read_host=self.memory.read,
+                    page_size=self._page_size,
+                ):
+                    if element.kind in ("simple", "page_list"):
+                        places += element.pieces
+            except I2OError:
+                pass
+        for address, length in places:
+            if joined and sum(joined[-1]) == address:
+                joined[-1] = joined[-1][0], joined[-1][1] + length
+            else:
+                joined.append((address, length))
+        return joined
+
+    def _check_limits(self) -> None:
+        """See that no frame is lost, and that nothing grows."""
+        iop, unit = self.iop, self.unit
+        if self.rig.account() != INBOUND:
+            raise Broken(f"{self.rig.account()} of {INBOUND} inbound frames are accounted for")
+        jobs = len(iop.scheduler._jobs)
+        software = iop.executive.software
+        store = software.store
+        loaded = sum(tid in iop.lct for tid in range(FIRST_TID, LAST_TID + 1))
+        for what, count, most in (
+            ("complaints", len(iop.complaints), KEPT),
+            ("replies that wait", len(iop.replies.backlog), MOST_WAITING),
+            ("requests that wait", len(iop._stuck), INBOUND),
+            ("event registrations", len(iop.events), len(iop.lct.devices)),
+            ("jobs", jobs, MAX_JOBS),
+            ("parked requests", len(iop.scheduler._parked), MAX_NOTIFIES),
+            ("timers", len(iop.scheduler._timers), 0),
+            ("devices", len(iop.lct.devices) + len(iop.lct.retired), 2 + len(DISKS) + 7),
+            ("loaded DDMs without software", loaded - len(software.running), 0),
+            ("modules", len(store), MAX_MODULES),
+            ("bytes of modules", store.used, MOST_STORED),
+            ("downloads", len(iop.executive.software._incoming), 4),
+            ("entries of the system table", len(iop.executive.system_table), 255),
+            ("reply frames", unit.idle_outbound() + unit.posted_outbound(), REPLIES),
+            ("logged errors", max(len(disk.state.errors) for disk in self._disks), ERRORS_KEPT),
+            ("users of a device", max(len(one.claims) for one in iop.lct), 16),
+            ("parameter cursors", sum(len(d.parameters._cursors) for d in iop.lct), 14),
+        ):
+            self.counts[f"most {what}"] = max(self.counts[f"most {what}"], count)
+            if count > most:
+                raise Broken(f"{count} {what}, {most} at most are expected")
+
+    def problem(self, error: BaseException) -> str:
+        """Say what went wrong, with what frames, and how to see it again."""
+        at = self.recent[-1][0] if self.recent else self.index
+        episode = at // EPISODE
+        frames = "\n".join(f"  {i:7} {name}: {frame.hex()}" for i, name, frame in self.recent)
+        again = f"PYTHONPATH=tests python -m bench.frame_fuzz --seed {self.seed}"
+        upto = at % EPISODE + 1
+        return (
+            f"{type(error).__name__}: {error}\n"
+            f"seed {self.seed}, frame {at}, episode {episode}. The last frames were\n"
+            f"{frames}\n"
+            f"again:    {again} --episode {episode} --length {upto} --show\n"
+            f"smaller:  the same with --last N, as long as it still fails\n"
+            f"in full:  {again} --frames {at + 1}  (if the episode alone does not fail)"
+        )
+
+
+_WEIGHTS = {"header": 0.15, "body": 0.3, "list": 0.22, "source": 0.3}
+
+
+def _is_inside(address: int, length: int, places: Sequence[tuple[int, int]]) -> bool:
+    return any(at <= address and address + length <= at + size for at, size in places)
+
+
+def _meaningless(rng: random.Random) -> bytes:
+    """Return random bytes, sometimes with a header that gets through."""
+    data = bytearray(rng.randbytes(4 * rng.randrange(4, 32)))
+    if rng.randrange(2):
+        tid = rng.choice((0, DDM, LOADED, DISK, REMOVABLE, LARGE_BLOCKS))
+        struct.pack_into("<HHI", data, 0, 1, len(data) // 4, tid | 0x1000 | data[7] << 24)
+        struct.pack_into("<I", data, 12, rng.randrange(CONTEXTS))
+    return bytes(data)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 if nothing went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\nRun:")[0])
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--episode", type=int, help="run this episode alone")
+    parser.add_argument("--length", type=int, default=EPISODE, help="frames of that episode")
+    parser.add_argument("--last", type=int, help="send only the last N of them")
+    parser.add_argument("--show", action="store_true", help="print every frame")
+    parser.add_argument("--json", type=Path, help="write the counts there")
+    options = parser.parse_args(arguments)
+    began = time.perf_counter()
+    fuzz = FrameFuzz(options.seed, show=options.show)
+    made = time.perf_counter() - began
+    blocks = 0
+    try:
+        if options.episode is not None:
+            fuzz.episode(options.episode, options.length, options.last)
+        else:
+            for sent in fuzz.run(options.frames):
+                if sent >= options.frames // 2 and not blocks:
+                    gc.collect()
+                    blocks = sys.getallocatedblocks()
+    except Exception as error:
+        if not isinstance(error, Broken):
+            traceback.print_exc()
+        print(fuzz.problem(error), file=sys.stderr)
+        return 1
+    gc.collect()
+    growth = sys.getallocatedblocks() - blocks if blocks else 0
+    total = sum(fuzz.counts[kind] for kind in ("mutated", "valid", "meaningless"))
+    report = {
+        "seed": options.seed,
+        "frames": total,
+        "kinds": dict(fuzz.counts),
+        "states": dict(fuzz.states),
+        "functions": dict(fuzz.functions),
+        "served": sorted({code for device in fuzz.iop.lct for code in device.dispatch}),
+        "growth": growth,
+        "seconds": round(time.perf_counter() - began, 1),
+        "made_in": round(made, 2),
+        "counters": asdict(fuzz.iop.counters),
+    }
+    text = json.dumps(report, indent=1)
+    if options.json is not None:
+        options.json.write_text(text)
+    else:
+        print(text)
+    if options.episode is None and growth > MOST_GROWTH:
+        print(f"{growth} blocks of memory more than half-way, {MOST_GROWTH} at most are expected")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # complaints are counted, not read
+    sys.exit(main())

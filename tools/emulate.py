@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`i2o emulate`: controls a software IOP that is running.
+
+An IOP that was started with `emu:?control=PATH` takes commands there: disks are plugged, pulled and
+resized, media changed, blocks made bad, the IOP is made to fail. `help` lists the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from i2o.errors import RemoteFrameError
+from i2o.tools import output
+from i2o.tools.arguments import SubParsers, UsageError, add_json
+from i2o.tools.control_client import ask, command_line
+from i2o.tools.failures import NEGATIVE, OK
+
+
+def add_parser(subparsers: SubParsers, summary: str) -> None:
+    """Add the sub-command."""
+    parser = subparsers.add_parser("emulate", help=summary, description=__doc__)
+    parser.add_argument(
+        "--control", metavar="PATH", help="the control socket of the IOP, as in emu:?control=PATH"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to wait for the answer (default: 10)",
+    )
+    add_json(parser)
+    parser.add_argument(
+        "words", nargs="*", metavar="COMMAND", help="a command and its arguments; try help"
+    )
+    parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, up to 86400")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send the command and show the answer; 1 if the IOP says no."""
+    if args.control is None:
+        raise UsageError("which IOP is to be controlled?", remedy="name its socket: --control PATH")
+    if not args.words:
+        raise UsageError("no command given", remedy=f"i2o emulate --control {args.control} help")
+    name, *arguments = args.words
+    answer = ask(args.control, command_line(name, arguments), args.timeout)
+    if args.json:
+        output.emit(answer)
+    elif answer["ok"]:
+        try:
+            lines = _lines(name, answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise RemoteFrameError(
+                f"what listens on {args.control!r} is no software IOP, or another version: "
+                "use --json to see what it said"
+            ) from None
+        output.show(*(output.printable(line) for line in lines))
+    else:
+        output.note(f"i2o: {output.printable(str(answer.get('error', 'the IOP refused')))}")
+    return OK if answer["ok"] else NEGATIVE
+
+
+def _lines(name: str, answer: Mapping[str, Any]) -> list[str]:
+    """Return an answer for people."""
+    if name == "help":
+        rows = [
+            (f"{command['name']} {command['arguments']}".rstrip(), command["help"])
+            for command in answer["commands"]
+        ]
+        return output.table(("command", "what it does"), rows)
+    if name == "status":
+        return _status(answer)
+    if "size" in answer:
+        return [f"TID {answer['tid']:#05x}: {_disk(answer)}"]
+    if "tid" in answer:
+        return [f"TID {answer['tid']:#05x}: removed"]
+    if "state" in answer:
+        return [f"the IOP is {answer['state']}"]
+    return [f"fault plan: {output.plural(answer['fault_rules'], 'rule')}"]
+
+
+def _status(answer: Mapping[str, Any]) -> list[str]:
+    happened = [f"{name} {count}" for name, count in answer["counters"].items() if count]
+    complaints = answer["complaints"]
+    rows = [
+        (
+            f"{device['tid']:#05x}",
+            device["class"],
+            ", ".join(f"{claim['tid']:#05x}" for claim in device["claims"]) or "-",
+            _disk(device) if "size" in device else device["name"],
+        )
+        for device in answer["devices"]
+    ]
+    return [
+        f"state       {answer['state']}",
+        f"LCT change  {answer['change_indicator']}",
+        f"faults      {output.plural(answer['fault_rules'], 'rule')}",
+        f"counters    {', '.join(happened) or 'nothing happened yet'}",
+        *output.table(("TID", "class", "claimed by", "what it is"), rows),
+        f"complaints  {len(complaints) or 'none'}",
+        *(f"  {sentence}" for sentence in complaints),
+    ]
+
+
+def _disk(disk: Mapping[str, Any]) -> str:
+    """Return what is known of a disk."""
+    if disk["medium"] == "none":
+        return "no medium"
+    parts = [
+        disk["image"],
+        output.human_size(disk["size"]),
+        f"blocks of {disk['block_size']}",
+        *(word for word in ("removable", "locked", "changed") if disk[word]),
+    ]
+    if disk["read_only"]:
+        parts.append("read-only")
+    if disk["medium"] == "unloaded":
+        parts.append("not loaded")
+    if disk.get("bad"):
+        parts.append(f"bad blocks {_ranges(disk['bad'], disk['bad_ranges'])}")
+    return ", ".join(parts)
+
+
+def _ranges(pairs: Sequence[Sequence[int]], count: int) -> str:
+    shown = " ".join(f"{first}-{last}" if first < last else str(first) for first, last in pairs)
+    return f"{shown} …" if count > len(pairs) else shown
