@@ -51,7 +51,7 @@ class Cache:
             if found := self.find(name):  # another run was faster
                 return found
             for left in self.folder.glob(f".{name}.new-*"):  # by a run that was interrupted
-                shutil.rmtree(left)
+                shutil.rmtree(left, ignore_errors=True)
             new = Path(tempfile.mkdtemp(prefix=f".{name}.new-", dir=self.folder))
             try:
                 make(new)
