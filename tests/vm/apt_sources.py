@@ -104,12 +104,13 @@ def parse_lines(text: str) -> Iterator[Source]:
 
 
 def parse_stanzas(text: str) -> Iterator[Source]:
-    """Yield the sources of a `.sources` file: stanzas of fields, parted by empty lines."""
+    """Yield the sources of a `.sources` file: stanzas of fields, parted by empty lines.
+
+    Comments are whole lines, and look like neither a field nor the rest of one.
+    """
     fields: dict[str, str] = {}
     name = ""
     for line in [*text.splitlines(), ""]:
-        if line.startswith("#"):
-            continue
         if line[:1] in (" ", "\t") and line.strip():
             fields[name] = f"{fields.get(name, '')} {line.strip()}"
         elif match := _FIELD.fullmatch(line.strip()):

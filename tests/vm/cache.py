@@ -44,11 +44,9 @@ class Cache:
             name: of the entry.
             make: fills the empty folder that it is given.
         """
-        if found := self.find(name):
-            return found
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock(name):
-            if found := self.find(name):  # another run was faster
+            if found := self.find(name):
                 return found
             for left in self.folder.glob(f".{name}.new-*"):  # by a run that was interrupted
                 shutil.rmtree(left, ignore_errors=True)

@@ -5,40 +5,41 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import BinaryIO
 
 _MAGIC = b"070701"
 _END = "TRAILER!!!"
 
 
-class CpioWriter:
-    """Adds files to an archive. Folders on the way to a file are added by themselves.
+@contextmanager
+def cpio_archive(out: BinaryIO) -> Iterator[CpioWriter]:
+    """Write an archive, with its end unless an exception passes.
 
     A kernel unpacks archives that stand one behind the other in one file; later ones add to what
-    earlier ones made. Use it in a `with` statement, which writes the end.
+    earlier ones made.
 
     Args:
         out: takes the archive; its position must be a multiple of four.
+    """
+    writer = CpioWriter(out)
+    yield writer
+    writer.end()
+
+
+class CpioWriter:
+    """Adds files to an archive. Folders on the way to a file are added by themselves.
+
+    Args:
+        out: takes the archive.
     """
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._folders: set[str] = set()
         self._number = 0
-
-    def __enter__(self) -> CpioWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._entry(_END, 0, b"")
 
     def folder(self, path: str) -> None:
         """Add a folder, and those above it, unless this archive has it."""
@@ -67,6 +68,10 @@ class CpioWriter:
                     self.copy(f"{path}/{child.name}", child)
         else:
             self.file(path, source.read_bytes(), source.stat().st_mode & 0o777)
+
+    def end(self) -> None:
+        """Write the end of the archive."""
+        self._entry(_END, 0, b"")
 
     def _add(self, path: str, mode: int, content: bytes) -> None:
         name = _name(path)

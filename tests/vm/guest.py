@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from vm.cache import Cache
 from vm.errors import GuestFailed
@@ -60,7 +59,7 @@ class Machine:
 
 
 class Guest:
-    """A guest that runs from construction on. Leaving the `with` statement ends it.
+    """A guest that runs from construction on. Whoever makes it closes it.
 
     Args:
         cache: has QEMU, the kernel and its programs.
@@ -92,22 +91,10 @@ class Guest:
         with self._traces.qemu.open("wb") as said:
             self._process = subprocess.Popen(
                 command,
-                env=QEMU.environment(cache),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )
-
-    def __enter__(self) -> Guest:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def wait(self, deadline_s: float) -> Outcome:
         """Wait until the guest has switched itself off, and return what it left.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,7 @@ class Guests(ExitStack):
         folder = self._folder / f"guest-{self._count}"
         folder.mkdir()
         with _skipping():
-            return self.enter_context(Guest(self._cache, kernel, job, machine, folder))
+            return self.enter_context(closing(Guest(self._cache, kernel, job, machine, folder)))
 
 
 @contextmanager

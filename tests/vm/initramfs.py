@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vm.cache import Cache
-from vm.cpio import CpioWriter
+from vm.cpio import cpio_archive
 from vm.kernel_modules import dependency_list
 from vm.parts import Kernel
 
 _INIT = """#!/bin/busybox sh
 # Started by the kernel: does the job in /job, sends its output to the second serial port and what
 # it left to the third, and switches off.
-export PATH=/usr/sbin:/usr/bin HOME=/root LANG=C.UTF-8
+export PATH=/usr/sbin:/usr/bin HOME=/root LANG=C.UTF-8 TERM=dumb
 /bin/busybox mount -t devtmpfs devtmpfs /dev
 /bin/busybox mkdir -p /results
 /bin/busybox --install -s
@@ -91,7 +91,7 @@ def write_initramfs(path: Path, cache: Cache, kernel: Kernel, job: Job) -> None:
         for archive in archives:
             with archive.open("rb") as part:
                 shutil.copyfileobj(part, out)
-        with CpioWriter(out) as cpio:
+        with cpio_archive(out) as cpio:
             cpio.file("init", _INIT.encode(), 0o755)
             for name, text in _SETTINGS.items():
                 cpio.file(name, text.encode())

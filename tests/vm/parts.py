@@ -90,11 +90,6 @@ class Qemu(Part):
         """Return the words that start it."""
         return _qemu_command(self.find(cache))
 
-    def environment(self, cache: Cache) -> dict[str, str]:
-        """Return what it needs in its environment."""
-        modules = _only(self.find(cache), "usr/lib/*-linux-gnu/qemu")
-        return {"QEMU_MODULE_DIR": str(modules)}
-
     def _fill(self, folder: Path, archive: AptArchive, names: Sequence[str]) -> None:
         archive.unpack(names, folder)
         for useless in ("doc", "man", "locale"):
@@ -179,6 +174,7 @@ def _qemu_command(folder: Path) -> list[str]:
     libraries = _only(folder, "usr/lib/*-linux-gnu")
     data = (folder / "usr/share/qemu", folder / "usr/share/seabios", folder / "usr/lib/ipxe/qemu")
     return [
+        *("env", f"QEMU_MODULE_DIR={libraries / 'qemu'}"),  # or it lacks usb-redir
         *(str(_only(libraries, "ld-linux*.so.*")), "--library-path", str(libraries)),
         str(folder / "usr/bin/qemu-system-x86_64"),
         *(word for path in data for word in ("-L", str(path))),

@@ -51,11 +51,12 @@ echo c >/proc/sysrq-trigger
 """
 
 
-def test_qemu_has_a_client_for_devices_in_other_processes(guests: Guests) -> None:
+def test_qemu_has_clients_for_devices_in_other_processes(guests: Guests) -> None:
     done = subprocess.run(
         [*guests.qemu(), "-device", "help"], capture_output=True, text=True, check=True
     )
     assert '"vfio-user-pci"' in done.stdout
+    assert '"usb-redir"' in done.stdout
 
 
 def test_debian_11_has_the_driver_for_i2o_hardware(guests: Guests) -> None:
@@ -63,6 +64,12 @@ def test_debian_11_has_the_driver_for_i2o_hardware(guests: Guests) -> None:
     outcome = guests.boot(DEBIAN_11, job)
     assert outcome.output.startswith("5.10.")
     assert "Adaptec I2O RAID" in outcome.kernel_log  # it ran, and found no adapter
+
+
+def test_a_module_that_does_not_load_is_a_failure(guests: Guests) -> None:
+    with pytest.raises(GuestFailed, match="modprobe dpt_i2o failed") as failed:
+        guests.boot(DEBIAN_11, Job("#!/bin/sh\n", ["dpt_i2o"], python=False))
+    assert "No such device" in str(failed.value)
 
 
 def test_debian_12_has_32_bits(guests: Guests) -> None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import BinaryIO
 
-from vm.cpio import CpioWriter
+from vm.cpio import cpio_archive
 
 _MERGED = ("bin", "sbin", "lib", "lib64")
 """Folders that are links into `/usr`, whether or not a package knows it yet."""
@@ -29,7 +29,7 @@ def pack_busybox(tree: Path, out: BinaryIO) -> None:
         tree: the unpacked packages.
         out: takes the archive.
     """
-    with CpioWriter(out) as cpio:
+    with cpio_archive(out) as cpio:
         for name in _MERGED:
             cpio.folder(f"usr/{name}")
             cpio.link(name, f"usr/{name}")
@@ -47,7 +47,7 @@ def pack_python(tree: Path, out: BinaryIO) -> None:
         tree: the unpacked packages.
         out: takes the archive.
     """
-    with CpioWriter(out) as cpio:
+    with cpio_archive(out) as cpio:
         for path in sorted(tree.rglob("*")):
             name = path.relative_to(tree).as_posix()
             if name.partition("/")[0] in _MERGED:

@@ -22,7 +22,7 @@ install) echo "$@" >"$SEEN/install"; touch "$(dirname "$APT_CONFIG")/cache/archi
 download) touch one.deb ;;
 esac
 """
-APT_CACHE = "printf '%s\\n' thing-9 thing-10 thing-10-dbg"
+APT_CACHE = "printf '%s\\n' thing-9 thing-10 thing-11-dbg"
 APT_CONFIG = """cat <<'END'
 Acquire::http::Proxy "http://proxy.invalid:3128";
 Acquire::https "";

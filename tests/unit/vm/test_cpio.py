@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vm.cpio import CpioWriter
+from vm.cpio import cpio_archive
 
 
 def entries(data: bytes) -> Iterator[tuple[str, int, bytes]]:
@@ -32,7 +32,7 @@ def out() -> io.BytesIO:
 
 
 def test_files_links_and_the_folders_above_them(out: io.BytesIO) -> None:
-    with CpioWriter(out) as cpio:
+    with cpio_archive(out) as cpio:
         cpio.file("/a/b/file", b"12345")
         cpio.file("a/tool", b"", 0o755)
         cpio.link("a/link", "b/file")
@@ -48,7 +48,7 @@ def test_files_links_and_the_folders_above_them(out: io.BytesIO) -> None:
 
 def test_another_archive_may_follow(out: io.BytesIO) -> None:
     for name in ("one", "three"):
-        with CpioWriter(out) as cpio:
+        with cpio_archive(out) as cpio:
             cpio.file(name, name.encode())
     names = [name for name, _, _ in entries(out.getvalue())]
     assert names == ["one", "TRAILER!!!", "three", "TRAILER!!!"]
@@ -63,7 +63,7 @@ def test_a_folder_is_copied_with_links_and_modes_but_not_what_python_compiled(
     (tmp_path / "link").symlink_to("sub/tool")
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "x.pyc").touch()
-    with CpioWriter(out) as cpio:
+    with cpio_archive(out) as cpio:
         cpio.copy("/job/it", tmp_path)
     assert list(entries(out.getvalue()))[:-1] == [
         ("job", 0o040755, b""),
@@ -75,6 +75,6 @@ def test_a_folder_is_copied_with_links_and_modes_but_not_what_python_compiled(
 
 
 def test_an_archive_that_failed_has_no_end(out: io.BytesIO) -> None:
-    with pytest.raises(FileNotFoundError), CpioWriter(out) as cpio:
+    with pytest.raises(FileNotFoundError), cpio_archive(out) as cpio:
         cpio.copy("x", Path("/nowhere/x"))
     assert b"TRAILER" not in out.getvalue()

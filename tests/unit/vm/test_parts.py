@@ -12,7 +12,7 @@ from vm import prepare
 from vm.cache import Cache
 from vm.errors import NotPrepared
 from vm.inventory import DEBIAN_11, DEBIAN_13, PARTS, QEMU
-from vm.parts import QEMU_SINCE, qemu_version
+from vm.parts import QEMU_SINCE, Userland, qemu_version
 
 
 def test_a_part_that_is_not_prepared_names_package_suite_and_remedy(tmp_path: Path) -> None:
@@ -26,6 +26,13 @@ def test_entries_differ_when_recipes_do() -> None:
     assert len({part.entry for part in PARTS}) == len(PARTS)
     assert replace(QEMU, suites=("sid",)).entry != QEMU.entry
     assert replace(DEBIAN_13, architecture="i386").entry != DEBIAN_13.entry
+
+
+def test_entries_differ_when_what_packs_them_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {part: part.entry for part in PARTS}
+    monkeypatch.setattr(Userland, "made_by", ())
+    changed = {part for part in PARTS if part.entry != before[part]}
+    assert changed == {part for part in PARTS if isinstance(part, Userland)}
 
 
 @pytest.mark.parametrize(
