@@ -6,18 +6,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Final, Self
 
 from i2o.clock import Clock
 from i2o.errors import DmaFault
 from i2o.iop_emulator.block_store import BlockStore
+from i2o.iop_emulator.commands import execute
 from i2o.iop_emulator.complaints import Complaints
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.message_unit import FrameMemory, MessageUnit, SettlingUnit
-from i2o.iop_emulator.options import IopOptions
+from i2o.iop_emulator.options import EmuOptions, IopOptions
 from i2o.iop_emulator.personality import BAR_SIZE, GENERIC, Personality
 from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.transport.device_unit import DeviceUnit
 from i2o.transport.local_unit import FRAME_AREA
 from i2o.transport.vfio_user import ConfigSpace, GuestMemory, Interrupts, Region
 
@@ -69,6 +74,8 @@ class IopFunction:
         clock: tells the time.
         personality: which card it is.
         settle_ns: see `SettlingUnit`.
+        control: where commands come in; the function closes it.
+        tap: puts something between the IOP and its queue pair, to look at the traffic.
 
     Attributes:
         identity: what it is on PCI.
@@ -88,6 +95,8 @@ class IopFunction:
         clock: Clock,
         personality: Personality = GENERIC,
         settle_ns: int = SETTLE_NS,
+        control: ControlSocket | None = None,
+        tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
     ) -> None:
         complaints = Complaints()
         self._frames = FrameMemory(BAR_SIZE)
@@ -106,7 +115,39 @@ class IopFunction:
         )
         self.identity = personality.identity
         self.regions: Mapping[int, Region] = {0: self._message_unit}
-        self.soft_iop = SoftIop(self.unit, options, disks, faults, complaints=complaints)
+        self.soft_iop = SoftIop(tap(self.unit), options, disks, faults, complaints=complaints)
+        self._control, self._execute = control, partial(execute, self.soft_iop)
+
+    @classmethod
+    def from_options(
+        cls,
+        options: EmuOptions,
+        clock: Clock,
+        tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
+    ) -> Self:
+        """Make an IOP as the options of a URI say.
+
+        Raises:
+            UriError: the fault plan is wrong.
+            TransportUnavailable: a disk image or the control socket cannot be used.
+        """
+        faults = options.read_faults()
+        with ExitStack() as opened:
+            disks = options.open_disks()
+            for disk in disks:
+                opened.callback(disk.close)
+            control = options.open_control()
+            opened.pop_all()
+        return cls(
+            options.iop,
+            disks,
+            faults,
+            frames=options.frames,
+            frame_size=options.frame_size,
+            clock=clock,
+            control=control,
+            tap=tap,
+        )
 
     # --- what a `vfio_user.Device` does --------------------------------------------------------
 
@@ -116,8 +157,11 @@ class IopFunction:
         self._message_unit.connect(interrupts.set_level)
 
     def run(self, now_ns: int) -> int | None:
-        """Serve what has settled, and drive the interrupt line."""
+        """Serve what has settled and what came in on the control socket; drive the interrupt."""
         deadline = self.soft_iop.run(RUN_BUDGET, now_ns)
+        if self._control is not None and self._control.wait(0):
+            self._control.serve(self._execute)  # behind what was posted before
+            deadline = self.soft_iop.run(RUN_BUDGET, now_ns)
         settled = self.unit.next_due_ns()
         self._message_unit.drive()
         return min((time for time in (deadline, settled) if time is not None), default=None)
@@ -132,12 +176,14 @@ class IopFunction:
         self.reset()
 
     def filenos(self) -> tuple[int, ...]:
-        """Return nothing: an IOP works for its host alone."""
-        return ()
+        """Return the control socket's descriptor, if there is one."""
+        return () if self._control is None else (self._control.fileno(),)
 
     def close(self) -> None:
-        """Close disks and frames."""
+        """Close disks, control socket and frames."""
         self.soft_iop.close()
+        if self._control is not None:
+            self._control.close()
         self.regions = {}
         self.unit.close()
         self._frames.close()

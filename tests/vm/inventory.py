@@ -7,8 +7,9 @@ from vm.parts import Kernel, Part, Qemu, Userland
 
 QEMU = Qemu("qemu", ("qemu-system-x86",), ("trixie", "trixie-backports"), "")
 
-_AMD64 = Userland("userland-amd64", ("busybox-static", "python3"), ("trixie",), "amd64")
-_I386 = Userland("userland-i386", ("busybox-static", "python3"), ("bookworm",), "i386")
+_PROGRAMS = ("busybox-static", "python3", "python3-cffi-backend")
+_AMD64 = Userland("userland-amd64", _PROGRAMS, ("trixie",), "amd64")
+_I386 = Userland("userland-i386", _PROGRAMS, ("bookworm",), "i386")
 
 DEBIAN_11 = Kernel(
     "kernel-debian-11",

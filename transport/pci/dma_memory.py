@@ -134,11 +134,7 @@ class HugePageMemory:
             ) from None
         _close_all(high)
         if not low:
-            raise TransportUnavailable(
-                backend,
-                "there is no free huge page below 4 GiB" if high else "there is no free huge page",
-                remedy="echo 16 > /proc/sys/vm/nr_hugepages, soon after boot; vfio: needs none",
-            )
+            raise _no_page(backend, len(high))
         for bus_address, page in sorted(low, key=lambda pair: pair[0]):
             self._areas.append(page)
             self._spaces.append(ArenaSpace(memoryview(page), base=bus_address))
@@ -188,6 +184,21 @@ def physical_address(address: int, pagemap: Path = _PAGEMAP) -> int:
     if not value & _PRESENT or not frame:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return int(frame) * page + address % page
+
+
+def _no_page(backend: str, high: int) -> TransportUnavailable:
+    if high:
+        return TransportUnavailable(
+            backend,
+            f"there is no free huge page below 4 GiB; {high} lie above",
+            remedy="raise /proc/sys/vm/nr_hugepages until low memory is used too (the kernel takes "
+            "high memory first); vfio: needs none",
+        )
+    return TransportUnavailable(
+        backend,
+        "there is no free huge page",
+        remedy="echo 16 > /proc/sys/vm/nr_hugepages, soon after boot; vfio: needs none",
+    )
 
 
 def _huge_page() -> mmap.mmap | None:
