@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Final
 from i2o.block_file import BlockFile
 from i2o.closing import Closing
 from i2o.errors import InvalidArgument, ParameterError, RequestFailed
-from i2o.flight import BLOCK_CLASS, Flight, Progress, Reporter, is_bad
+from i2o.flight import (
+    BLOCK_CLASS,
+    Flight,
+    Progress,
+    Reporter,
+    is_bad,
+    raise_transfer_error,
+)
 from i2o.frames.block_storage import (
     BSA_BLOCK_READ,
     BSA_BLOCK_WRITE,
@@ -143,7 +150,8 @@ class BlockDevice(Closing):
 
         Raises:
             InvalidArgument: the range is not inside the device.
-            RequestFailed: the device reported an error.
+            RequestFailed: the device reported an error; `delivered` says how many bytes `readinto`
+                had put into the buffer, `address` which byte failed.
             RequestTimeout: it did not answer.
         """
         self._check_range(offset, length)
@@ -173,14 +181,21 @@ class BlockDevice(Closing):
             return total
         report = Reporter(progress, total)
         first, last = self._whole_blocks(offset, total)
-        if first > 0:
-            view[:first] = self._read_partial(offset, first)
-            report.add(first)
-        if last > first:
-            self._transfer(BSA_BLOCK_READ, offset + first, view[first:last], report)
-        if last < total:
-            view[last:] = self._read_partial(offset + last, total - last)
-            report.add(total - last)
+        done = 0
+        try:
+            if first > 0:
+                view[:first] = self._read_partial(offset, first)
+                report.add(first)
+                done = first
+            if last > first:
+                self._transfer(BSA_BLOCK_READ, offset + first, view[first:last], report)
+                done = last
+            if last < total:
+                view[last:] = self._read_partial(offset + last, total - last)
+                report.add(total - last)
+        except RequestFailed as error:
+            error.delivered += done
+            raise
         return total
 
     # --- writing -------------------------------------------------------------------------------
@@ -280,7 +295,11 @@ class BlockDevice(Closing):
         """Read part of one block."""
         start = offset - offset % self.block_size
         block = bytearray(self.block_size)
-        self._transfer(BSA_BLOCK_READ, start, memoryview(block), Reporter(None, 0))
+        try:
+            self._transfer(BSA_BLOCK_READ, start, memoryview(block), Reporter(None, 0))
+        except RequestFailed as error:
+            error.delivered = 0  # what came of the block is not in the caller's buffer
+            raise
         return memoryview(block)[offset - start : offset - start + length]
 
     def _write_partial(self, offset: int, data: memoryview) -> None:
@@ -325,7 +344,7 @@ class BlockDevice(Closing):
             raise
         reply = self._requester.call(message, buffers=(mapped,))
         if is_bad(reply):
-            raise_for_status(reply, self._what(layout, offset), BLOCK_CLASS)
+            raise_transfer_error(reply, self._what(layout, offset), len(view))
 
     def _transfer_copied(
         self, layout: MessageLayout, offset: int, view: memoryview, report: Reporter
@@ -335,13 +354,21 @@ class BlockDevice(Closing):
         flight = Flight(self._requester, report, self._what(layout, offset))
         places: deque[tuple[HostBuffer, int, int]] = deque()
 
+        def take(count: int) -> None:
+            buffer, start, _ = places[0]
+            buffer.from_device()
+            view[start : start + count] = buffer.view[:count]
+
         def land() -> None:
-            flight.land()
-            buffer, start, size = places.popleft()
+            try:
+                flight.land()
+            except RequestFailed as error:
+                if reading:
+                    take(error.delivered - places[0][1])
+                raise
             if reading:
-                buffer.from_device()
-                view[start : start + size] = buffer.view[:size]
-            buffer.free()
+                take(places[0][2])
+            places.popleft()[0].free()
 
         try:
             for start, size in self._chunks(len(view)):

@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from i2o.errors import RequestFailed
+from i2o.frames.block_storage import BSA_ERROR_REPLY
 from i2o.frames.functions import DeviceClass
-from i2o.frames.header import MsgFlags
+from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.message_frames import ReplyFrame
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
@@ -41,11 +43,12 @@ class Reporter:
 class Flight:
     """The requests of one transfer that are on their way, oldest first."""
 
-    __slots__ = ("_pending", "_report", "_requester", "_what")
+    __slots__ = ("_landed", "_pending", "_report", "_requester", "_what")
 
     def __init__(self, requester: Requester, report: Reporter, what: str) -> None:
         self._requester, self._report, self._what = requester, report, what
         self._pending: deque[tuple[Pending, int]] = deque()
+        self._landed = 0
 
     @property
     def depth(self) -> int:
@@ -61,8 +64,9 @@ class Flight:
         pending, size = self._pending[0]
         reply = self._requester.finish(pending, drain=True)
         if is_bad(reply):
-            raise_for_status(reply, self._what, BLOCK_CLASS)
+            raise_transfer_error(reply, self._what, size, self._landed)
         self._pending.popleft()
+        self._landed += size
         self._report.add(size)
 
     def settle(self, *buffers: HostBuffer) -> None:
@@ -97,6 +101,26 @@ class _FreeTogether:
         if not self._users:
             for buffer in self._buffers:
                 buffer.free()
+
+
+def raise_transfer_error(reply: ReplyFrame, what: str, size: int, before: int = 0) -> None:
+    """Raise RequestFailed for a transfer that failed.
+
+    Args:
+        reply: its final reply.
+        what: the request, for the message.
+        size: bytes that it was to move.
+        before: bytes of the same call that were moved already.
+    """
+    try:
+        raise_for_status(reply, what, BLOCK_CLASS)
+    except RequestFailed as error:
+        error.delivered = before
+        if error.req_status == ReqStatus.ERROR_PARTIAL_TRANSFER:
+            error.delivered += min(error.transfer_count, size)
+        if error.req_status is not None and len(reply) >= BSA_ERROR_REPLY.size:
+            error.address = BSA_ERROR_REPLY.view(reply).logical_byte_address
+        raise
 
 
 def is_bad(reply: ReplyFrame) -> bool:
