@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "params": "show or change parameters of a device",
     "read": "copy bytes from a block device to a file or a pipe",
     "write": "copy a file or a pipe to a block device",
+    "rescue": "copy a disk that has bad blocks, with a map of what is missing",
     "dump": "show the messages between host and IOP, live or from a capture",
     "decode": "take apart frames given in hexadecimal",
     "extcap": "show live traffic in Wireshark, and set that up",
