@@ -35,9 +35,10 @@ from i2o.frames.header import VERSION_1_5, SpecialTid
 from i2o.frames.layout import MessageLayout, structure
 from i2o.frames.params import SGL_OPERATING_LIMITS
 from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, SglElementType, SglFlags, simple_sgl
+from i2o.message_frames import ReplyFrame
 from i2o.parameters import get_group
 from i2o.replies import raise_for_status
-from i2o.requester import Requester
+from i2o.requester import Pending, Requester
 from i2o.transport.host_memory import HostBuffer, HostMemory
 
 if TYPE_CHECKING:
@@ -242,6 +243,45 @@ class BlockDevice(Closing):
         """Ask whether the device is ready (BsaStatusCheck); raises RequestFailed if not."""
         reply = self._requester.call(BSA_STATUS_CHECK.build(target_address=self.tid))
         raise_for_status(reply, f"BsaStatusCheck of TID {self.tid:#05x}", BLOCK_CLASS)
+
+    # --- without waiting -----------------------------------------------------------------------
+
+    def start(
+        self,
+        layout: MessageLayout,
+        offset: int,
+        buffer: HostBuffer,
+        size: int,
+        on_reply: Callable[[ReplyFrame], None],
+    ) -> Pending:
+        """Send one request, without waiting for a frame or for the reply; see `i2o.block_queue`.
+
+        Args:
+            layout: BSA_BLOCK_READ or BSA_BLOCK_WRITE.
+            offset: first byte, of a block.
+            buffer: `size` bytes; freed by `Pending.release`, or here if nothing is sent.
+            size: bytes, whole blocks.
+            on_reply: called with the final reply.
+
+        Raises:
+            InvalidArgument: the device is closed, or the range is not inside it.
+            OutOfFrames: no frame is free.
+        """
+        try:
+            self._check_range(offset, size)
+            message = self._message(layout, offset, buffer, 0, size)
+        except BaseException:
+            buffer.free()
+            raise
+        if layout is BSA_BLOCK_WRITE:
+            self._unflushed = True
+        return self._requester.start(message, buffers=(buffer,), wait_us=0, on_reply=on_reply)
+
+    def start_flush(self, on_reply: Callable[[ReplyFrame], None]) -> Pending:
+        """Send BsaCacheFlush, without waiting; raises as `start`."""
+        self._check_range(0, 0)
+        message = BSA_CACHE_FLUSH.build(target_address=self.tid)
+        return self._requester.start(message, wait_us=0, on_reply=on_reply)
 
     # --- as a file -----------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "read": "copy bytes from a block device to a file or a pipe",
     "write": "copy a file or a pipe to a block device",
     "rescue": "copy a disk that has bad blocks, with a map of what is missing",
+    "nbd": "export a block device by NBD, through nbdkit",
     "dump": "show the messages between host and IOP, live or from a capture",
     "decode": "take apart frames given in hexadecimal",
     "extcap": "show live traffic in Wireshark, and set that up",
