@@ -27,6 +27,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 
 COMMANDS: Final = {
     "demo": "run the main job: a software IOP, a disk, and data through I2O messages",
+    "list": "list the IOPs that can be opened here, and what stands in the way of others",
     "status": "show an IOP's status block, counters and complaints",
     "lct": "list an IOP's devices (logical configuration table)",
     "hrt": "list an IOP's adapters (hardware resource table)",
