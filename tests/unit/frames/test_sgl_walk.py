@@ -806,9 +806,9 @@ TOP = words(first(SIMPLE | LAST | EOB, 0x1000), 0xFFFF_F000)
 
 @pytest.mark.parametrize("flags", [SIMPLE, SIMPLE | DIR, SIMPLE | EOB, SIMPLE | EOB | DIR])
 def test_a_lone_simple_element_is_found(flags: int) -> None:
-    data = words(first(flags | LAST, 0x200), 0x1000)
-    assert lone_simple(data, 0, 8) == (0x1000, 0x200)
-    assert lone_simple(b"head" + data + b"tail", 4, 12) == (0x1000, 0x200)
+    data = words(first(flags | LAST, 0x201), 0x1000)
+    assert lone_simple(data, 0, 8) == (0x1000, 0x201)
+    assert lone_simple(b"head" + data + b"tail", 4, 12) == (0x1000, 0x201)
     assert lone_simple(TOP, 0, 8) == (0xFFFF_F000, 0x1000)
 
 
@@ -838,14 +838,22 @@ def test_a_lone_simple_element_lies_within_memory() -> None:
     assert lone_simple(words(first(SIMPLE | LAST, 0x1001), 0xFFFF_F000), 0, 8) is None
 
 
-@pytest.mark.parametrize("frame", [TOP, b"head" + TOP, TOP + b"tail", b"head" + TOP + b"tail"])
+@pytest.mark.parametrize("head", [b"", b"head"])
+@pytest.mark.parametrize("tail", [b"", b"tail"])
 def test_the_commonest_list_takes_the_quick_way(
-    frame: bytes, monkeypatch: pytest.MonkeyPatch
+    head: bytes, tail: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(sgl_walk, "sgl_elements")
-    start = frame.index(TOP)
-    (buffer,) = walk_sgl(frame, start, start + 8)
-    assert buffer.pieces == [(0xFFFF_F000, 0x1000)]
+    odd = words(first(SIMPLE | LAST | LOCAL | DIR, 0x201), 0x1000)
+    for data, piece in ((TOP, (0xFFFF_F000, 0x1000)), (odd, (0x1000, 0x201))):
+        (buffer,) = walk_sgl(head + data + tail, len(head), len(head) + 8)
+        assert buffer.pieces == [piece]
+
+
+@pytest.mark.parametrize("start", [-1, -8])
+def test_a_list_before_the_frame_is_refused(start: int) -> None:
+    with pytest.raises(SglError, match=f"bytes {start} to 8"):
+        walk_sgl(TOP, start, 8)
 
 
 def test_simple_elements_of_a_long_list_take_the_short_way(
