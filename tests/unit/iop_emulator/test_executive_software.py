@@ -126,6 +126,19 @@ def test_a_module_shorter_than_it_said_is_not_kept():
     assert stored(rig) == {}
 
 
+def test_a_module_may_be_as_large_as_the_store_takes():
+    assert send(Rig(), TABLE, b"x", 1, 2, MAX_SIZE).status == PLAIN
+
+
+def test_an_upload_ends_with_the_last_byte():
+    rig = Rig()
+    content = os.urandom(16384)
+    assert download(rig, TABLE, content) == PLAIN
+    assert upload(rig, TABLE, 2, 2, 8192) == content[8192:]
+    assert upload(rig, TABLE, 2, 3, 9000) == content[8192:].ljust(9000, b"\0")
+    assert upload(rig, TABLE, 3, 3, 8192) is None
+
+
 def test_the_first_fragment_starts_over():
     rig = Rig()
     for _ in range(2):

@@ -16,7 +16,9 @@ from i2o.frames.params import ParamOperation as Op
 from i2o.frames.sgl import immediate_element, simple_sgl
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator.block_store import MemoryDisk
+from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.parameter_groups import ScalarGroup, TableGroup, describe
+from i2o.iop_emulator.software_store import MAX_MODULES, MAX_SIZE
 
 PLAIN = (0, 0)
 REFUSED = (5, 0x11)
@@ -116,6 +118,32 @@ def test_the_executive_tells_the_truth():
     assert [row.local_tid for row in values[0x0102]] == [0, 8, 0x10]
     assert len(values[0x0100]) == len(values[0x0006]) == 1
     assert values[0x0103] == []
+
+
+def test_what_the_executive_says_it_is_made_of():
+    rig = Rig(options=IopOptions(organization_id=0x1B, backlog=9))
+
+    def ask(layout):
+        _, block = one(rig, 0, get(layout.number, op=Op.TABLE_GET if layout.is_table else 1))
+        return rows(block, layout)[0] if layout.is_table else layout.unpack_from(block.data)
+
+    hardware = ask(executive_groups.EXEC_IOP_HARDWARE)
+    assert (hardware.i2o_vendor_id, hardware.processor_memory) == (0x1B, 64 << 20)
+    assert hardware.perm_memory == MAX_MODULES * MAX_SIZE == 1 << 30
+    assert (hardware.hw_capabilities, hardware.processor_type) == (0x0C, 0xFF)
+    environment = ask(executive_groups.EXEC_EXECUTING_ENVIRONMENT)
+    assert (environment.mem_total, environment.mem_free) == (64 << 20, 32 << 20)
+    assert (environment.page_size, environment.event_q_max) == (4096, 9)
+    ddm = ask(executive_groups.EXEC_EXECUTING_DDM_TABLE)
+    assert (ddm.ddm_tid, ddm.module_type, ddm.i2o_vendor_id) == (8, 0x22, 0x1B)
+    assert (ddm.module_id, ddm.module_version, ddm.code_size) == (1, 1, 0)
+    bus = ask(executive_groups.EXEC_IOP_BUS_ATTRIBUTES)
+    assert (bus.bus_id, bus.bus_type, bus.bus_attributes) == (0, 0, 2)
+    assert (bus.max_adapters, bus.adapter_count) == (1, 1)
+    software = ask(executive_groups.EXEC_IOP_SW_ATTRIBUTES)
+    assert (software.i2o_vendor_id, software.sw_capabilities) == (0x1B, 0x0D)
+    adapter = ask(executive_groups.EXEC_HARDWARE_RESOURCE_TABLE)
+    assert (adapter.adapter_id, adapter.state_info, adapter.bus_type) == (1, 0x6008, 0)
 
 
 def test_the_system_table_is_a_group():
@@ -482,7 +510,10 @@ def test_the_inbound_frame_size_of_the_next_reboot():
     operation = u16(Op.FIELD_SET, 0x0001, 1, 1) + struct.pack("<I", 1024)
     assert one(rig, 0, operation, set_=True)[0] == PLAIN
     assert one(rig, 0, get(0x0001, 1))[1].data == (1024).to_bytes(4, "little")
-    for bad in (32, 100, 1 << 30):
+    for good in (64, 1 << 17):
+        operation = u16(Op.FIELD_SET, 0x0001, 1, 1) + struct.pack("<I", good)
+        assert one(rig, 0, operation, set_=True)[0] == PLAIN
+    for bad in (0, 32, 63, 65, 100, 1 << 18, 1 << 30):
         operation = u16(Op.FIELD_SET, 0x0001, 1, 1) + struct.pack("<I", bad)
         assert one(rig, 0, operation, set_=True)[1].status == Status.OPERATION_ERROR
     operation = u16(Op.FIELD_SET, 0x0001, 1, 3) + struct.pack("<I", 5)
