@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
+import select
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.bare_iop import BareIop, BarePort
+from i2o import message_layer
 from i2o.clock import ManualClock
 from i2o.errors import (
     I2OError,
@@ -137,6 +139,19 @@ class TestRequestFrames:
         frame.message_size = 4
         iop.layer.send(iop.number, frame)
 
+    @pytest.mark.parametrize("words", [3, 32])
+    def test_the_smallest_and_the_largest_message_are_sent(self, iop, words):
+        message = bytearray(UTIL_LOCK.build().ljust(132, b"\0"))
+        message[2:4] = words.to_bytes(2, "little")
+        iop.layer.submit(iop.number, bytes(message))
+        assert iop.layer.outstanding(iop.number) == 1
+
+    def test_a_message_larger_than_a_frame_of_the_iop_is_refused(self, iop):
+        message = bytearray(UTIL_LOCK.build().ljust(132, b"\0"))
+        message[2:4] = (33).to_bytes(2, "little")
+        with pytest.raises(InvalidArgument, match="33 words: expected 3 to 32"):
+            iop.layer.submit(iop.number, bytes(message))
+
     def test_only_message_size_words_reach_the_iop(self, iop):
         osm = Osm(iop)
         frame = osm.request()
@@ -240,6 +255,15 @@ class TestReplies:
             iop.layer.free_reply(iop.number, osm.replies[0])
         assert iop.entry.counters.bad_frees == 1
         assert iop.port.misuse == []
+
+    def test_the_budget_is_for_all_iops_together(self, iop):
+        other = BareIop(layer=iop.layer)
+        for each in (iop, other):
+            osm = Osm(each)
+            for context in range(2):
+                osm.send(context=context)
+                each.answer(each.fetch())
+        assert [iop.layer.poll(3), iop.layer.poll(1), iop.layer.poll(1)] == [3, 1, 0]
 
     def test_the_budget_bounds_a_poll(self, iop):
         osm = Osm(iop)
@@ -631,6 +655,31 @@ class TestFail:
         iop.layer.poll()
         assert len(osm.replies) == 1
         assert iop.entry.event_registrations == set()
+
+    @pytest.mark.parametrize(("words", "size"), [(0, 16), (3, 16), (4, 16), (9, 36), (32, 128)])
+    def test_mfa_convert_gives_as_much_as_message_size_says(self, iop, words, size):
+        osm = Osm(iop, free=False)
+        osm.send()
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        content = request.data[:2] + words.to_bytes(2, "little") + request.data[4:16]
+        content += bytes(range(16, 128))
+        iop.port.unit.write(request.mfa, content)
+        saved = iop.layer.mfa_convert(iop.number, osm.replies[0].preserved_mfa_low)
+        assert bytes(saved) == content[:size]
+
+    def test_mfa_convert_gives_no_more_than_a_frame(self, iop):
+        osm = Osm(iop, free=False)
+        osm.send()
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        iop.port.unit.write(request.mfa, b"\x01\x01\xff\xff" + request.data[4:16])
+        saved = iop.layer.mfa_convert(iop.number, osm.replies[0].preserved_mfa_low)
+        assert len(bytes(saved)) == 128
 
     def test_mfa_convert_of_nonsense_is_none(self, iop):
         for mfa in (0, 0x1000, 0xFFFFFFFF, 0xF0000000):
@@ -1030,16 +1079,72 @@ class TestIops:
         other.answer(other.fetch())
         assert iop.layer.wait(0.01)
 
+    def test_the_first_look_at_two_iops_takes_no_time(self, iop, monkeypatch):
+        other = BareIop(layer=iop.layer)
+        waits = []
+        for each in (iop, other):
+            monkeypatch.setattr(each.port, "wait", lambda timeout: bool(waits.append(timeout)))
+        assert not iop.layer.wait(0)
+        assert waits == [0.0, 0.0]
+
+    def test_two_iops_are_looked_at_in_turns_of_a_millisecond(self, iop):
+        BareIop(layer=iop.layer)
+        assert not iop.layer.wait(0.0025)
+        assert iop.clock.slept[2:] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
+
+    def test_the_condition_is_looked_at_again_after_a_tenth_of_a_second(self, iop):
+        assert not iop.layer.run_until(lambda: False, 0.25)
+        assert iop.clock.slept == pytest.approx([0.1, 0.1, 0.05])
+
+    @pytest.mark.parametrize(
+        ("timeout_s", "wanted_ns", "expected_ms"),
+        [
+            (9.0, None, 100),
+            (0.02, None, 20),
+            (9.0, 30_000_000, 30),
+            (9.0, 900_000_000, 100),
+            (9.0, -1, 0),
+        ],
+    )
+    def test_sleeping_on_descriptors_ends_when_a_port_wants_to_run(
+        self, iop, monkeypatch, timeout_s, wanted_ns, expected_ms
+    ):
+        slept = []
+
+        class Poll:
+            def register(self, descriptor, events):
+                slept.append((descriptor, events))
+
+            def poll(self, milliseconds):
+                slept.append(milliseconds)
+
+        iop.clock.advance(5)
+        if wanted_ns is not None:
+            due = iop.clock.monotonic_ns() + wanted_ns
+            monkeypatch.setattr(iop.port, "next_deadline_ns", lambda: due)
+        monkeypatch.setattr(message_layer.select, "poll", Poll)
+        iop.layer._sleep_until_readable(timeout_s)
+        assert slept == [(iop.port.fileno(), select.POLLIN), pytest.approx(expected_ms)]
+        iop.port.close()
+
     def test_run_until_gives_up(self, iop):
         assert not iop.layer.run_until(lambda: False, 0.5)
         assert iop.clock.monotonic() >= 0.5
 
 
 class TestInboundFrameSize:
-    @pytest.mark.parametrize("size", [0, 1, 3, 96, 100, -128, 1 << 20])
+    @pytest.mark.parametrize("size", [0, 1, 2, 3, 96, 100, -128, 1 << 18, 1 << 20])
     def test_only_powers_of_two(self, iop, size):
         with pytest.raises(InvalidArgument):
             iop.layer.set_inbound_frame_size(iop.number, size)
+
+    @pytest.mark.parametrize("size", [128, 1 << 17])
+    def test_sizes_up_to_the_largest_are_asked_for(self, iop, size):
+        with pytest.raises(RequestTimeout):  # this IOP does not answer
+            iop.layer.set_inbound_frame_size(iop.number, size)
+
+    def test_the_smallest_size(self, iop):
+        iop.layer.set_inbound_frame_size(iop.number, 4)  # lower than now: ignored
 
     def test_reserved_flags(self, iop):
         with pytest.raises(InvalidArgument):
@@ -1116,6 +1221,44 @@ class TestLastResorts:
         iop.layer.detach(iop.number)
         assert closed_when_told == [True]
         iop.layer.deregister(base)
+
+    @pytest.mark.parametrize("looks", [0, 1, 3])
+    def test_detach_waits_for_a_callback_on_another_thread(self, iop, monkeypatch, looks):
+        slept = []
+        monkeypatch.setattr(
+            iop.layer._replies, "is_busy_elsewhere", lambda entry: len(slept) < looks
+        )
+        monkeypatch.setattr(message_layer.time, "sleep", slept.append)
+        iop.layer.detach(iop.number)
+        assert slept == [0.001] * looks
+
+    def test_detach_gives_a_callback_on_another_thread_five_seconds(self, iop, monkeypatch, caplog):
+        slept = []
+        monkeypatch.setattr(iop.layer._replies, "is_busy_elsewhere", lambda entry: True)
+        monkeypatch.setattr(message_layer.time, "sleep", slept.append)
+        iop.layer.detach(iop.number)
+        assert sum(slept) == pytest.approx(5)
+        assert "still running" in caplog.text
+        assert iop.port.closed
+
+    def test_a_bring_up_that_fails_tells_so_before_what_callbacks_raised(self, iop, monkeypatch):
+        def fails(number, reply):
+            iop.layer.free_reply(number, reply)
+            raise ValueError(reply)
+
+        def half(layer, entry, limits, *, after_reset):
+            after_reset()
+            raise RequestTimeout("no answer")
+
+        osm = Osm(iop)
+        _, (osm.cookie,) = iop.layer.register([fails])
+        for context in (1, 2):
+            osm.send(context=context)
+        monkeypatch.setattr(message_layer.bring_up, "bring_up", half)
+        with pytest.raises(ExceptionGroup) as caught:
+            iop.layer.bring_up(iop.number)
+        kinds = [type(error) for error in caught.value.exceptions]
+        assert kinds == [RequestTimeout, ValueError, ValueError]
 
     def test_an_interrupt_in_one_final_callback_robs_no_other_of_its_own(self, iop):
         told = []

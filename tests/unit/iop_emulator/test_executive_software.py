@@ -246,6 +246,21 @@ def test_there_are_tids_for_seven_ddms():
     assert download(rig, DDM._replace(module_id=7), b"x") == FULL
 
 
+def test_only_ddms_are_started():
+    rig = Rig()
+    before = tids(rig)
+    assert download(rig, TABLE, HEADER) == PLAIN
+    assert tids(rig) == before
+
+
+def test_one_ddm_too_many_is_stored_but_not_started(tmp_path: Path):
+    for number in range(8):
+        (tmp_path / DDM._replace(module_id=number).file_name).write_bytes(b"x")
+    rig = Rig(options=IopOptions(store=str(tmp_path)))
+    assert len(stored(rig)) == 8
+    assert tids(rig) == {0, *range(8, 0x11)}
+
+
 def test_the_groups_show_the_store():
     rig = Rig()
     download(rig, DDM, HEADER)
