@@ -467,9 +467,11 @@ class TestCallbackErrors:
         with pytest.raises(InvalidArgument, match="callback"):
             iop.layer.poll()
 
-    @pytest.mark.parametrize(("debug", "refused"), [(True, True), (False, False)])
-    def test_sleeping_in_a_callback_is_named_by_the_checker(self, debug, refused):
-        iop = BareIop(debug=debug)
+    @pytest.mark.parametrize(
+        ("options", "refused"), [({"debug": True}, True), ({"debug": False}, False), ({}, False)]
+    )
+    def test_sleeping_in_a_callback_is_named_by_the_checker(self, options, refused):
+        iop = BareIop(layer=MessageLayer(clock=ManualClock(), **options))
         errors = []
 
         def sleeps(number, reply):

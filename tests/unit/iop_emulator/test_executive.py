@@ -399,6 +399,24 @@ def test_a_held_notify_whose_buffer_went_away_gets_an_error():
     assert [reply.status for reply in rig.replies()] == [(5, 0x11)]
 
 
+@pytest.mark.parametrize(
+    ("frame", "start"),
+    [
+        (x.EXEC_HRT_GET.build(), b"\1\0\4\0"),
+        (x.EXEC_LCT_NOTIFY.build(), struct.pack("<H", 30)),
+        (x.EXEC_ADAPTER_READ.build(adapter_id=1, offset=8, length=4), b"\1\1\0\x0e"),
+    ],
+    ids=["hrt", "lct", "adapter"],
+)
+def test_what_is_asked_for_goes_to_the_first_buffer(frame, start):
+    rig = Rig()
+    first, second = rig.buffer(bytes([0xAA]) * 24), rig.buffer(b"\xaa")
+    sgl = element(0x50, 24, first.bus_address) + element(0xD0, 1, second.bus_address)
+    assert rig.call(frame + sgl).status == PLAIN
+    assert bytes(first.view).startswith(start)
+    assert bytes(second.view) == b"\xaa"
+
+
 def test_tables_need_a_buffer_that_exists():
     rig = Rig()
     assert rig.call(x.EXEC_HRT_GET.build()).status == (5, 0x16)

@@ -119,6 +119,22 @@ def test_a_fragment_that_does_not_fit_ends_the_download(second, status):
     assert download(rig, TABLE, bytes(30)) == PLAIN
 
 
+def test_a_fragment_is_in_the_first_buffer():
+    rig = Rig()
+    good, other = rig.buffer(b"code"), rig.buffer(b"none")
+
+    def sgl(size: int, *, out: bool) -> bytes:
+        first = simple_sgl([(good.bus_address, 4)], out=out, last=False)
+        return first + simple_sgl([(other.bus_address, size)], out=out)
+
+    head = {"current_fragment": 1, "total_fragments": 1, **words(TABLE)}
+    assert rig.call(x.EXEC_SW_DOWNLOAD.build(sw_size=4, **head) + sgl(4, out=True)).status == PLAIN
+    assert stored(rig) == {TABLE: b"code"}
+    good.view[:] = bytes(4)
+    assert rig.call(x.EXEC_SW_UPLOAD.build(**head) + sgl(4, out=False)).status == PLAIN
+    assert (bytes(good.view), bytes(other.view)) == (b"code", b"none")
+
+
 def test_a_module_shorter_than_it_said_is_not_kept():
     rig = Rig()
     assert send(rig, TABLE, bytes(29), 1, 1, 30).status == BAD
