@@ -146,6 +146,15 @@ class TestRequestFrames:
         iop.layer.submit(iop.number, bytes(message))
         assert iop.layer.outstanding(iop.number) == 1
 
+    def test_attempts_after_the_first_are_counted(self, iop):
+        iop.port.empty_reads = 4  # each attempt reads twice
+        iop.layer.submit(iop.number, UTIL_LOCK.build(), 500_000)
+        assert (iop.entry.counters.retries, iop.entry.counters.no_frame) == (2, 0)
+        iop.port.empty_reads = 99
+        with pytest.raises(OutOfFrames):
+            iop.layer.submit(iop.number, UTIL_LOCK.build(), 300_000)
+        assert (iop.entry.counters.retries, iop.entry.counters.no_frame) == (5, 1)
+
     def test_a_message_larger_than_a_frame_of_the_iop_is_refused(self, iop):
         message = bytearray(UTIL_LOCK.build().ljust(132, b"\0"))
         message[2:4] = (33).to_bytes(2, "little")
@@ -1312,6 +1321,34 @@ class TestLastResorts:
         iop.answer(iop.fetch())
         iop.layer.poll()
         assert len(osm.replies) == 1
+
+    def test_a_real_frame_that_a_reset_took_meanwhile_is_not_used(self, monkeypatch):
+        iop = BareIop(frame_source="fifo", frame_count=FRAMES)
+        frame = Osm(iop).request()
+
+        class ResetFirst:
+            """A lock that another thread had, which reset the IOP."""
+
+            def __init__(self, lock):
+                self.lock, self.is_late = lock, False
+
+            def __enter__(self):
+                self.lock.acquire()
+                if not self.is_late:
+                    self.is_late = True
+                    iop.port.reset()
+                    iop.entry.forget_frames()
+
+            def __exit__(self, *_):
+                self.lock.release()
+
+        monkeypatch.setattr(iop.entry, "lock", ResetFirst(iop.entry.lock))
+        iop.port.alloc_calls = 0
+        iop.layer.send(iop.number, frame)
+        assert iop.port.alloc_calls == 1
+        assert iop.fetch().data[:16] == bytes(frame[:16])
+        assert iop.port.unit.idle_inbound() == FRAMES
+        assert iop.port.misuse == []
 
     @pytest.mark.parametrize("size", [0, 8, 15])
     def test_a_frame_cut_short_by_its_osm_is_refused(self, iop, size):

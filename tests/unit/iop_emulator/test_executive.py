@@ -283,14 +283,20 @@ def test_outbound_init_again_forgets_old_reply_frames_and_replies():
     assert (rig.unit.posted_outbound(), rig.unit.idle_outbound()) == (0, 0)
 
 
-def test_the_page_size_serves_page_lists():
-    rig = Rig(up=False)
-    rig.init_outbound(host_page_frame_size=512)
+@pytest.mark.parametrize(("told", "page_size"), [(512, 512), (8192, 8192), (0, 4096)])
+def test_the_page_size_serves_page_lists(told, page_size):
+    disk = MemoryDisk(1 << 20)
+    first, second = b"1" * page_size, b"2" * page_size
+    disk.write_from(0, [memoryview(first + second)])
+    rig = Rig([disk], up=False)
+    rig.init_outbound(host_page_frame_size=told)
     rig.give_replies(4, 128)
-    data = rig.buffer(2048)
-    frame = bsa.BSA_BLOCK_READ.build(target_address=DISK, transfer_byte_count=1024)
-    pages = struct.pack("<III", 0xE0000400, data.bus_address + 1024, data.bus_address)
+    data = rig.buffer(3 * page_size)
+    start = -(-data.bus_address // page_size) * page_size
+    frame = bsa.BSA_BLOCK_READ.build(target_address=DISK, transfer_byte_count=2 * page_size)
+    pages = struct.pack("<III", 0xE0 << 24 | 2 * page_size, start + page_size, start)
     assert rig.call(frame + pages).status == PLAIN
+    assert rig.memory.read(start, 2 * page_size) == second + first
 
 
 # --- tables -----------------------------

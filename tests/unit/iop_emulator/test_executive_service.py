@@ -127,7 +127,7 @@ def test_ddm_reset_aborts_releases_and_tells():
     rig.post(x.EXEC_DDM_RESET.build(device_tid=DISK))
     aborted, event, done = rig.replies()
     assert (aborted.data[7], aborted.status[0]) == (Function.BSA_STATUS_CHECK, 9)
-    assert event.words[4:6] == (GenericEvent.DEVICE_RESET, 1)
+    assert event.words[4:] == (GenericEvent.DEVICE_RESET, 1)
     assert done.status == PLAIN
     assert rig.iop.lct.devices[DISK].claims == []
     assert rig.call(utility.UTIL_EVENT_ACK.build(target_address=DISK)).flags & MsgFlags.FAIL == 0
@@ -276,6 +276,18 @@ def test_a_released_device_may_go_to_another_ddm_and_comes_back_with_a_reset():
     assert rig.call(CHECK).status == PLAIN
     rig.iop.reset()
     assert parents(rig)[DISK] == 8
+
+
+@pytest.mark.parametrize("tid", [0, DISK, 0x7FF])
+def test_only_a_ddm_drives_anything(tid):
+    rig = Rig()
+    rig.call(x.EXEC_ADAPTER_RELEASE.build(hrt_entry_adapter_id=1))
+    rig.call(x.EXEC_DEVICE_RELEASE.build(device_tid=DISK, ddm_tid=BUILT_IN_DDM))
+    for frame in (
+        x.EXEC_ADAPTER_ASSIGN.build(ddm_tid=tid, hrt_entry_adapter_id=1),
+        x.EXEC_DEVICE_ASSIGN.build(ddm_tid=tid, device_tid=DISK),
+    ):
+        assert rig.call(frame).status == (5, 0x11)
 
 
 def test_an_adapter_goes_to_one_ddm_at_a_time():
