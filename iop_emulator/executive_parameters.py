@@ -247,4 +247,4 @@ class _Values:
 
 
 def _module_name(text: str) -> bytes:
-    return text.encode("ascii", "replace")[:24].ljust(24)
+    return text.encode("ascii", "replace").ljust(24)

@@ -477,9 +477,15 @@ class TestCallbackErrors:
             iop.layer.poll()
 
     @pytest.mark.parametrize(
-        ("options", "refused"), [({"debug": True}, True), ({"debug": False}, False), ({}, False)]
+        ("options", "flags", "refused"),
+        [
+            ({"debug": True}, 1, True),
+            ({"debug": True}, 0, False),
+            ({"debug": False}, 1, False),
+            ({}, 1, False),
+        ],
     )
-    def test_sleeping_in_a_callback_is_named_by_the_checker(self, options, refused):
+    def test_sleeping_in_a_callback_is_named_by_the_checker(self, options, flags, refused):
         iop = BareIop(layer=MessageLayer(clock=ManualClock(), **options))
         errors = []
 
@@ -488,7 +494,7 @@ class TestCallbackErrors:
             frame = iop.layer.request_frame(number)
             frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
             try:
-                iop.layer.send(number, frame, 100_000, 1)
+                iop.layer.send(number, frame, 100_000, flags)
             except InvalidArgument as error:
                 errors.append(str(error))
                 iop.layer.free_request(number, frame)
@@ -692,6 +698,21 @@ class TestFail:
         saved = iop.layer.mfa_convert(iop.number, osm.replies[0].preserved_mfa_low)
         assert len(bytes(saved)) == 128
 
+    def test_mfa_convert_finds_each_of_several_preserved_requests(self, iop):
+        osm = Osm(iop, free=False)
+        for context in (1, 2, 3):
+            osm.send(context=context)
+        for _ in range(3):
+            request = iop.port.unit.fetch()
+            iop.port.unit.preserve(request.mfa)
+            iop.fail(request)
+        iop.layer.poll()
+        saved = [
+            iop.layer.mfa_convert(iop.number, reply.preserved_mfa_low).transaction_context
+            for reply in osm.replies
+        ]
+        assert saved == [1, 2, 3]
+
     def test_mfa_convert_of_nonsense_is_none(self, iop):
         for mfa in (0, 0x1000, 0xFFFFFFFF, 0xF0000000):
             assert iop.layer.mfa_convert(iop.number, mfa) is None
@@ -739,6 +760,7 @@ class TestFinalCallbacks:
 
         def replied(number, reply):
             iop.layer.free_reply(number, reply)
+            assert not iop.layer.iop_valid(number)
             try:
                 iop.layer.request_frame(number)
             except InvalidArgument as error:
@@ -1138,6 +1160,38 @@ class TestIops:
         assert slept == [(iop.port.fileno(), select.POLLIN), pytest.approx(expected_ms)]
         iop.port.close()
 
+    def test_what_another_thread_polls_is_left_to_it(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        iop.answer(iop.fetch())
+        iop.layer.polled_by_thread(True)
+        assert not iop.layer.run_until(lambda: bool(osm.replies), 0)
+        iop.layer.polled_by_thread(False)
+        assert iop.layer.run_until(lambda: bool(osm.replies), 0)
+
+    def test_threads_that_wait_are_woken_by_a_poll_that_did_something(self, iop, monkeypatch):
+        woken = []
+        osm = Osm(iop)
+        osm.send()
+        iop.answer(iop.fetch())
+        iop.layer.polled_by_thread(True)
+        monkeypatch.setattr(iop.layer._progress, "notify_all", lambda: woken.append(1))
+        iop.layer.poll()
+        iop.layer.poll()
+        assert woken == [1]
+
+    def test_while_another_thread_polls_this_one_sleeps(self, iop, monkeypatch):
+        looks, slept = [], []
+
+        def done():
+            looks.append(1)
+            return len(slept) == 2 or len(looks) > 20
+
+        iop.layer.polled_by_thread(True)
+        monkeypatch.setattr(iop.layer._progress, "wait", slept.append)
+        assert iop.layer.run_until(done, 0.5)
+        assert slept == pytest.approx([0.1, 0.1])
+
     def test_run_until_gives_up(self, iop):
         assert not iop.layer.run_until(lambda: False, 0.5)
         assert iop.clock.monotonic() >= 0.5
@@ -1321,6 +1375,24 @@ class TestLastResorts:
         iop.answer(iop.fetch())
         iop.layer.poll()
         assert len(osm.replies) == 1
+
+    def test_a_frame_taken_for_a_request_that_is_refused_goes_home(self, iop):
+        iop.entry.refusing = "is being reset"
+        with pytest.raises(InvalidArgument, match="is being reset"):
+            iop.layer.submit(iop.number, UTIL_LOCK.build())
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+
+    def test_a_real_frame_of_a_request_that_is_refused_stays_with_it(self):
+        iop = BareIop(frame_source="fifo", frame_count=FRAMES)
+        frame = Osm(iop).request()
+        iop.entry.refusing = "is being reset"
+        with pytest.raises(InvalidArgument, match="is being reset"):
+            iop.layer.send(iop.number, frame)
+        assert not iop.port.unit.request_pending
+        iop.layer.free_request(iop.number, frame)
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
 
     def test_a_real_frame_that_a_reset_took_meanwhile_is_not_used(self, monkeypatch):
         iop = BareIop(frame_source="fifo", frame_count=FRAMES)
