@@ -155,6 +155,19 @@ class TestRequestFrames:
             iop.layer.submit(iop.number, UTIL_LOCK.build(), 300_000)
         assert (iop.entry.counters.retries, iop.entry.counters.no_frame) == (5, 1)
 
+    def test_nobody_waits_or_sleeps_without_being_told_to(self, iop):
+        iop.port.empty_reads = 99
+        frame = Osm(iop).request()
+        for arguments, spun in (((), []), ((300_000,), [0.1] * 3)):
+            with pytest.raises(OutOfFrames):
+                iop.layer.submit(iop.number, UTIL_LOCK.build(), *arguments)
+            assert (iop.clock.spun, iop.clock.slept) == (spun, [])
+            iop.clock.spun.clear()
+            with pytest.raises(OutOfFrames):
+                iop.layer.send(iop.number, frame, *arguments)
+            assert (iop.clock.spun, iop.clock.slept) == (spun, [])
+            iop.clock.spun.clear()
+
     def test_a_message_larger_than_a_frame_of_the_iop_is_refused(self, iop):
         message = bytearray(UTIL_LOCK.build().ljust(132, b"\0"))
         message[2:4] = (33).to_bytes(2, "little")
@@ -358,6 +371,13 @@ class TestReplies:
         iop.reply(b"\x01\xc0\xff\xff" + request.data[4:16] + bytes(4))
         iop.layer.poll()
         assert len(osm.replies[0]) == 128
+
+    def test_a_nop_of_any_initiator_has_no_reply(self, iop):
+        for initiator in (0x001, 0x550, 0xFFF):
+            iop.layer.submit(
+                iop.number, UTIL_NOP.build(initiator_address=initiator).ljust(16, b"\0")
+            )
+        assert iop.layer.outstanding(iop.number) == 0
 
     def test_nop_has_no_reply(self, iop):
         osm = Osm(iop)
@@ -817,7 +837,8 @@ class TestFinalCallbacks:
         assert resets == [1]
         assert port.closed
 
-    def test_an_iop_to_which_nothing_was_posted_is_not_reset(self, iop):
+    def test_an_iop_to_which_nothing_was_posted_is_not_reset(self, iop, monkeypatch):
+        monkeypatch.setattr(iop.port, "reap", None)  # nor asked for replies
         frame = iop.layer.request_frame(iop.number)
         iop.layer.free_request(iop.number, frame)
         iop.layer.detach(iop.number)
@@ -1191,6 +1212,15 @@ class TestIops:
         monkeypatch.setattr(iop.layer._progress, "wait", slept.append)
         assert iop.layer.run_until(done, 0.5)
         assert slept == pytest.approx([0.1, 0.1])
+
+    @pytest.mark.parametrize(("options", "taken"), [({}, 1), ({"drain": True}, 3)])
+    def test_run_until_stops_at_the_reply_it_waits_for(self, iop, options, taken):
+        osm = Osm(iop)
+        for context in range(3):
+            osm.send(context=context)
+            iop.answer(iop.fetch())
+        assert iop.layer.run_until(lambda: bool(osm.replies), 1, **options)
+        assert len(osm.replies) == taken
 
     def test_run_until_gives_up(self, iop):
         assert not iop.layer.run_until(lambda: False, 0.5)
