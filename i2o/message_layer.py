@@ -80,7 +80,6 @@ class MessageLayer(Closing):
         self._replies = ReplyPath(self._cookies)
         self._progress = threading.Condition()
         self._pollers = 0
-        self._progress_count = 0
 
     # --- OSMs ----------------------------------------------------------------------------------
 

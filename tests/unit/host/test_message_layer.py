@@ -984,6 +984,20 @@ class TestDeadIop:
         assert not iop.layer.iop_valid(iop.number)
         assert not iop.layer.run_until(lambda: False, 1)
 
+    def test_that_a_port_died_is_something_that_happened(self, iop, monkeypatch):
+        def gone(_):
+            raise IopDead("the cable is out")
+
+        monkeypatch.setattr(iop.port, "wait", gone)
+        assert iop.layer.wait(1)
+        assert not iop.layer.wait(1)
+
+    def test_an_iop_that_gives_no_status_is_not_valid(self, iop):
+        assert iop.layer.iop_valid(iop.number)
+        with pytest.raises(IopDead):
+            iop.layer.check(iop.number)
+        assert not iop.layer.iop_valid(iop.number)
+
     def test_what_a_callback_of_a_dead_iop_raises_comes_out_once(self, dead):
         def fails(number, reply):
             raise ZeroDivisionError
@@ -1189,6 +1203,12 @@ class TestIops:
         assert not iop.layer.run_until(lambda: bool(osm.replies), 0)
         iop.layer.polled_by_thread(False)
         assert iop.layer.run_until(lambda: bool(osm.replies), 0)
+
+    def test_what_another_thread_did_just_now_is_not_waited_for(self, iop, monkeypatch):
+        answers = iter([False, False])
+        iop.layer.polled_by_thread(True)
+        monkeypatch.setattr(iop.layer._progress, "wait", None)
+        assert iop.layer.run_until(lambda: next(answers, True), 9)
 
     def test_threads_that_wait_are_woken_by_a_poll_that_did_something(self, iop, monkeypatch):
         woken = []
