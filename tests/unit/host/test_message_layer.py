@@ -155,6 +155,15 @@ class TestRequestFrames:
             iop.layer.submit(iop.number, UTIL_LOCK.build(), 300_000)
         assert (iop.entry.counters.retries, iop.entry.counters.no_frame) == (5, 1)
 
+    def test_a_real_frame_is_not_waited_for_without_being_told_to(self):
+        iop = BareIop(frame_source="fifo")
+        iop.port.empty_reads = 99
+        for arguments, spun in (((), []), ((30,), [0.1] * 3)):
+            with pytest.raises(OutOfFrames):
+                iop.layer.request_frame(iop.number, *arguments)
+            assert (iop.clock.spun, iop.clock.slept) == (spun, [])
+            iop.clock.spun.clear()
+
     def test_nobody_waits_or_sleeps_without_being_told_to(self, iop):
         iop.port.empty_reads = 99
         frame = Osm(iop).request()
