@@ -1489,6 +1489,24 @@ class TestLastResorts:
             iop.layer.send(iop.number, frame)
         iop.layer.free_request(iop.number, frame)
 
+    def test_a_callback_may_register_an_iop_but_not_bring_it_up(self, iop):
+        ports = [BarePort(), BarePort()]
+        registered = []
+
+        def replied(number, reply):
+            iop.layer.free_reply(number, reply)
+            registered.append(iop.layer.attach(ports[0], bring_up=False))
+            iop.layer.attach(ports[1])
+
+        osm = Osm(iop)
+        _, (osm.cookie,) = iop.layer.register([replied])
+        osm.send()
+        iop.answer(iop.fetch())
+        with pytest.raises(InvalidArgument, match="bring up"):
+            iop.layer.poll()
+        assert iop.layer.iop_numbers() == (iop.number, *registered)
+        assert not ports[1].closed, "it was never the layer's"
+
     @pytest.mark.parametrize("call", ["bring_up", "refresh", "attach", "run_until"])
     def test_what_waits_is_refused_in_a_callback(self, call):
         iop = BareIop()

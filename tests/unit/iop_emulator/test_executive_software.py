@@ -135,8 +135,9 @@ def test_a_fragment_is_in_the_first_buffer():
     assert (bytes(good.view), bytes(other.view)) == (b"code", b"none")
 
 
-def test_a_module_shorter_than_it_said_is_not_kept():
+def test_a_module_of_another_size_than_it_said_is_not_kept():
     rig = Rig()
+    assert send(rig, TABLE, bytes(31), 1, 1, 30).status == BAD
     assert send(rig, TABLE, bytes(29), 1, 1, 30).status == BAD
     assert "29 bytes came of a module that says it has 30" in list(rig.complaints)[-1]
     assert stored(rig) == {}
