@@ -1504,6 +1504,7 @@ class TestLastResorts:
         iop.answer(iop.fetch())
         with pytest.raises(InvalidArgument, match="bring up"):
             iop.layer.poll()
+        assert len(registered) == 1
         assert iop.layer.iop_numbers() == (iop.number, *registered)
         assert not ports[1].closed, "it was never the layer's"
 
