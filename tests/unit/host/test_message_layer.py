@@ -742,6 +742,18 @@ class TestFail:
         ]
         assert saved == [1, 2, 3]
 
+    def test_mfa_convert_of_nonsense_is_none_while_replies_are_held(self, iop):
+        osm = Osm(iop, free=False)
+        osm.send(context=1)
+        iop.answer(iop.fetch())
+        osm.send(context=2)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        assert iop.layer.poll() == 2
+        for mfa in (request.mfa ^ 0x40, 0xFFFFFFFF, 0xF0000000):
+            assert iop.layer.mfa_convert(iop.number, mfa) is None
+
     def test_mfa_convert_of_nonsense_is_none(self, iop):
         for mfa in (0, 0x1000, 0xFFFFFFFF, 0xF0000000):
             assert iop.layer.mfa_convert(iop.number, mfa) is None
