@@ -1239,6 +1239,7 @@ class TestIops:
         iop.layer.polled_by_thread(True)
         monkeypatch.setattr(iop.layer._progress, "notify_all", lambda: woken.append(1))
         iop.layer.poll()
+        assert woken == [1]
         iop.layer.poll()
         assert woken == [1]
 
