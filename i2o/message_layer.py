@@ -94,7 +94,6 @@ class MessageLayer(Closing):
         self._progress = threading.Condition()
         self._system_table = SystemTable()
         self._pollers = 0
-        self._progress_count = 0
 
     # --- OSMs ----------------------------------------------------------------------------------
 

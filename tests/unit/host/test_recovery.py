@@ -146,11 +146,15 @@ def test_an_iop_that_crashed_is_reset_by_the_transport(opened):
 def test_an_iop_in_failed_answers_and_is_revived_by_hand(opened):
     iop, software, _ = opened()
     disk = iop.block()
+    counters = iop.layer.counters(iop.number)
+    assert iop.layer.check(iop.number).state == IopState.OPERATIONAL
+    assert (iop.layer.iop_valid(iop.number), counters.lost) == (True, 0)
     software.fail()
     with pytest.raises(RequestFailed, match="STATE_ERROR"):
         disk.read(0, 512)
-    assert iop.layer.check(iop.number).state == IopState.FAILED
-    assert not iop.layer.iop_valid(iop.number)
+    for _ in range(2):  # once lost, an IOP is not lost again
+        assert iop.layer.check(iop.number).state == IopState.FAILED
+        assert (iop.layer.iop_valid(iop.number), counters.lost) == (False, 1)
     iop.revive()
     assert iop.layer.iop_valid(iop.number)
     assert disk.read(0, 512) == CONTENT[:512]
