@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 STRICT = os.environ.get("I2O_TESTS_STRICT") == "1"
 """Skipping fails: set where everything that a test may need is installed."""
+
+# shells let their background jobs ignore interrupts, and what they start inherits that: tests that
+# interrupt a program would wait for ever
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
 

@@ -78,7 +78,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
             EMULATOR + "test_every_function.py",
             EMULATOR + "test_e*.py",
             EMULATOR + "test_parameters.py",
-            EMULATOR + "test_[asu]*.py",
+            EMULATOR + "test_[apsu]*.py",
             EMULATOR + "test_message_unit.py",
         ),
     ),

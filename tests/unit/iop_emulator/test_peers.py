@@ -143,6 +143,29 @@ def test_an_iop_without_a_system_reaches_nobody():
     assert Pair().here.status_block().iop_capabilities == 0x70
 
 
+def test_the_executive_tells_of_connections_that_it_can():
+    pair = Pair()
+    executive = pair.here.iop.lct.devices[0]
+    wanted = ExecutiveEvent.XCT_CHANGE | ExecutiveEvent.CONNECTION_FAIL
+    assert executive.event_capabilities & wanted == wanted
+
+
+def test_a_request_on_its_way_does_not_hold_up_the_news_of_another_lct():
+    pair = Pair()
+    pair.there.iop.misbehave(FaultPlan().on("BSA_STATUS_CHECK").delay(ms=1000))
+    pair.here.post(check(pair.disk))  # parked before the LctNotify
+    buffer = pair.here.buffer(4096)
+    notify = x.EXEC_LCT_NOTIFY.build(
+        class_identifier=0xFFFFFFFF,
+        last_reported_change_indicator=pair.here.iop.lct.indicator + 1,
+        message_size=10,
+    )
+    pair.here.post(notify + simple_sgl(((buffer.bus_address, 4096),), out=False))
+    assert pair.here.replies() == []
+    pair.here.iop.add_disk(MemoryDisk(1 << 16))
+    assert [reply.data[7] for reply in pair.here.replies()] == [Function.EXEC_LCT_NOTIFY]
+
+
 def test_the_iops_of_a_system_share_its_memory():
     with pytest.raises(LocalFrameError, match=r"LocalUnit\(system.memory\)"):
         SoftIop(LocalUnit(BusSpace()), system=IopSystem())

@@ -167,7 +167,6 @@ def test_closing_never_raises_for_a_view_in_use():
 HOST = """
 import os, signal, sys, time
 from i2o.transport import open_port
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with open_port("emu:?run=process") as port:
     try:
         print(port.process.pid, flush=True)
