@@ -397,7 +397,8 @@ class SoftIop:
         if failure is not None:
             self.counters.bad_requests += 1
             self.complain(failure.sentence)
-            self._fail(EMPTY, frame, failure.code)
+            if frame[7] != Function.UTIL_NOP:  # which is never answered
+                self._fail(EMPTY, frame, failure.code)
             return
         self.serve_frameless(Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns))
 

@@ -302,6 +302,16 @@ def test_posts_wait_while_replies_do():
     assert (rig.unit.idle_inbound(), rig.unit.posted_inbound()) == (15, 0)
 
 
+def test_a_static_nop_is_never_answered():
+    rig = Rig()
+    mfa = create(rig, utility.UTIL_NOP.build(target_address=DISK).ljust(16, b"\0"))
+    assert post(rig, mfa) == []
+    rig.iop.lct.withhold(DISK, FailureCode.SERVICE_SUSPENDED.value)
+    assert post(rig, mfa) == []
+    assert rig.complaints.count == 1
+    assert release(rig, mfa).status == PLAIN
+
+
 def test_posts_behind_a_release_that_waited_like_them_are_aborted():
     rig = Rig(replies=1, options=IopOptions(backlog=1))
     mfa = create(rig, posts=2)
