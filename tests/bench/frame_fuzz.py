@@ -201,6 +201,7 @@ class FrameFuzz:
         self._kept_back: list[int] = []
         self._unread: list[int] = []
         self._created: dict[int, Writes | None] = {}  # what static frames may write, by MFA
+        self._posted: list[bytes] = []  # static frames of the episode that were posted
         self._is_scarce = self._was_dropped = self._is_spoilt = self._is_unsure = False
         self._rng = random.Random(0)
         self._pace: tuple[int, ...] = (64,)
@@ -286,6 +287,7 @@ class FrameFuzz:
         self._asked.clear()
         self._declared.clear()
         self._created.clear()
+        self._posted.clear()
         self._come_up(32)
         self._expect(bsa.BSA_STATUS_CHECK.build(target_address=DISK))
         if rng.random() < 0.7:
@@ -477,6 +479,7 @@ class FrameFuzz:
                 self._asked[frame[4:16]] += 1
             self._declare(frame, self._created.get(mfa))
             self._under_way.append(frame)
+            self._posted.append(frame)
             self.unit.post(mfa)  # once too often is noticed by the unit
 
     def _send_from_far(self, rng: random.Random) -> None:
@@ -795,6 +798,7 @@ class FrameFuzz:
         software, static = iop.executive.software, iop.executive.static_frames
         store = software.store
         loaded = sum(tid in iop.lct for tid in range(FIRST_TID, LAST_TID + 1))
+        self._check_static()
         problem = disagreement(iop, self.far.iop)
         if problem:
             raise Broken(problem)
@@ -805,6 +809,8 @@ class FrameFuzz:
         parked = len(iop.scheduler._parked) - on_their_way
         known = [*iop.lct.devices.values(), *iop.lct.retired.values()]
         remote = sum(device.is_remote for device in known)
+        if any(disk.state.size != disk.store.size for disk in iop.bay.devices.values()):
+            raise Broken("a disk has another size than its blocks")
         logged = [len(disk.state.errors) for disk in iop.bay.devices.values()]
         for what, count, most in (
             ("complaints", len(iop.complaints), KEPT),
@@ -831,6 +837,22 @@ class FrameFuzz:
             self.counts[f"most {what}"] = max(self.counts[f"most {what}"], count)
             if count > most:
                 raise Broken(f"{count} {what}, {most} at most are expected")
+
+    def _check_static(self) -> None:
+        """See that each static frame is as often with its host, posted and in work as it may be."""
+        iop, unit = self.iop, self.unit
+        known = iop.executive.static_frames.by_mfa
+        if unit._static.keys() != known.keys():
+            raise Broken(f"static frames {[*unit._static]}, of which the IOP knows {[*known]}")
+        on_the_way = Counter([*unit._inbound_posted, *(mfa for mfa, _ in iop._stuck)])
+        working = Counter(id(request.frame) for request in iop.scheduler._unanswered())
+        for mfa, static in known.items():
+            if unit._static[mfa] + on_the_way[mfa] != static.max_outstanding:
+                raise Broken(f"posts of the static frame {mfa:#x} are lost")
+            if working.pop(id(static.frame), 0) > static.max_outstanding:
+                raise Broken(f"more posts of the static frame {mfa:#x} are in work than may be")
+        if any(id(frame) in working for frame in self._posted):
+            raise Broken("a static frame is gone, and a post of it is not answered")
 
     def _check_answers(self) -> None:
         """See that whatever is not answered yet, at rest, still waits for something."""

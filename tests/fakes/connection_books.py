@@ -34,6 +34,10 @@ def _half(here: SoftIop, there: SoftIop) -> str:
     known = [] if peer is None else [forward.remote for forward in peer.forwards]
     if any(request not in known for request in foreign):
         return "an IOP works for another one that does not wait for it"
+    targets = {owner for owner, _ in here.events._registrations}
+    lost = (targets | {request.target for request in asked}) - here.lct.devices.keys()
+    if lost:
+        return f"devices {lost} are gone, and something of theirs is not"
     tids = {request.initiator for request in asked}
     for device in here.lct:
         tids |= {claim.tid for claim in device.claims} | {*device.parameters._cursors}

@@ -719,7 +719,7 @@ def _static(table: FrameTable, inner: ValidFrame) -> ValidFrame:
     made = table.message(
         exe.EXEC_STATIC_MF_CREATE,
         0,
-        max_outstanding=table.one_of(1, 1, 2, 4, 40),
+        max_outstanding=table.one_of(1, 1, 2, 4, 90),
         static_message_frame=inner.frame[:12],
         tail=inner.frame[12:],
         writes=inner.writes,
@@ -759,6 +759,30 @@ def connected(table: FrameTable) -> list[ValidFrame]:
         table.message(exe.EXEC_IOP_CONNECT, 0, iop_id1=FAR),
         *[_setup(table, target, ALIAS_EXECUTIVE) for target in FAR_DISKS],
     ]
+
+
+@builds(1.5)
+def long_way(table: FrameTable) -> list[ValidFrame]:
+    """The other IOP has something to do for a while, and that is ended from here."""
+    if table.rng.randrange(2):
+        tid = ALIAS_DISK
+        long = table.message(bsa.BSA_MEDIA_VERIFY, tid, byte_count=LARGE_SIZE)
+    else:
+        tid = ALIAS_EXECUTIVE
+        listed = table.lists.make(Buffer(None, 1024))
+        long = table.message(
+            exe.EXEC_LCT_NOTIFY,
+            tid,
+            listed,
+            class_identifier=0xFFFFFFFF,
+            last_reported_change_indicator=0xFFFF,
+        )
+    end = table.one_of(
+        table.message(exe.EXEC_DDM_RESET, 0, device_tid=tid),
+        table.message(utility.UTIL_ABORT, tid, abort_type=table.one_of(3, 3, 7)),
+        table.message(exe.EXEC_SYS_QUIESCE, 0),
+    )
+    return [long, end]
 
 
 @builds(0.7)
