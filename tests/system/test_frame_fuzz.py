@@ -227,7 +227,7 @@ def test_a_bug_is_found(
     sabotage(monkeypatch)
     fuzz = FrameFuzz(1, variants=6)
     with pytest.raises((Broken, ValueError)) as caught:
-        list(fuzz.run(10_000))
+        list(fuzz.run(20_000))
     told = fuzz.problem(caught.value)
     assert words in told
     assert f"seed 1, frame {fuzz.recent[-1][0]}" in told
