@@ -397,7 +397,8 @@ class SoftIop:
         if failure is not None:
             self.counters.bad_requests += 1
             self.complain(failure.sentence)
-            self._fail(EMPTY, frame, failure.code)
+            if frame[7] != Function.UTIL_NOP:  # which is never answered
+                self._fail(EMPTY, frame, failure.code)
             return
         self.serve_frameless(Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns))
 
@@ -593,7 +594,7 @@ class SoftIop:
             hold_ns: how long the inbound port stays empty afterwards.
         """
         self._is_calm = False
-        self._end_static_frames()
+        self.executive.static_frames.end_all()
         self._forget_requests()
         self.unit.drop_replies()
         self._has_replies = False
@@ -611,7 +612,7 @@ class SoftIop:
 
     def init_outbound(self, words: int, page_size: int) -> None:
         """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
-        self._end_static_frames()
+        self.executive.static_frames.end_all()
         self._forget_requests()
         self._peers.reset_state()
         self.unit.drop_replies()
@@ -623,7 +624,7 @@ class SoftIop:
     def clear(self) -> None:
         """Answer what is going on as aborted, end claims and registrations, go to HOLD."""
         self._end_requests()
-        self._end_static_frames()
+        self.executive.static_frames.end_all()
         self.events.clear()
         self.lct.restore()
         for device in self.lct:
@@ -642,14 +643,11 @@ class SoftIop:
             if mfa not in self._statics:
                 self._recycle(mfa)
 
-    def _end_static_frames(self) -> None:
-        """Give every static frame home; posts of them are answered as aborted."""
-        for posted in tuple(self._stuck):
-            static = self._statics.get(posted[0])
-            if static is not None:
-                self._stuck.remove(posted)
-                self.executive.static_frames.abort(static)
-        self.executive.static_frames.end_all()
+    def end_static(self, mfa: int) -> int:
+        """Give a static frame home; return how many posts of it were not taken up."""
+        waiting = len(self._stuck)
+        self._stuck = deque(post for post in self._stuck if post[0] != mfa)
+        return waiting - len(self._stuck) + self.unit.end_static(mfa)
 
     # --- devices -------------------------------------------------------------------------------
 

@@ -329,6 +329,7 @@ class Station:
         """Remove a disk."""
         disk = self.disks.pop(tid)
         assert self.iop.remove_disk(tid) is disk.store
+        assert not self.iop.scheduler.any(lambda request: request.target == tid)
         return disk
 
     def allocate(self, data: bytes | int) -> HostBuffer:

@@ -528,6 +528,29 @@ def test_requests_that_look_the_same_are_answered_once_each():
 # --- faults over there --------------------------------------------------------------------------
 
 
+def test_of_requests_that_look_the_same_the_one_that_ended_is_answered():
+    """What is left is what the other IOP still does: an abort of it reaches that."""
+    pair = Pair()
+    rig, other = pair.here, pair.there
+    buffers = [rig.buffer(b"\xee" * 1024) for _ in range(2)]
+    for buffer, changes in zip(buffers, (2, 1), strict=True):
+        notify = x.EXEC_LCT_NOTIFY.build(
+            target_address=pair.executive,
+            last_reported_change_indicator=other.iop.lct.indicator + changes,
+        )
+        rig.post(notify + simple_sgl([(buffer.bus_address, 1024)], out=False))
+    assert rig.replies() == []
+    other.iop.add_disk(MemoryDisk(1 << 20))
+    assert [reply.status for reply in rig.replies()] == [PLAIN]
+    rig.post(x.EXEC_DDM_RESET.build(device_tid=pair.executive))
+    assert [reply.status for reply in rig.replies()] == [(9, 0), PLAIN]
+    other.iop.add_disk(MemoryDisk(1 << 20))
+    assert rig.replies() == []
+    first, second = (bytes(buffer.view) for buffer in buffers)
+    assert first == b"\xee" * 1024, "it was aborted, and written all the same"
+    assert second != b"\xee" * 1024
+
+
 def test_faults_of_the_other_iop_reach_over():
     plan = FaultPlan()
     plan.on(Function.BSA_STATUS_CHECK).times(1).fail(FailureCode.UNKNOWN_FAILURE)
@@ -638,6 +661,24 @@ def test_when_this_iop_ends_the_other_one_does_nothing_for_it_any_more(how):
     assert connections(other) == []
     assert [device.tid for device in rig.iop.lct] == [0, 8, DISK]
     assert rig.replies() == []
+
+
+def test_who_gets_the_alias_tid_of_one_that_is_gone_begins_tables_anew():
+    pair = Pair()
+    rig, other = pair.here, pair.there
+    group = params.GROUP_DESCRIPTORS.number
+    get = struct.pack("<3H", ParamOperation.TABLE_GET, group, 0xFFFF)
+    more = struct.pack("<3H", ParamOperation.MORE_GET, group, 0xFFFF)
+    (initiator,) = (
+        alias.initiator_tid for alias in rig.iop.lct if alias.tid == pair.disk
+    )  # who reads, as the other IOP sees it
+    rig.parameters(pair.disk, get, size=64)
+    engine = other.iop.lct.devices[DISK].parameters
+    assert engine.cursor(initiator) is not None
+    _, (block,) = rig.parameters(pair.disk, more, size=64)
+    assert block.status == 0
+    rig.iop.power_cycle()
+    assert engine.cursor(initiator) is None
 
 
 def test_a_clear_here_answers_what_was_on_its_way_once():
