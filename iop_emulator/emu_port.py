@@ -81,10 +81,12 @@ class EmuPort(Closing):
         with self._lock:
             iop.run(0, clock.monotonic_ns())
         self._thread: IopThread | None = None
+        self._progress: Doorbell | None = None  # what `wait` waits for, masked or not
         if is_threaded:
-            self._bell()
+            self._progress = Doorbell()
+            unit.connect(on_post=self._on_post, on_reply=self._on_progress)
             self._thread = IopThread(
-                iop, self._lock, clock, on_progress=self._ring, control=control
+                iop, self._lock, clock, on_progress=self._on_progress, control=control
             )
 
     @classmethod
@@ -174,8 +176,8 @@ class EmuPort(Closing):
         if self._is_closed:
             raise IopDead(f"{self.name} is closed: open it again")
         end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
-        if self._thread is not None:
-            return self.unit.reply_pending or self._wait_for_thread(timeout_s)
+        if self._progress is not None:
+            return self.unit.reply_pending or self._wait_for_thread(self._progress, timeout_s)
         if self.unit.reply_pending:
             self._run()  # a host that polls memory may wait with replies it has not taken
             return True
@@ -200,23 +202,22 @@ class EmuPort(Closing):
         else:
             self._clock.sleep(seconds)
 
-    def _wait_for_thread(self, timeout_s: float) -> bool:
-        doorbell = self._bell()
-        if not doorbell.wait(timeout_s):
+    def _wait_for_thread(self, progress: Doorbell, timeout_s: float) -> bool:
+        if not progress.wait(timeout_s):
             return self.unit.reply_pending
         if self.unit.reply_pending:
-            doorbell.ring()  # somebody else may watch the descriptor
+            progress.ring()  # other threads may wait, too
         return True
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while there may be something to do.
 
-        That is replies, posted requests, and commands if nobody but the caller serves them.
+        That is replies, and what the IOP has done besides; inline also posted requests and
+        commands, which nobody but the caller serves.
         """
         if self._doorbell is None:
             self._bell()
-            if self.unit.reply_pending or self.unit.request_pending:
-                self._ring()
+            self._ring_if_due()
         if self._control is None or self._thread is not None:
             return self._bell().fileno()
         if self._watch is None:
@@ -232,10 +233,11 @@ class EmuPort(Closing):
         return self.soft_iop.next_deadline_ns(self._clock.monotonic_ns())
 
     def mask_interrupt(self, masked: bool) -> None:
-        """Keep replies from making the descriptor readable, or end that."""
+        """Keep the IOP from making the descriptor readable, or end that."""
         self._is_masked = masked
-        if not masked and self.unit.reply_pending:
-            self._ring()
+        if masked:
+            self._silence()
+        self._ring_if_due()
 
     def remark_to(self, listener: Remark) -> None:
         """Tell somebody of every request that a fault hits."""
@@ -266,8 +268,9 @@ class EmuPort(Closing):
                 self._control.close()
         if self._watch is not None:
             self._watch.close()
-        if self._doorbell is not None:
-            self._doorbell.close()
+        for bell in (self._doorbell, self._progress):
+            if bell is not None:
+                bell.close()
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -290,7 +293,9 @@ class EmuPort(Closing):
         else:
             self._ring()
 
-    def _on_reply(self) -> None:
+    def _on_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.ring()
         if not self._is_masked:
             self._ring()
 
@@ -304,8 +309,14 @@ class EmuPort(Closing):
         self._has_rung = False
         if self._doorbell is not None:
             self._doorbell.silence()
-            if self.unit.reply_pending:
+            if self.unit.reply_pending and not self._is_masked:
                 self._ring()
+
+    def _ring_if_due(self) -> None:
+        """Make the descriptor readable for what is there already."""
+        is_for_caller = self._thread is None and self.unit.request_pending
+        if is_for_caller or (self.unit.reply_pending and not self._is_masked):
+            self._ring()
 
     def _bell(self) -> Doorbell:
         """Return the descriptor; from the first time on, what happens is told to it."""
@@ -313,7 +324,7 @@ class EmuPort(Closing):
             with self._lock:  # two threads may be the first
                 if self._doorbell is None:
                     self._doorbell = Doorbell()
-                    self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
+                    self.unit.connect(on_post=self._on_post, on_reply=self._on_progress)
         return self._doorbell
 
 
