@@ -126,7 +126,9 @@ class MessageLayer(Closing):
         for entry in self._iops:
             with entry.lock:
                 entry.event_registrations = {
-                    key for key in entry.event_registrations if key[4:8] not in contexts
+                    key: count
+                    for key, count in entry.event_registrations.items()
+                    if key[4:8] not in contexts
                 }
 
     # --- IOPs ----------------------------------------------------------------------------------

@@ -565,6 +565,24 @@ def test_a_short_fail_reply(odd):
     assert odd.is_home()
 
 
+def test_a_refused_change_leaves_the_registration_of_before(odd):
+    loads = odd.iop.events([DISK], LOAD)
+    odd.take_requests()
+    both = odd.iop.events([DISK], UNLOAD)
+    odd.take_requests()
+    assert odd.requests[DISK][16:20] == word(LOAD | UNLOAD)
+    odd.tell(b"", flags=0xE0)
+    serve(odd.iop)
+    assert "FAIL" in both.refused[DISK]
+    odd.tell(word(LOAD))
+    assert take(loads).indicator == LOAD
+    both.close()
+    loads.close()
+    odd.take_requests()
+    assert odd.requests[DISK][16:20] == word(0), "it is taken back"
+    assert odd.is_home()
+
+
 def test_an_event_of_a_device_that_nobody_registered_with_is_dropped(odd):
     stream = odd.listen([DISK])
     odd.requests[0x123] = odd.requests[DISK][:4] + b"\x23\x11" + odd.requests[DISK][6:]
