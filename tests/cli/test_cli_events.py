@@ -353,7 +353,7 @@ def test_every_name_is_a_mask():
         ("volume_load,", "'' is no event"),
         ("0", "'0' leaves no event"),
         ("event_mask_modified", "leaves no event"),
-        ("0x100000000", "'0x100000000' is no event mask: those have 32 bits"),
+        ("0x100000000", "'0x100000000' is no event mask: those end at 0xffffffff"),
         ("0x1g", "'0x1g' is no number"),
         ("-1", "'-1' is no event"),
     ],
