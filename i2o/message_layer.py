@@ -140,7 +140,7 @@ class MessageLayer(Closing):
         bring_up: bool = True,
         frame_source: FrameSource = "memory",
         clock: Clock | None = None,
-        limits: bring_up.Limits | None = None,
+        limits: Limits | None = None,
     ) -> int:
         """Register an IOP and, unless told otherwise, bring it to OPERATIONAL.
 
@@ -184,7 +184,7 @@ class MessageLayer(Closing):
                 raise
         return entry.number
 
-    def bring_up(self, iop: int, limits: bring_up.Limits | None = None) -> BringUpResult:
+    def bring_up(self, iop: int, limits: Limits | None = None) -> BringUpResult:
         """Bring a registered IOP to OPERATIONAL, resetting it first; see `i2o.bring_up`.
 
         Requests outstanding from before get their final callbacks once the reset is done.
@@ -240,7 +240,7 @@ class MessageLayer(Closing):
         self.result(iop)  # there was one
         self._replies.refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)
-        entry.result = result = bring_up.read_tables(self, entry, bring_up.Limits())
+        entry.result = result = bring_up.read_tables(self, entry, Limits())
         errors: list[Exception] = []
         _tell(entry, IopNews.TABLES_READ, errors)
         _raise_collected(errors)
@@ -700,7 +700,7 @@ class MessageLayer(Closing):
             entry.result = bring_up.bring_up(
                 self,
                 entry,
-                limits or bring_up.Limits(),
+                limits or Limits(),
                 after_reset=lambda: self._finish_outstanding(entry, errors),
             )
         except Exception as error:
@@ -843,7 +843,7 @@ class MessageLayer(Closing):
         if not entry.has_posted or entry.is_dead:
             return
         try:
-            bring_up.reset(entry, bring_up.Limits(), self.clock)
+            bring_up.reset(entry, Limits(), self.clock)
             return
         except (I2OError, MemoryError) as error:
             logger.info("IOP %d: reset by message failed (%s)", entry.number, error)
