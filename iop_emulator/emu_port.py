@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import math
 import select
-from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.errors import IopDead, TransportUnavailable, UriError
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
@@ -71,7 +70,7 @@ class EmuPort(Closing):
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
         self._lock = iop.lock
-        self._control, self._execute = control, partial(execute, iop)
+        self._control, self._commanded = control, CommandedIop(iop, control)
         self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
         self._watch: select.epoll | None = None
@@ -280,12 +279,9 @@ class EmuPort(Closing):
             return
         with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
-                control = self._control
-                has_command = control is not None and control.wait(0)
-                self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
-                if control is not None and has_command:  # behind what was posted before
-                    control.serve(self._execute)
-                    self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                commanded = self._commanded
+                has_command = commanded.has_command()
+                commanded.run(self._clock.monotonic_ns(), has_command=has_command)
 
     def _on_post(self) -> None:
         if self._thread is not None:
