@@ -186,6 +186,12 @@ class MessageLayer(Closing):
         """Bring a registered IOP to OPERATIONAL, resetting it first; see `i2o.bring_up`.
 
         Requests outstanding from before get their final callbacks once the reset is done.
+
+        Raises:
+            InvalidArgument: no such IOP, or called by a callback.
+            IopDead, RequestTimeout, RequestFailed: it did not come up.
+            ExceptionGroup: callbacks raised meanwhile, and perhaps that, too; one error alone is
+                raised as itself.
         """
         entry = self._to_bring_up(iop)
         errors: list[Exception] = []
@@ -210,6 +216,7 @@ class MessageLayer(Closing):
             status = bring_up.read_status(entry, limits or Limits(), self.clock)
         except IopDead:
             entry.online = False
+            self._tell_system_table(entry)
             raise
         if status.state != IopState.OPERATIONAL and entry.online:
             entry.online = False
@@ -234,7 +241,14 @@ class MessageLayer(Closing):
         return _brought_up(entry, failure, errors)
 
     def refresh(self, iop: int) -> BringUpResult:
-        """Read status block, HRT and LCT again and return them."""
+        """Read status block, HRT and LCT again and return them.
+
+        Raises:
+            InvalidArgument: no such IOP, or called by a callback.
+            IopDead: it was not brought up, or does not answer.
+            RequestTimeout, RequestFailed: it does not give its tables.
+            RemoteFrameError: they contradict themselves.
+        """
         self.result(iop)  # there was one
         self._replies.refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)

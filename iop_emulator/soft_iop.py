@@ -68,6 +68,10 @@ class SoftIop:
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
         system: the IOPs that it can be connected with; the unit's memory must be the system's.
 
+    Raises:
+        LocalFrameError: the unit has another memory than the system.
+        DiskBayError: there are too many disks.
+
     Attributes:
         bay: its disks, and what may be done to them while it runs.
         complaints: what the driver did wrong.
