@@ -162,7 +162,7 @@ def test_a_request_on_its_way_does_not_hold_up_the_news_of_another_lct():
     )
     pair.here.post(notify + simple_sgl(((buffer.bus_address, 4096),), out=False))
     assert pair.here.replies() == []
-    pair.here.iop.add_disk(MemoryDisk(1 << 16))
+    pair.here.iop.bay.add(MemoryDisk(1 << 16))
     assert [reply.data[7] for reply in pair.here.replies()] == [Function.EXEC_LCT_NOTIFY]
 
 
