@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from i2o.clock import Clock
 from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.soft_iop import SoftIop
-
-_LOG: Final = logging.getLogger(__name__)
 
 
 class IopThread:
