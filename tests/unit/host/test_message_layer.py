@@ -1301,6 +1301,7 @@ class TestInboundFrameSize:
 
     def test_the_smallest_size(self, iop):
         iop.layer.set_inbound_frame_size(iop.number, 4)  # lower than now: ignored
+        assert not iop.port.unit.request_pending
 
     def test_reserved_flags(self, iop):
         with pytest.raises(InvalidArgument):
