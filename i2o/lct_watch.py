@@ -18,9 +18,8 @@ from i2o.errors import I2OError
 from i2o.frames.executive import EXEC_LCT_NOTIFY
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import LCT_ENTRY, LCT_HEADER_SIZE
-from i2o.frames.utility import UTIL_ABORT, AbortType
 from i2o.message_layer import MessageLayer
-from i2o.recovery import ended_early
+from i2o.recovery import abort_of, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
 from i2o.resources import Lct, LctEntry
@@ -219,12 +218,7 @@ class LctWatch(Closing):
         return self._requester.start(message + sgl, buffers=(buffer,))
 
     def _take_back(self, pending: Pending) -> None:
-        message = UTIL_ABORT.build(
-            abort_type=AbortType.EXACT_ABORT,
-            function_to_abort=pending.message[7],
-            transaction_context_to_abort=pending.context,
-        )
         try:
-            self._requester.wait_for(self._requester.start(message), _CLOSE_S)
+            self._requester.wait_for(self._requester.start(abort_of(pending)), _CLOSE_S)
         except I2OError as error:
             logger.info("IOP %d: an LctNotify stays: %s", self._iop, error)

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import math
 import select
-from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.errors import IopDead, TransportUnavailable, UriError
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
@@ -71,7 +70,7 @@ class EmuPort(Closing):
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
         self._lock = iop.lock
-        self._control, self._execute = control, partial(execute, iop)
+        self._control, self._commanded = control, CommandedIop(iop, control)
         self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
         self._watch: select.epoll | None = None
@@ -81,10 +80,12 @@ class EmuPort(Closing):
         with self._lock:
             iop.run(0, clock.monotonic_ns())
         self._thread: IopThread | None = None
+        self._progress: Doorbell | None = None  # what `wait` waits for, masked or not
         if is_threaded:
-            self._bell()
+            self._progress = Doorbell()
+            unit.connect(on_post=self._on_post, on_reply=self._on_progress)
             self._thread = IopThread(
-                iop, self._lock, clock, on_progress=self._ring, control=control
+                iop, self._lock, clock, on_progress=self._on_progress, control=control
             )
 
     @classmethod
@@ -174,8 +175,8 @@ class EmuPort(Closing):
         if self._is_closed:
             raise IopDead(f"{self.name} is closed: open it again")
         end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
-        if self._thread is not None:
-            return self.unit.reply_pending or self._wait_for_thread(timeout_s)
+        if self._progress is not None:
+            return self.unit.reply_pending or self._wait_for_thread(self._progress, timeout_s)
         if self.unit.reply_pending:
             self._run()  # a host that polls memory may wait with replies it has not taken
             return True
@@ -200,23 +201,22 @@ class EmuPort(Closing):
         else:
             self._clock.sleep(seconds)
 
-    def _wait_for_thread(self, timeout_s: float) -> bool:
-        doorbell = self._bell()
-        if not doorbell.wait(timeout_s):
+    def _wait_for_thread(self, progress: Doorbell, timeout_s: float) -> bool:
+        if not progress.wait(timeout_s):
             return self.unit.reply_pending
         if self.unit.reply_pending:
-            doorbell.ring()  # somebody else may watch the descriptor
+            progress.ring()  # other threads may wait, too
         return True
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while there may be something to do.
 
-        That is replies, posted requests, and commands if nobody but the caller serves them.
+        That is replies, and what the IOP has done besides; inline also posted requests and
+        commands, which nobody but the caller serves.
         """
         if self._doorbell is None:
             self._bell()
-            if self.unit.reply_pending or self.unit.request_pending:
-                self._ring()
+            self._ring_if_due()
         if self._control is None or self._thread is not None:
             return self._bell().fileno()
         if self._watch is None:
@@ -232,10 +232,11 @@ class EmuPort(Closing):
         return self.soft_iop.next_deadline_ns(self._clock.monotonic_ns())
 
     def mask_interrupt(self, masked: bool) -> None:
-        """Keep replies from making the descriptor readable, or end that."""
+        """Keep the IOP from making the descriptor readable, or end that."""
         self._is_masked = masked
-        if not masked and self.unit.reply_pending:
-            self._ring()
+        if masked:
+            self._silence()
+        self._ring_if_due()
 
     def remark_to(self, listener: Remark) -> None:
         """Tell somebody of every request that a fault hits."""
@@ -266,8 +267,9 @@ class EmuPort(Closing):
                 self._control.close()
         if self._watch is not None:
             self._watch.close()
-        if self._doorbell is not None:
-            self._doorbell.close()
+        for bell in (self._doorbell, self._progress):
+            if bell is not None:
+                bell.close()
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -277,12 +279,9 @@ class EmuPort(Closing):
             return
         with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
-                control = self._control
-                has_command = control is not None and control.wait(0)
-                self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
-                if control is not None and has_command:  # behind what was posted before
-                    control.serve(self._execute)
-                    self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                commanded = self._commanded
+                has_command = commanded.has_command()
+                commanded.run(self._clock.monotonic_ns(), has_command=has_command)
 
     def _on_post(self) -> None:
         if self._thread is not None:
@@ -290,7 +289,9 @@ class EmuPort(Closing):
         else:
             self._ring()
 
-    def _on_reply(self) -> None:
+    def _on_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.ring()
         if not self._is_masked:
             self._ring()
 
@@ -304,8 +305,14 @@ class EmuPort(Closing):
         self._has_rung = False
         if self._doorbell is not None:
             self._doorbell.silence()
-            if self.unit.reply_pending:
+            if self.unit.reply_pending and not self._is_masked:
                 self._ring()
+
+    def _ring_if_due(self) -> None:
+        """Make the descriptor readable for what is there already."""
+        is_for_caller = self._thread is None and self.unit.request_pending
+        if is_for_caller or (self.unit.reply_pending and not self._is_masked):
+            self._ring()
 
     def _bell(self) -> Doorbell:
         """Return the descriptor; from the first time on, what happens is told to it."""
@@ -313,7 +320,7 @@ class EmuPort(Closing):
             with self._lock:  # two threads may be the first
                 if self._doorbell is None:
                     self._doorbell = Doorbell()
-                    self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
+                    self.unit.connect(on_post=self._on_post, on_reply=self._on_progress)
         return self._doorbell
 
 

@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
-from functools import partial
-from typing import Final
 
 from i2o.clock import Clock
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
-
-_LOG: Final = logging.getLogger(__name__)
+from i2o.iop_emulator.soft_iop import SoftIop
 
 
 class IopThread:
@@ -38,7 +33,7 @@ class IopThread:
         on_progress: Callable[[], None],
         control: ControlSocket | None = None,
     ) -> None:
-        self._control, self._execute = control, partial(execute, iop)
+        self._control, self._commanded = control, CommandedIop(iop, control)
         self._iop, self._lock, self._clock, self._on_progress = iop, lock, clock, on_progress
         self._doorbell = Doorbell()
         self._is_asleep = False
@@ -60,19 +55,16 @@ class IopThread:
         self._doorbell.close()
 
     def _loop(self) -> None:
-        iop = self._iop
+        iop, commanded = self._iop, self._commanded
         while not self._is_stopped:
             with self._lock:
                 before = iop.activity
-                has_command = self._control is not None and self._control.wait(0)
-                deadline_ns = iop.run(RUN_BUDGET, self._clock.monotonic_ns())
-                if self._control is not None and has_command:
-                    self._control.serve(self._execute)  # behind what was posted before
+                deadline_ns = commanded.run(
+                    self._clock.monotonic_ns(), has_command=commanded.has_command()
+                )
                 has_worked = iop.activity != before
             if has_worked:
                 self._on_progress()
-            if has_command:
-                continue
             self._is_asleep = True  # from here on `wake` rings; what came before is seen below
             if not self._is_stopped and not iop.work_pending:
                 self._doorbell.wait(self._seconds_to(deadline_ns), self._control)

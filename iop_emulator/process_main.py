@@ -10,15 +10,14 @@ import select
 import signal
 import socket
 import sys
-from functools import partial
 
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import I2OError
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.options import EmuOptions
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.process_unit import DeviceHalf
 from i2o.transport.uri import Uri
 
@@ -92,18 +91,16 @@ def serve(
     poller = select.poll()
     if control is not None:
         poller.register(control, select.POLLIN)
-    run_command = partial(execute, iop)
+    commanded = CommandedIop(iop, control)
     while True:
-        has_command = control is not None and control.wait(0)
+        has_command = commanded.has_command()
         if not unit.drain():
             return
         if unit.take_power_cycle():
             iop.power_cycle()
-        deadline_ns = iop.run(RUN_BUDGET, SYSTEM_CLOCK.monotonic_ns())
-        if control is not None and has_command:
-            control.serve(run_command)  # behind what was posted before
+        deadline_ns = commanded.run(SYSTEM_CLOCK.monotonic_ns(), has_command=has_command)
         unit.flush()
-        if has_command or iop.work_pending:
+        if iop.work_pending:
             continue
         poller.register(end, select.POLLIN | (select.POLLOUT if unit.has_outbox else 0))
         timeout_ms = None

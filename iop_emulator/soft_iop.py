@@ -68,6 +68,10 @@ class SoftIop:
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
         system: the IOPs that it can be connected with; the unit's memory must be the system's.
 
+    Raises:
+        LocalFrameError: the unit has another memory than the system.
+        DiskBayError: there are too many disks.
+
     Attributes:
         bay: its disks, and what may be done to them while it runs.
         complaints: what the driver did wrong.
@@ -648,38 +652,6 @@ class SoftIop:
         waiting = len(self._stuck)
         self._stuck = deque(post for post in self._stuck if post[0] != mfa)
         return waiting - len(self._stuck) + self.unit.end_static(mfa)
-
-    # --- devices -------------------------------------------------------------------------------
-
-    def add_disk(self, store: BlockStore) -> int:
-        """Plug a disk in: the LCT changes, and whoever waits for that is told.
-
-        Args:
-            store: its blocks.
-
-        Returns:
-            Its TID.
-        """
-        return self.bay.add(store).tid
-
-    def remove_disk(self, tid: int) -> BlockStore:
-        """Pull a disk out: its requests are answered as aborted, and the LCT changes.
-
-        Args:
-            tid: its TID.
-
-        Returns:
-            Its blocks, which are the caller's to close.
-
-        Raises:
-            NoSuchDisk: no disk has that TID.
-        """
-        return self.bay.remove(tid)
-
-    @property
-    def disks(self) -> tuple[BlockStore, ...]:
-        """The blocks of every disk, in TID order; also of those whose DDM was destroyed."""
-        return tuple(device.store for device in self.bay.devices.values())
 
     def close(self) -> None:
         """Leave the system and close every disk; nothing is answered any more."""

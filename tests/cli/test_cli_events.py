@@ -125,8 +125,8 @@ def test_that_nothing_was_told_is_said(cli):
 
 def test_changes_of_the_table(cli, acting):
     def act(iop: Iop, software: SoftIop) -> None:
-        software.add_disk(MemoryDisk(1 << 20))
-        software.remove_disk(DISK)
+        software.bay.add(MemoryDisk(1 << 20))
+        software.bay.remove(DISK)
 
     acting(act)
     ran = cli("events", "--lct", "--mask", "volume_load", "--timeout", "0.01")
@@ -144,7 +144,7 @@ def test_changes_of_the_table(cli, acting):
 
 
 def test_without_lct_only_the_event_is_shown(cli, acting):
-    acting(lambda iop, software: software.add_disk(MemoryDisk(1 << 20)))
+    acting(lambda iop, software: software.bay.add(MemoryDisk(1 << 20)))
     ran = cli("events", "--timeout", "0.01")
     assert [line.split()[2] for line in ran.out.splitlines()] == ["NEW_LCT_ENTRY"]
     assert "TID 0x011 random_block_storage" in ran.out
@@ -353,7 +353,7 @@ def test_every_name_is_a_mask():
         ("volume_load,", "'' is no event"),
         ("0", "'0' leaves no event"),
         ("event_mask_modified", "leaves no event"),
-        ("0x100000000", "'0x100000000' is no event mask: those have 32 bits"),
+        ("0x100000000", "'0x100000000' is no event mask: those end at 0xffffffff"),
         ("0x1g", "'0x1g' is no number"),
         ("-1", "'-1' is no event"),
     ],

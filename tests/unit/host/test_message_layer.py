@@ -420,7 +420,7 @@ class TestReplies:
             other.cookie.to_bytes(4, "little")
         }
         iop.layer.deregister(other.base)
-        assert iop.entry.event_registrations == set()
+        assert iop.entry.event_registrations == {}
         iop.answer(request)
         iop.layer.poll()
         assert osm.replies == []
@@ -704,7 +704,22 @@ class TestFail:
         iop.fail(request)
         iop.layer.poll()
         assert len(osm.replies) == 1
-        assert iop.entry.event_registrations == set()
+        assert iop.entry.event_registrations == {}
+
+    def test_a_failed_event_registration_leaves_the_one_of_before(self, iop):
+        osm = Osm(iop)
+        osm.send(UTIL_EVENT_REGISTER, event_mask=1)
+        taken = iop.fetch()
+        osm.send(UTIL_EVENT_REGISTER, event_mask=3)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.answer(taken)
+        iop.layer.poll()
+        assert len(osm.replies) == 2
+        assert iop.entry.counters.unexpected == 0
+        iop.layer.deregister(osm.base)
+        assert iop.entry.event_registrations == {}
 
     @pytest.mark.parametrize(("words", "size"), [(0, 16), (3, 16), (4, 16), (9, 36), (32, 128)])
     def test_mfa_convert_gives_as_much_as_message_size_says(self, iop, words, size):
@@ -1286,6 +1301,7 @@ class TestInboundFrameSize:
 
     def test_the_smallest_size(self, iop):
         iop.layer.set_inbound_frame_size(iop.number, 4)  # lower than now: ignored
+        assert not iop.port.unit.request_pending
 
     def test_reserved_flags(self, iop):
         with pytest.raises(InvalidArgument):

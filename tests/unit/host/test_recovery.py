@@ -237,7 +237,7 @@ def test_what_cannot_be_revived_says_so(opened, monkeypatch):
 def test_a_device_that_somebody_took_meanwhile_is_told_of(opened, caplog):
     iop, software, _ = opened()
     iop.block()
-    software.remove_disk(DISK).close()
+    software.bay.remove(DISK).close()
     iop.revive()
     assert "TID 0x010 is not ours again" in caplog.text
 

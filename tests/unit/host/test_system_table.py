@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from i2o import iop_table
+from i2o import bring_up, iop_table
 from i2o.clock import SYSTEM_CLOCK, ManualClock
-from i2o.errors import InvalidArgument, OutOfFrames, RequestFailed
+from i2o.errors import InvalidArgument, IopDead, OutOfFrames, RequestFailed
 from i2o.frames.functions import Function
 from i2o.frames.tables import IopState
 from i2o.frames.utility import UTIL_LOCK
@@ -150,6 +150,18 @@ def test_an_iop_that_is_found_in_another_state_is_failed_for_the_others(layer):
     layer.revive(second)
     assert table(layer, first)[3] == UP
     assert set(table(layer, second)) == {2, 3}
+
+
+def test_an_iop_that_does_not_tell_its_state_is_failed_for_the_others(layer, monkeypatch):
+    first, second = layer.attach("emu:"), layer.attach("emu:")
+
+    def silent(*arguments):
+        raise IopDead("no status")
+
+    with monkeypatch.context() as patched, pytest.raises(IopDead):
+        patched.setattr(bring_up, "read_status", silent)
+        layer.check(second)
+    assert table(layer, first)[3] == IopState.FAILED
 
 
 def test_an_iop_that_does_not_come_up_leaves_no_trace(layer, tmp_path):

@@ -248,6 +248,33 @@ def test_masked_interrupts_do_not_ring(inline):
     assert readable(inline)
 
 
+def test_a_masked_port_tells_who_waits_and_not_the_descriptor():
+    with open_port("emu:?run=thread") as port:
+        bring_up(port)
+        port.fileno()
+        port.mask_interrupt(True)
+        post(port)
+        while not port.unit.reply_pending:
+            assert port.wait(5)
+        port._thread.stop()  # it has said what it had to say
+        assert port._progress.wait(0)
+        assert not readable(port)
+        port.mask_interrupt(False)
+        assert readable(port)
+        port.mask_interrupt(True)
+        assert not readable(port)
+
+
+def test_a_port_that_is_masked_before_it_is_watched(inline):
+    post(inline)
+    inline.wait(5)
+    inline.mask_interrupt(True)
+    assert inline.unit.reply_pending
+    assert not readable(inline)
+    post(inline)
+    assert readable(inline), "the IOP has to run"
+
+
 def test_preserved_frames_can_be_read(port):
     frame = bsa.BSA_STATUS_CHECK.build(target_address=0x777, transaction_context=5)
     post(port, frame)

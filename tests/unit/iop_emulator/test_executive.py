@@ -164,7 +164,7 @@ def test_a_reset_forgets_everything():
     assert rig.run() is None
     assert rig.account() == 16
     rig.bring_up()
-    rig.iop.add_disk(MemoryDisk(1 << 20))
+    rig.iop.bay.add(MemoryDisk(1 << 20))
     rig.call(bsa.BSA_DEVICE_RESET.build(target_address=DISK))  # no event reply comes with it
 
 
@@ -396,7 +396,7 @@ def test_lct_notify_is_held_until_the_table_has_changed():
     rig.post(notify(rig, 3, 1024, transaction_context=3))
     assert rig.replies() == []
     rig.call(utility.UTIL_CLAIM.build(target_address=DISK, claim_type=1))  # no change: see Lct
-    assert rig.iop.add_disk(MemoryDisk(1 << 20)) == 0x11
+    assert rig.iop.bay.add(MemoryDisk(1 << 20)).tid == 0x11
     (reply,) = rig.replies()
     assert (reply.words[3], reply.status) == (2, PLAIN)
     listed = entries(bytes(early.view))
@@ -406,7 +406,7 @@ def test_lct_notify_is_held_until_the_table_has_changed():
         (0x10, 1),
         (0x11, 2),
     ]
-    rig.iop.remove_disk(0x11).close()
+    rig.iop.bay.remove(0x11).close()
     (reply,) = rig.replies()
     assert reply.words[3] == 3
 
@@ -424,7 +424,7 @@ def test_a_held_notify_whose_buffer_went_away_gets_an_error():
     rig.post(notify(rig, 2, 256))
     rig.run()
     rig.table.free()
-    rig.iop.add_disk(MemoryDisk(1 << 20))
+    rig.iop.bay.add(MemoryDisk(1 << 20))
     assert [reply.status for reply in rig.replies()] == [(5, 0x11)]
 
 
@@ -464,17 +464,17 @@ def test_hot_plug_events_carry_the_lct_entry():
     rig.post(utility.UTIL_EVENT_REGISTER.build(event_mask=0xFFFFFFFF, transaction_context=77))
     assert rig.replies() == []
     rig.post(utility.UTIL_EVENT_REGISTER.build(target_address=DISK, event_mask=0xFFFFFFFF))
-    tid = rig.iop.add_disk(MemoryDisk(1 << 20))
+    tid = rig.iop.bay.add(MemoryDisk(1 << 20)).tid
     (event,) = rig.replies()
     assert (event.words[3], event.words[4]) == (77, ExecutiveEvent.NEW_LCT_ENTRY)
     assert tables.LCT_ENTRY.unpack_from(event.data, 20).local_tid == tid
     rig.post(notify(rig, 99, 64))
-    rig.iop.remove_disk(DISK)
+    rig.iop.bay.remove(DISK)
     (event,) = rig.replies()
     assert event.words[4] == ExecutiveEvent.MODIFIED_LCT
     assert len(rig.iop.events) == 1
     with pytest.raises(KeyError):
-        rig.iop.remove_disk(8)
+        rig.iop.bay.remove(8)
 
 
 # --- SysTabSet -----------------------------

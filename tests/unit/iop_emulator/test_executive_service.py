@@ -154,7 +154,7 @@ def test_destroy_takes_a_ddm_and_its_devices_out_until_a_reset():
     reply = rig.call(CHECK)
     assert failure(reply) == FailureCode.SERVICE_TERMINATED
     give_back(rig, reply)
-    assert len(rig.iop.disks) == 2
+    assert len(rig.iop.bay.devices) == 2
     rig.iop.reset()
     assert parents(rig) == {0: 0, BUILT_IN_DDM: 0, DISK: BUILT_IN_DDM, SECOND: BUILT_IN_DDM}
 
@@ -162,8 +162,8 @@ def test_destroy_takes_a_ddm_and_its_devices_out_until_a_reset():
 def test_a_destroyed_disk_can_be_pulled_and_its_tid_is_not_taken_meanwhile():
     rig = Rig()
     rig.call(x.EXEC_DDM_DESTROY.build(ddm_tid=BUILT_IN_DDM))
-    assert rig.iop.add_disk(MemoryDisk(4096)) == SECOND
-    assert rig.iop.remove_disk(DISK).size == 1 << 20
+    assert rig.iop.bay.add(MemoryDisk(4096)).tid == SECOND
+    assert rig.iop.bay.remove(DISK).size == 1 << 20
     rig.iop.reset()
     assert set(parents(rig)) == {0, BUILT_IN_DDM, SECOND}
 
@@ -302,6 +302,6 @@ def test_an_adapter_goes_to_one_ddm_at_a_time():
 def test_a_released_disk_that_is_pulled_is_no_trouble():
     rig = Rig()
     rig.call(x.EXEC_DEVICE_RELEASE.build(device_tid=DISK, ddm_tid=BUILT_IN_DDM))
-    rig.iop.remove_disk(DISK)
+    rig.iop.bay.remove(DISK)
     rig.iop.reset()
     assert DISK not in parents(rig)

@@ -162,7 +162,7 @@ def test_a_request_on_its_way_does_not_hold_up_the_news_of_another_lct():
     )
     pair.here.post(notify + simple_sgl(((buffer.bus_address, 4096),), out=False))
     assert pair.here.replies() == []
-    pair.here.iop.add_disk(MemoryDisk(1 << 16))
+    pair.here.iop.bay.add(MemoryDisk(1 << 16))
     assert [reply.data[7] for reply in pair.here.replies()] == [Function.EXEC_LCT_NOTIFY]
 
 
@@ -208,7 +208,7 @@ def test_there_are_only_so_many_aliases(monkeypatch):
     pair = Pair()
     assert setup(pair.here, pair.executive, 8).data[19] == 0
     assert setup(pair.here, pair.executive, DISK).data[19] == 0, "it is there already"
-    pair.there.iop.add_disk(MemoryDisk(1 << 20))
+    pair.there.iop.bay.add(MemoryDisk(1 << 20))
     assert setup(pair.here, pair.executive, DISK + 1).data[19] == 5
     third = Rig(system=pair.system)
     third.set_system_table(4, HERE, 4)
@@ -305,7 +305,7 @@ def test_a_message_to_an_alias_reaches_the_device_and_its_reply_comes_from_the_a
     assert reply.status == PLAIN
     assert reply.data[4:16] == write[4:16], "target, initiator, function and contexts"
     views = [memoryview(bytearray(16))]
-    pair.there.iop.disks[0].read_into(1 << 20, views)
+    pair.there.iop.bay.disk(DISK).store.read_into(1 << 20, views)
     assert bytes(views[0]) == b"over there".ljust(16, b"\0")
     assert pair.there.iop.counters.requests > 0
     assert not pair.here.iop.executive.peers.is_waiting
@@ -428,9 +428,9 @@ def test_a_change_of_the_lct_here_answers_nothing_that_is_over_there():
     pair.here.post(notify + simple_sgl([(buffer.bus_address, 1024)], out=False))
     assert pair.here.replies() == []
     for _ in range(9):
-        pair.here.iop.add_disk(MemoryDisk(1 << 20))
+        pair.here.iop.bay.add(MemoryDisk(1 << 20))
     assert pair.here.replies() == []
-    pair.there.iop.add_disk(MemoryDisk(1 << 20))
+    pair.there.iop.bay.add(MemoryDisk(1 << 20))
     assert [reply.data[7] for reply in pair.here.replies()] == [0xA2]
     pair.here.advance(10)
     assert [reply.status for reply in pair.here.replies()] == [PLAIN]
@@ -496,7 +496,7 @@ def test_what_keeps_a_message_from_going_over_is_a_fail_with_the_frame_preserved
     assert refused(pair.check()) == FailureCode.STATE_ERROR
     other.call(x.EXEC_SYS_ENABLE.build())
     assert rig.call(pair.check()).status == PLAIN
-    other.iop.remove_disk(DISK)
+    other.iop.bay.remove(DISK)
     assert refused(pair.check()) == FailureCode.INVALID_TARGET_ID
 
 
@@ -540,11 +540,11 @@ def test_of_requests_that_look_the_same_the_one_that_ended_is_answered():
         )
         rig.post(notify + simple_sgl([(buffer.bus_address, 1024)], out=False))
     assert rig.replies() == []
-    other.iop.add_disk(MemoryDisk(1 << 20))
+    other.iop.bay.add(MemoryDisk(1 << 20))
     assert [reply.status for reply in rig.replies()] == [PLAIN]
     rig.post(x.EXEC_DDM_RESET.build(device_tid=pair.executive))
     assert [reply.status for reply in rig.replies()] == [(9, 0), PLAIN]
-    other.iop.add_disk(MemoryDisk(1 << 20))
+    other.iop.bay.add(MemoryDisk(1 << 20))
     assert rig.replies() == []
     first, second = (bytes(buffer.view) for buffer in buffers)
     assert first == b"\xee" * 1024, "it was aborted, and written all the same"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -582,6 +583,20 @@ def test_a_buffer_that_nobody_is_told_of_takes_no_room(halves):
         host.memory.allocate(8)
     with pytest.raises(DmaFault):
         host.memory.window(first.bus_address + 4096, 8)
+
+
+def test_memory_goes_with_the_last_view_of_it(halves):
+    host, _ = halves
+    memory = weakref.ref(host._frames._map)
+    buffer = host.memory.allocate(8)
+    view = buffer.view
+    buffer.free()
+    host.close()
+    assert memory() is not None, "the view is still there"
+    assert bytes(view) == bytes(8)
+    del buffer, view
+    assert memory() is None
+    host.close()
 
 
 def test_misuse_is_told(halves):
