@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Send the command and show the answer; 1 if the IOP says no."""
     if args.control is None:
         raise UsageError("which IOP is to be controlled?", remedy="name its socket: --control PATH")
-    if not args.words:
+    if not "".join(args.words[:1]).strip():
         raise UsageError("no command given", remedy=f"i2o emulate --control {args.control} help")
     name, *arguments = args.words
     answer = ask(args.control, command_line(name, arguments), args.timeout)
