@@ -92,7 +92,7 @@ def test_success_that_moved_less_than_asked_is_none(either, size):
 
     either._requester.finish = short
     for transfer in (lambda: either.read(0, size), lambda: either.write(0, bytes(size))):
-        with pytest.raises(RequestFailed, match="it moved 511 of (512|262144) bytes") as caught:
+        with pytest.raises(RequestFailed, match=r"it moved 511 of (512|262144) bytes") as caught:
             transfer()
         assert (caught.value.req_status, caught.value.transfer_count) == (0, 511)
 
