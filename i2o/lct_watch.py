@@ -8,13 +8,14 @@ again and again; after a few answers without a change it is asked less often.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from i2o.closing import Closing
-from i2o.errors import I2OError
+from i2o.errors import I2OError, InvalidArgument, IopDead, RequestFailed
 from i2o.frames.executive import EXEC_LCT_NOTIFY
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import LCT_ENTRY, LCT_HEADER_SIZE
@@ -182,10 +183,20 @@ class LctWatch(Closing):
             )
         try:
             return self._ask_and_read(timeout_s)
+        except RequestFailed as error:
+            if error.req_status is None and self._has_lost_its_state():
+                return False  # whoever looks after it brings it up again
+            raise
         except I2OError:
             if self._layer.iop_valid(self._iop):
                 raise
             return False  # gone, or being reset
+
+    def _has_lost_its_state(self) -> bool:
+        """Look at an IOP that does not deliver an LctNotify: it fails, or is none of ours now."""
+        with contextlib.suppress(IopDead, InvalidArgument):
+            self._layer.check(self._iop)
+        return not self._layer.iop_valid(self._iop)
 
     def _ask_and_read(self, timeout_s: float) -> bool:
         pending = self._pending

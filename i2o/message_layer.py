@@ -165,11 +165,11 @@ class MessageLayer(Closing):
             self._replies.refuse_in_callback("bring up an IOP")
         file = capture.environment_capture()
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
-        if file is not None:
-            port = capture.captured(port, file)
         try:
+            if file is not None:
+                port = capture.captured(port, file)
             entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
-        except OutOfFrames:
+        except BaseException:
             port.close()
             raise
         if bring_up:
@@ -619,7 +619,8 @@ class MessageLayer(Closing):
 
     def filenos(self) -> dict[int, int]:
         """Return the file descriptor of each IOP, readable while replies may be there."""
-        return {entry.number: entry.port.fileno() for entry in self._iops if not entry.is_dead}
+        files = {entry.number: entry.port.fileno() for entry in self._iops if not entry.is_dead}
+        return {iop: file for iop, file in files.items() if file >= 0}  # closed just now
 
     def fileno(self) -> int:
         """Return the file descriptor of the only IOP.
@@ -685,7 +686,7 @@ class MessageLayer(Closing):
 
     def _bury(self, entry: IopEntry, error: IopDead, errors: list[Exception]) -> None:
         """Finish what a dead IOP owes: it writes to no host memory any more."""
-        if not entry.is_dead:
+        if not entry.is_dead and self._iops.find(entry.number) is entry:  # not detached just now
             logger.warning("IOP %d: %s", entry.number, error)
             entry.is_dead, entry.online, entry.refusing = True, False, "is dead"
             entry.forget_frames()

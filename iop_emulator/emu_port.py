@@ -8,17 +8,18 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import IopDead, TransportUnavailable, UriError
+from i2o.errors import IopDead, UriError
 from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
-from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator.doorbell import Doorbell, descriptor_of
 from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
@@ -82,11 +83,16 @@ class EmuPort(Closing):
         self._thread: IopThread | None = None
         self._progress: Doorbell | None = None  # what `wait` waits for, masked or not
         if is_threaded:
-            self._progress = Doorbell()
-            unit.connect(on_post=self._on_post, on_reply=self._on_progress)
-            self._thread = IopThread(
-                iop, self._lock, clock, on_progress=self._on_progress, control=control
-            )
+            try:
+                self._progress = Doorbell()
+                unit.connect(on_post=self._on_post, on_reply=self._on_progress)
+                self._thread = IopThread(
+                    iop, self._lock, clock, on_progress=self._on_progress, control=control
+                )
+                self._thread.start()
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def of(cls, iop: SoftIop, unit: LocalUnit, *, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
@@ -107,13 +113,17 @@ class EmuPort(Closing):
 
             return ProcessPort.launch(uri, options)
         iop, unit = build_iop(options)
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(iop.close)
             control = options.open_control()
-        except TransportUnavailable:
-            iop.close()
-            raise
-        is_threaded = options.run == "thread"
-        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control)
+            if control is not None:
+                on_failure.callback(control.close)
+            is_threaded = options.run == "thread"
+            port = cls(
+                iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control
+            )
+            on_failure.pop_all()
+        return port
 
     @classmethod
     def in_system(cls, text: str, system: IopSystem, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
@@ -212,18 +222,22 @@ class EmuPort(Closing):
         """Return a descriptor that is readable while there may be something to do.
 
         That is replies, and what the IOP has done besides; inline also posted requests and
-        commands, which nobody but the caller serves.
+        commands, which nobody but the caller serves. After `close` it is -1.
         """
         if self._doorbell is None:
             self._bell()
             self._ring_if_due()
         if self._control is None or self._thread is not None:
             return self._bell().fileno()
+        bell = self._bell()
         if self._watch is None:
-            self._watch = select.epoll()
-            self._watch.register(self._bell(), select.EPOLLIN)
-            self._watch.register(self._control, select.EPOLLIN)
-        return self._watch.fileno()
+            with self._lock:  # two threads may be the first
+                if self._watch is None and not self._is_closed:
+                    watch = select.epoll()
+                    watch.register(bell, select.EPOLLIN)
+                    watch.register(self._control, select.EPOLLIN)
+                    self._watch = watch
+        return descriptor_of(self._watch)
 
     def next_deadline_ns(self) -> int | None:
         """Return when the IOP wants to run although nothing happens, by the port's clock."""
@@ -259,19 +273,19 @@ class EmuPort(Closing):
         if self._is_closed:
             return
         self._is_closed = True
-        if self._thread is not None:
-            self._thread.stop()
-        with self._lock:
-            self.soft_iop.close()
-            if self._control is not None:
-                self._control.close()
-        if self._watch is not None:
-            self._watch.close()
-        for bell in (self._doorbell, self._progress):
-            if bell is not None:
-                bell.close()
+        with contextlib.ExitStack() as rest:  # an interrupt on the way leaves nothing open
+            rest.callback(self._close_iop)
+            if self._thread is not None:
+                self._thread.stop()
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _close_iop(self) -> None:
+        with self._lock, contextlib.ExitStack() as rest:
+            for one in (self._doorbell, self._progress, self._watch, self._control):
+                if one is not None:
+                    rest.callback(one.close)
+            self.soft_iop.close()
 
     def _run(self) -> None:
         """Let the IOP work, unless another thread of the host is in there already."""
@@ -319,7 +333,9 @@ class EmuPort(Closing):
         if self._doorbell is None:
             with self._lock:  # two threads may be the first
                 if self._doorbell is None:
-                    self._doorbell = Doorbell()
+                    bell = self._doorbell = Doorbell()
+                    if self._is_closed:  # nobody would close it any more
+                        bell.close()
                     self.unit.connect(on_post=self._on_post, on_reply=self._on_progress)
         return self._doorbell
 

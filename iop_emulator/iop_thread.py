@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from i2o.clock import Clock
 from i2o.iop_emulator.commanded_iop import CommandedIop
@@ -12,9 +13,11 @@ from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.soft_iop import SoftIop
 
+_START_S: Final = 1.0
+
 
 class IopThread:
-    """A daemon thread that runs an IOP whenever it is woken or something is due.
+    """A daemon thread that runs an IOP whenever it is woken or something is due, once started.
 
     Args:
         iop: the IOP.
@@ -38,8 +41,17 @@ class IopThread:
         self._doorbell = Doorbell()
         self._is_asleep = False
         self._is_stopped = False
-        self._thread = threading.Thread(target=self._loop, name="i2o-soft-iop", daemon=True)
-        self._thread.start()
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="i2o-soft-iop", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; if that is interrupted, it is gone again when this raises."""
+        try:
+            self._thread.start()
+        except BaseException:
+            self._is_stopped = True  # it may be there already, and only its greeting was missed
+            self._has_ended.wait(_START_S)
+            raise
 
     def wake(self) -> None:
         """Make the thread look at its queues. A system call only if it sleeps."""
@@ -47,12 +59,24 @@ class IopThread:
             self._doorbell.ring()
 
     def stop(self) -> None:
-        """End the thread and wait for it."""
+        """End the thread and wait for it, even if an interrupt comes meanwhile."""
         self._is_stopped = True
-        self._doorbell.ring()
-        if self._thread is not threading.current_thread():
+        try:
+            self._doorbell.ring()
+            self._join()
+        finally:
+            self._join()  # what comes next needs an IOP that nobody runs
+            self._doorbell.close()
+
+    def _join(self) -> None:
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
-        self._doorbell.close()
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self._has_ended.set()
 
     def _loop(self) -> None:
         iop, commanded = self._iop, self._commanded

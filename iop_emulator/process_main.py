@@ -6,6 +6,7 @@ Started by `process_port`, never by hand. It serves until the host closes its en
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import socket
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> int:
         except I2OError as error:
             remedy = getattr(error, "remedy", "")
             reason = getattr(error, "reason", str(error))
-            end.send(f"{reason}\0{remedy}".encode())
+            with contextlib.suppress(OSError):  # a host that was interrupted does not want to know
+                end.send(f"{reason}\0{remedy}".encode())
             return 1
         try:
             serve(iop, unit, end, control)
@@ -71,7 +73,8 @@ def make(
         for disk in disks:
             disk.close()
         raise
-    end.send(READY)
+    with contextlib.suppress(OSError):  # without a host `serve` ends at once
+        end.send(READY)
     complaints = Complaints()
     unit = DeviceHalf(
         end,

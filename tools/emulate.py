@@ -90,7 +90,7 @@ def _command(args: argparse.Namespace) -> int:
             "which IOP is to be controlled?",
             remedy="name its socket: --control PATH, or serve one: --serve URI",
         )
-    if not args.words:
+    if not "".join(args.words[:1]).strip():
         raise UsageError("no command given", remedy=f"i2o emulate --control {args.control} help")
     name, *arguments = args.words
     answer = ask(args.control, command_line(name, arguments), args.timeout)

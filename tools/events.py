@@ -21,7 +21,7 @@ from i2o.frames.tables import IopState
 from i2o.tools import output
 from i2o.tools.arguments import SubParsers, add_iop, add_json, number, seconds, tid, with_faults
 from i2o.tools.event_masks import EventMask, event_mask, event_name_list
-from i2o.tools.failures import NEGATIVE, OK
+from i2o.tools.failures import NEGATIVE, OK, explain
 from i2o.tools.lct import record, tag_text
 
 if TYPE_CHECKING:
@@ -135,7 +135,14 @@ def _news(
 
 
 def _revive_if_lost(iop: Iop) -> None:
-    status = iop.layer.check(iop.number)
+    try:
+        status = iop.layer.check(iop.number)
+    except IopDead as error:  # it may have crashed, which a reset cures, or be gone
+        if iop.layer.why_gone(iop.number):
+            raise
+        output.note(f"i2o: {explain(error)}: bringing the IOP up again")
+        iop.revive()
+        return
     if status.state != IopState.OPERATIONAL:
         output.note(f"i2o: the IOP is {status.state_name}: bringing it up again")
         iop.revive()

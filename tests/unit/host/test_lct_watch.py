@@ -249,6 +249,29 @@ def test_an_iop_that_lost_its_state_is_waited_for(iop):
         assert parked(iop) == 1
 
 
+def test_an_iop_that_fails_is_waited_for(iop):
+    with iop.lct_changes() as watch:
+        watch.take(0)
+        soft(iop).fail()
+        assert watch.take(2) is None
+        assert (watch.ended, iop.layer.iop_valid(iop.number)) == ("", False)
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
+        iop.revive()
+        assert tids(take(watch).added) == [tid]
+    everything_is_home(iop)
+
+
+def test_a_notify_that_is_not_delivered_although_the_iop_is_up_is_an_error(iop):
+    plan = FaultPlan()
+    plan.on(NOTIFY).times(1).fail()
+    soft(iop).faults = plan
+    with iop.lct_changes() as watch:
+        with pytest.raises(RequestFailed, match=r"LctNotify: FAIL frame: CONGESTION"):
+            watch.take(1)
+        assert watch.take(0) is None
+    everything_is_home(iop)
+
+
 def test_a_reset_in_between_is_no_error(iop, monkeypatch):
     """The IOP is online when it is looked at, and reset when it is asked."""
     with iop.lct_changes() as watch:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fakes.bare_iop import BareIop, BarePort
 from i2o import message_layer
-from i2o.clock import ManualClock
+from i2o.clock import SYSTEM_CLOCK, ManualClock
 from i2o.errors import (
     I2OError,
     InvalidArgument,
@@ -24,7 +24,7 @@ from i2o.errors import (
 from i2o.frames.header import FAILURE_REPLY, MSG_HEADER, FailureCode, FailureSeverity
 from i2o.frames.lan import LAN_PACKET_SEND
 from i2o.frames.utility import UTIL_EVENT_REGISTER, UTIL_LOCK, UTIL_NOP
-from i2o.iop_table import read_head
+from i2o.iop_table import IopNews, read_head
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.message_layer import MessageLayer
 
@@ -1283,6 +1283,29 @@ class TestIops:
         assert iop.layer.run_until(lambda: bool(osm.replies), 1, **options)
         assert len(osm.replies) == taken
 
+    def test_an_iop_that_is_detached_while_somebody_waits_for_it_did_not_die(
+        self, iop, monkeypatch, caplog
+    ):
+        told = []
+        iop.layer.listen(iop.number, told.append)
+
+        def wait(timeout_s):
+            iop.layer.detach(iop.number)  # as another thread does
+            raise IopDead("it is closed")
+
+        monkeypatch.setattr(iop.port, "wait", wait)
+        assert iop.layer.wait(1.0)
+        assert told == [IopNews.GONE]
+        assert not caplog.records
+
+    def test_waiting_for_two_iops_of_which_one_is_closed_just_now(self, iop, monkeypatch):
+        layer = MessageLayer()
+        numbers = [layer.attach(BarePort(SYSTEM_CLOCK), bring_up=False) for _ in range(2)]
+        monkeypatch.setattr(layer.port(numbers[0]), "fileno", lambda: -1)
+        assert list(layer.filenos()) == numbers[1:]
+        assert not layer.wait(0.001)
+        layer.close()
+
     def test_run_until_gives_up(self, iop):
         assert not iop.layer.run_until(lambda: False, 0.5)
         assert iop.clock.monotonic() >= 0.5
@@ -1436,6 +1459,16 @@ class TestLastResorts:
         assert sorted(told) == [1, 2, 3]
         assert iop.port.closed
         assert iop.layer.iop_count() == 0
+
+    def test_an_interrupt_before_an_iop_is_registered_closes_its_port(self, iop, monkeypatch):
+        def interrupted(port, **options):
+            raise KeyboardInterrupt
+
+        port = BarePort()
+        monkeypatch.setattr(iop.layer._iops, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            iop.layer.attach(port, bring_up=False)
+        assert port.closed
 
     def test_a_port_that_refuses_a_post_leaves_the_frame_with_the_caller(self, iop, monkeypatch):
         def refuses(mfa):

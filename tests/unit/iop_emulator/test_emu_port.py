@@ -309,6 +309,56 @@ def test_closing_twice_and_working_after_it(tmp_path):
     assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
 
 
+@pytest.mark.parametrize("is_asked_before", [True, False])
+@pytest.mark.parametrize("run", ["inline", "thread", "process"])
+@pytest.mark.parametrize("is_controlled", [True, False])
+def test_a_closed_port_has_no_descriptor(tmp_path, run, is_controlled, is_asked_before):
+    control = f"&control={tmp_path}/control" if is_controlled else ""
+    before = set(os.listdir("/proc/self/fd"))
+    port = open_port(f"emu:?run={run}{control}")
+    if is_asked_before:
+        assert port.fileno() >= 0
+    port.close()
+    assert port.fileno() == -1
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_interrupt_while_it_closes_leaves_nothing_open(tmp_path, monkeypatch):
+    uri = f"emu:?run=thread&disk={tmp_path}/a.img,create=4K"
+    port = open_port(uri)
+    join, interrupts = threading.Thread.join, [KeyboardInterrupt]
+
+    def interrupted(thread, timeout=None):
+        if interrupts:
+            raise interrupts.pop()
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        port.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
+    assert port.fileno() == -1
+    open_port(uri).close()  # the image is not locked any more
+
+
+def test_an_interrupt_while_it_opens_leaves_nothing_open(tmp_path, monkeypatch):
+    uri = f"emu:?run=thread&disk={tmp_path}/a.img,create=4K&control={tmp_path}/control"
+    before = set(os.listdir("/proc/self/fd"))
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_port(uri)
+    assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
+    assert set(os.listdir("/proc/self/fd")) == before
+    open_port(uri).close()
+
+
 def test_a_port_says_what_it_is():
     with open_port("emu:?frame_size=256") as port:
         assert (port.name, port.inbound_size) == ("emu:?frame_size=256", 256)

@@ -332,6 +332,16 @@ def test_a_child_whose_disk_is_missing(tmp_path):
         assert b"does not exist" in near.recv(4096)
 
 
+@pytest.mark.parametrize(("query", "code"), [("frames=4", 0), ("disk=/nonexistent", 1)])
+def test_a_child_whose_host_is_gone_before_it_is_ready(query, code):
+    near, far = socket_pair()
+    near.close()
+    memory_fd = os.memfd_create("test")
+    os.ftruncate(memory_fd, SHARED_SIZE)
+    assert process_main.main([f"emu:?{query}", str(far.detach()), str(memory_fd)]) == code
+    os.close(memory_fd)
+
+
 @pytest.fixture
 def halves():
     near, far = socket_pair()
