@@ -69,7 +69,7 @@ class IopThread:
             self._doorbell.close()
 
     def _join(self) -> None:
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
