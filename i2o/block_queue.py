@@ -13,7 +13,7 @@ from typing import Final
 from i2o.block import BlockDevice
 from i2o.clock import Clock
 from i2o.errors import I2OError, InvalidArgument, OutOfFrames
-from i2o.flight import BLOCK_CLASS, is_bad, raise_transfer_error
+from i2o.flight import BLOCK_CLASS, is_bad, raise_for_transfer
 from i2o.frames.block_storage import BSA_BLOCK_READ, BSA_BLOCK_WRITE, BSA_CACHE_FLUSH
 from i2o.frames.layout import MessageLayout
 from i2o.message_frames import ReplyFrame
@@ -139,13 +139,13 @@ class BlockQueue:
         if pending is None:  # it was too late
             return
         transfer, error = request.transfer, None
-        if is_bad(reply):
+        if is_bad(reply, request.size):
             what = f"{transfer.layout.name} of TID {self._device.tid:#05x}"
             try:
                 if buffer is None:
                     raise_for_status(reply, what, BLOCK_CLASS)
                 what += f" from byte {transfer.offset + request.start}"
-                raise_transfer_error(reply, what, request.size)
+                raise_for_transfer(reply, request.size, what)
             except I2OError as failure:
                 error = failure
         elif transfer.layout is BSA_BLOCK_READ and buffer is not None:

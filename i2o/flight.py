@@ -23,6 +23,7 @@ Progress = Callable[[int, int], object]
 BLOCK_CLASS: Final = int(DeviceClass.RANDOM_BLOCK_STORAGE)
 _FAIL: Final = int(MsgFlags.FAIL)
 _REQ_STATUS: Final = 19  # byte of a reply
+_COUNT_END: Final = 24
 
 
 class Reporter:
@@ -63,8 +64,8 @@ class Flight:
         """Wait for the oldest request; it leaves the flight only when it succeeded."""
         pending, size = self._pending[0]
         reply = self._requester.finish(pending, drain=True)
-        if is_bad(reply):
-            raise_transfer_error(reply, self._what, size, self._landed)
+        if is_bad(reply, size):
+            raise_for_transfer(reply, size, self._what, self._landed)
         self._pending.popleft()
         self._landed += size
         self._report.add(size)
@@ -103,26 +104,43 @@ class _FreeTogether:
                 buffer.free()
 
 
-def raise_transfer_error(reply: ReplyFrame, what: str, size: int, before: int = 0) -> None:
-    """Raise RequestFailed for a transfer that failed.
+def is_bad(reply: ReplyFrame, size: int) -> bool:
+    """Whether a final reply says anything but that all bytes were moved."""
+    return (
+        len(reply) <= _REQ_STATUS
+        or reply[_REQ_STATUS] != 0
+        or bool(reply[1] & _FAIL)
+        or _moved(reply, size) < size
+    )
+
+
+def raise_for_transfer(reply: ReplyFrame, size: int, what: str, before: int = 0) -> None:
+    """Raise RequestFailed for a reply that `is_bad`.
 
     Args:
-        reply: its final reply.
+        reply: a final reply.
+        size: bytes that were asked for.
         what: the request, for the message.
-        size: bytes that it was to move.
         before: bytes of the same call that were moved already.
     """
+    moved = _moved(reply, size)
     try:
         raise_for_status(reply, what, BLOCK_CLASS)
+        raise RequestFailed(
+            f"{what}: the device says SUCCESS, but that it moved {moved} of {size} bytes",
+            req_status=ReqStatus.SUCCESS,
+            detail=0,
+            transfer_count=moved,
+        )
     except RequestFailed as error:
         error.delivered = before
         if error.req_status == ReqStatus.ERROR_PARTIAL_TRANSFER:
-            error.delivered += min(error.transfer_count, size)
-        if error.req_status is not None and len(reply) >= BSA_ERROR_REPLY.size:
+            error.delivered += min(moved, size)
+        if error.req_status and len(reply) >= BSA_ERROR_REPLY.size:
             error.address = BSA_ERROR_REPLY.view(reply).logical_byte_address
         raise
 
 
-def is_bad(reply: ReplyFrame) -> bool:
-    """Whether a final reply says anything but success."""
-    return len(reply) <= _REQ_STATUS or reply[_REQ_STATUS] != 0 or bool(reply[1] & _FAIL)
+def _moved(reply: ReplyFrame, size: int) -> int:
+    """Return the transfer count of a reply; a plain reply of five words has none."""
+    return int.from_bytes(reply[20:24], "little") if len(reply) >= _COUNT_END else size

@@ -25,7 +25,7 @@ from i2o.errors import (
     RequestFailed,
     RequestTimeout,
 )
-from i2o.flight import raise_transfer_error
+from i2o.flight import raise_for_transfer
 from i2o.frames.block_storage import (
     BSA_BLOCK_READ,
     BSA_BLOCK_WRITE,
@@ -87,6 +87,28 @@ def test_any_offset_and_size(either, image, offset, length):
     assert either.write(offset, new) == length
     either.flush()
     assert image.read_bytes() == content[:offset] + new + content[offset + length :]
+
+
+@pytest.mark.parametrize("size", [512, 3 * 262144])
+def test_success_that_moved_less_than_asked_is_none(either, size):
+    finish = either._requester.finish
+
+    def short(pending, *limits, **options):
+        reply = finish(pending, *limits, **options)
+        reply[20:24] = (511).to_bytes(4, "little")
+        return reply
+
+    either._requester.finish = short
+    for transfer in (lambda: either.read(0, size), lambda: either.write(0, bytes(size))):
+        with pytest.raises(RequestFailed, match=r"it moved 511 of (512|262144) bytes") as caught:
+            transfer()
+        assert (caught.value.req_status, caught.value.transfer_count) == (0, 511)
+
+
+def test_a_reply_without_a_count_is_believed(disk):
+    finish = disk._requester.finish
+    disk._requester.finish = lambda *a, **k: type(reply := finish(*a, **k))(reply[:20])
+    disk.read(0, 4096)
 
 
 def test_readinto_fills_the_callers_buffer(disk, image):
@@ -256,18 +278,18 @@ def test_what_a_device_claims_to_have_delivered_is_bounded():
     status = {"req_status": ReqStatus.ERROR_PARTIAL_TRANSFER, "detailed_status_code": 1}
     reply = reply_of(**status, transfer_count=0xFFFF_FFFF, logical_byte_address=7)
     with pytest.raises(RequestFailed) as caught:
-        raise_transfer_error(reply, "a read", 4096, 512)
+        raise_for_transfer(reply, 4096, "a read", 512)
     assert (caught.value.delivered, caught.value.address) == (4608, 7)
 
 
 def test_a_count_without_a_partial_transfer_is_none_delivered():
     status = {"req_status": ReqStatus.ERROR_NO_DATA_TRANSFER, "detailed_status_code": 1}
     with pytest.raises(RequestFailed) as caught:
-        raise_transfer_error(reply_of(**status, transfer_count=512), "a read", 4096)
+        raise_for_transfer(reply_of(**status, transfer_count=512), 4096, "a read")
     assert caught.value.delivered == 0
     short = ReplyFrame(bytes(reply_of(**status, transfer_count=512))[:24])
     with pytest.raises(RequestFailed) as caught:
-        raise_transfer_error(short, "a read", 4096)
+        raise_for_transfer(short, 4096, "a read")
     assert caught.value.address is None
 
 

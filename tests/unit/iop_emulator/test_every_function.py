@@ -23,7 +23,7 @@ from i2o.frames.functions import Function
 from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity, MsgFlags
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
-from i2o.iop_emulator import peers
+from i2o.iop_emulator import bad_blocks, peers
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
 from i2o.iop_emulator.ddm.base import MAX_USERS
 from i2o.iop_emulator.ddm.block import MAX_JOBS
@@ -445,6 +445,11 @@ def test_bsa_block_reassign(said: Outcomes) -> None:
     said.refused(rig.call(reassign(data(rig, 7, out=True))))
     outside = rig.buffer(b"\xff" * 8)
     said.refused(rig.call(reassign(simple_sgl([(outside.bus_address, 8)], out=True))))
+    rig.iop.bay.spoil(DISK, 0, 2)
+    second = rig.buffer((512).to_bytes(8, "little"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bad_blocks, "MAX_RANGES", 1)
+        said.refused(rig.call(reassign(simple_sgl([(second.bus_address, 8)], out=True))))
     rig = protected()
     said.refused(rig.call(reassign(data(rig, 8, out=True))))
     rig = without_medium()
