@@ -54,7 +54,7 @@ _KNOWN: Final = (
     Card("generic", PciIds(0x8086, 0x1962, 0x8086, 0x0000)),
     Card(
         "dpt",
-        PciIds(0x1044, 0xA501, 0x1044, 0xC032),
+        PciIds(0x1044, 0xA501, 0x1044, 0xC001),  # not C032 to C03B: those have BARs of 4 MiB
         organization_id=OrganizationId.DPT_ADAPTEC.value,
         product="ASR-2100S (software IOP)",
         vendor="ADAPTEC",

@@ -25,8 +25,8 @@ from i2o.iop_emulator.scsi.inquiry import Identity
 from i2o.iop_emulator.scsi.logical_unit import LogicalUnit
 from i2o.transport.local_unit import FRAME_AREA
 
-DEBUG_BUFFER: Final = 0xFF000
-"""Where in the BAR the firmware's debug output is; it is empty."""
+DEBUG_BUFFER: Final = 0x7F000
+"""Where in the BAR the firmware's debug output is, which is empty: dpt_i2o maps 512 KiB."""
 _DEBUG_BUFFER_SIZE: Final = 0x1000
 _DEBUG_HEADER: Final = 16
 _SCB_EXEC: Final = private.DPT_PRIVATE_SCSI_SCB_EXEC

@@ -35,6 +35,7 @@ from i2o.iop_emulator.scsi.sense import (
 
 MAX_BLOCKS: Final = 1 << 16
 """Blocks of the largest command: no other command is served meanwhile."""
+_OPTIMAL_BLOCKS: Final = 512
 MAX_DESCRIPTORS: Final = 64
 """Ranges of one UNMAP."""
 _CHUNK: Final = 1 << 20
@@ -147,7 +148,7 @@ class DirectAccessUnit(LogicalUnit):
         limits[0] = 1  # WSNZ: WRITE SAME of 0 blocks is no request for all of them
         for place, size, value in (
             (4, 4, self.max_blocks),
-            (8, 4, self.max_blocks),
+            (8, 4, min(self.max_blocks, _OPTIMAL_BLOCKS)),
             (16, 4, self.max_blocks),
             (20, 4, MAX_DESCRIPTORS),
             (32, 8, self.max_blocks),
