@@ -351,9 +351,7 @@ class Iop(Closing):
         if via is None:
             via = "private" if organization == OrganizationId.DPT_ADAPTEC else "scb"
         if device_class not in (_SCSI_CLASSES if via == "scb" else _DPT_CLASSES):
-            raise InvalidArgument(
-                f"TID {tid:#05x} takes no SCSI commands as {via} messages"
-            )
+            raise InvalidArgument(f"TID {tid:#05x} takes no SCSI commands as {via} messages")
         is_claimed = claim and tid != EXECUTIVE_TID
         if is_claimed:
             self.claim(tid)

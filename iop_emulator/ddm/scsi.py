@@ -9,7 +9,7 @@ from typing import Final
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.frames import scsi
 from i2o.frames.functions import DeviceClass, Function
-from i2o.frames.header import ReqStatus
+from i2o.frames.header import DetailedStatus, ReqStatus
 from i2o.frames.layout import MessageLayout
 from i2o.frames.scsi import ScsiHbaStatus
 from i2o.frames.sgl_walk import SglError
@@ -110,7 +110,8 @@ class ScsiPeripheral(Disk):
 
     def error(self, request: Request, req_status: int, detail: int) -> bytes:
         """Return an error reply: of 6 words for an SCB."""
-        if request.function in _SCSI_FUNCTIONS:
+        is_known = detail != DetailedStatus.UNSUPPORTED_FUNCTION
+        if request.function in _SCSI_FUNCTIONS and is_known:
             return scb_reply(request, detail & 0xFF00, detail & 0xFF, req_status=req_status)
         return super().error(request, req_status, detail)
 
