@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from dataclasses import replace
 
@@ -545,3 +546,37 @@ def test_a_card_with_a_limit_says_so():
     assert reason(rig.call(read)) == (5, 0x2400)
     read = scb(DISK, rw(Op.READ_10, 0, 128), place, flags=USUAL | IN)
     assert outcome(rig.call(read)) == (0, 0, 128 * SIZE)
+
+
+# --- anything at all ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_an_scb_says_it_is_answered_once(seed):
+    chance = random.Random(seed)
+    rig = ScsiRig(MemoryDisk(1 << 20, removable=True), options=DPT)
+    room = rig.buffer(1 << 16).bus_address
+    opcodes = [*(opcode.value for opcode in Op), 0x04, 0x7F, 0xC1]
+    for _ in range(1500):
+        cdb = bytearray(chance.randbytes(16) if chance.random() < 0.5 else bytes(16))
+        cdb[0] = chance.choice(opcodes)
+        for place in chance.sample(range(1, 16), 2):
+            cdb[place] = chance.choice((0, 1, 2, 0x10, 0xFF))
+        size = chance.choice((0, 1, 7, SIZE, 3 * SIZE, 1 << 16))
+        build = chance.choice((scb, dpt_scb))
+        frame = bytearray(
+            build(
+                DISK,
+                bytes(cdb),
+                (room, size) if size else None,
+                flags=chance.choice((USUAL | IN, USUAL | OUT, IN, USUAL, chance.getrandbits(16))),
+                cdb_length=chance.choice((6, 10, 12, 16, chance.randrange(256))),
+            )
+        )
+        if chance.random() < 0.3:
+            frame[chance.randrange(16, len(frame))] ^= 1 << chance.randrange(8)
+        rig.call(bytes(frame))
+    assert rig.account() == 16
+    rig.iop.reset()
+    rig.bring_up()
+    assert [attention(rig), attention(rig)] == [(6, 0x2901), None]
