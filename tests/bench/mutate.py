@@ -72,6 +72,11 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
         "iop_emulator/executive*.py",
         (EMULATOR + "test_every_function.py", EMULATOR + "test_e*.py", EMULATOR),
     ),
+    "scsi": ("iop_emulator/scsi/*.py", (EMULATOR + "scsi", EMULATOR + "test_scsi.py")),
+    "scsi_device": (
+        "iop_emulator/ddm/sc*.py",
+        (EMULATOR + "test_scsi.py", EMULATOR + "test_every_function.py"),
+    ),
 }
 
 
