@@ -84,7 +84,7 @@ class DirectAccessUnit(LogicalUnit):
         super().__init__(identity, serial=store.serial, lun=lun)
         self.store, self.max_blocks = store, max_blocks
         self.pages = ModePages()
-        self.is_loaded, self.is_prevented, self.is_stopped = store.size > 0, False, False
+        self.is_loaded, self.is_prevented, self.is_stopped = bool(store.size), False, False
         c = ScsiOpcode
         self.commands |= {
             c.MODE_SENSE_6: self._mode_sense,
@@ -115,7 +115,7 @@ class DirectAccessUnit(LogicalUnit):
         """Go back to how it started; a medium that the initiator has ejected is loaded again."""
         super().reset(code)
         self.pages.reset()
-        self.is_loaded, self.is_prevented, self.is_stopped = self.store.size > 0, False, False
+        self.is_loaded, self.is_prevented, self.is_stopped = bool(self.store.size), False, False
 
     def put_in(self, store: BlockStore) -> None:
         """Have other blocks, of another medium or of another size."""
@@ -123,7 +123,7 @@ class DirectAccessUnit(LogicalUnit):
 
     def load(self, is_loaded: bool = True) -> None:
         """Load the medium if there is one, or unload it; the initiator is told."""
-        before, self.is_loaded = self.is_loaded, is_loaded and self.store.size > 0
+        before, self.is_loaded = self.is_loaded, is_loaded and bool(self.store.size)
         if self.is_loaded and not before:
             self.attend(AdditionalSense.MEDIUM_MAY_HAVE_CHANGED)
 
@@ -369,8 +369,10 @@ class DirectAccessUnit(LogicalUnit):
         return Outcome(transferred=count)
 
     def _fill(self, lba: int, count: int, block: bytes) -> None:
+        if not count:
+            return
         size = self.store.block_size
-        pattern = memoryview(block * max(1, min(_CHUNK // size, count)))
+        pattern = memoryview(block * min(_CHUNK // size, count))
         total = count * size
         for place in range(0, total, len(pattern)):
             views = [pattern[: total - place]]

@@ -72,7 +72,7 @@ class LogicalUnit:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def execute(self, command: Command, *, autosense: bool = True) -> Outcome:
+    def execute(self, command: Command, *, autosense: bool) -> Outcome:
         """Do a command.
 
         Args:

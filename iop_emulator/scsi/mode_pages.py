@@ -66,7 +66,7 @@ class ModePages:
             raise illegal(2, 5)
         if subpage and not (subpage == _ALL_SUBPAGES and code == ModePage.ALL_PAGES):
             raise illegal(3)
-        is_long = header_size > 4 and bool(cdb[1] & 0x10)
+        is_long = header_size != 4 and bool(cdb[1] & 0x10)
         descriptor = b"" if cdb[1] & 0x08 else _descriptor(blocks, block_size, is_long=is_long)
         pages = b"".join(self._page(number, control) for number in codes)
         device = _DPO_FUA | (_WRITE_PROTECT if read_only else 0)

@@ -294,9 +294,9 @@ def unmap(
 def test_unmapped_blocks_are_zero():
     bench = Bench()
     bench.run(rw(Op.WRITE_10, 0, 10), out=pattern(10))
-    cdb, data = unmap((2, 3), (8, 1))
+    cdb, data = unmap((2, 3), (4, 0), (8, 1))
     done = bench.run(cdb, out=data)
-    assert (done.outcome.status, done.outcome.transferred) == (0, 40)
+    assert (done.outcome.status, done.outcome.transferred) == (0, 56)
     expected = bytearray(pattern(10))
     expected[2 * SIZE : 5 * SIZE] = bytes(3 * SIZE)
     expected[8 * SIZE : 9 * SIZE] = bytes(SIZE)

@@ -58,11 +58,15 @@ def test_vital_product_data():
     assert bench.run(page(0x80), room=255).data[4:6] == b"S1"
     limits = bench.run(page(0xB0), room=64).data
     assert int.from_bytes(limits[8:12], "big") == bench.unit.max_blocks
+    assert int.from_bytes(limits[12:16], "big") == 512
     assert int.from_bytes(limits[20:24], "big") == bench.unit.max_blocks
+    assert int.from_bytes(limits[36:44], "big") == bench.unit.max_blocks
+    assert limits[4] == 1
     provisioning = bench.run(page(0xB2), room=8).data
     assert provisioning[4:] == bytes((0, 0xE4, 1, 0))
     read_only = Bench(MemoryDisk(BLOCKS * SIZE, read_only=True))
-    assert read_only.run(page(0xB2), room=8).data[4:] == bytes(4)
+    done = read_only.run(page(0xB2), room=255)
+    assert (done.outcome.transferred, any(done.data[4:])) == (8, False)
 
 
 def test_names_differ_with_the_serial_number():
@@ -71,13 +75,14 @@ def test_names_differ_with_the_serial_number():
         found, place = [], 4
         while place < 4 + int.from_bytes(raw[2:4], "big"):
             end = place + 4 + raw[place + 3]
-            found.append(raw[place + 4 : end])
+            found.append(raw[place:end])
             place = end
         return found
 
     first, second = designators("A"), designators("B")
-    assert first[0] == b"ACME    DISK            A"
-    assert first[1][0] >> 4 == 3  # locally assigned
+    assert first[0] == b"\x02\x01\x00\x19ACME    DISK            A"
+    assert first[1][:4] == b"\x01\x03\x00\x08"
+    assert first[1][4] >> 4 == 3  # locally assigned
     assert first[1] != second[1]
 
 
@@ -129,9 +134,11 @@ def test_luns():
 
 def test_a_unit_without_a_medium_is_ready_and_has_no_blocks():
     unit = LogicalUnit(Identity("DPT", "BOARD"))
-    unit.execute(Command(READY))
-    assert unit.execute(Command(READY)).status == 0
-    assert unit.execute(Command(rw(Op.READ_10, 0, 1))).status == 2
+    statuses = [
+        unit.execute(Command(cdb), autosense=True).status
+        for cdb in (READY, READY, rw(Op.READ_10, 0, 1))
+    ]
+    assert statuses == [2, 0, 2]
 
 
 # --- what happened ------------------------------------------------------------------------------

@@ -68,7 +68,9 @@ def test_what_can_be_changed_and_what_it_was_at_first():
     bench.unit.pages.has_write_cache = False
     assert got(bench, sense_6(0x08, flags=8))[6] == 0
     assert got(bench, sense_6(0x08, control=2, flags=8))[6] == 4
-    assert bench.run(sense_6(0x08, control=3)).reason == (Key.ILLEGAL_REQUEST, 0x3900)
+    saved = bench.run(sense_6(0x08, control=3))
+    assert saved.reason == (Key.ILLEGAL_REQUEST, 0x3900)
+    assert saved.field == (2, 7, True)
 
 
 @pytest.mark.parametrize(
