@@ -212,14 +212,18 @@ class ScsiDevice(Closing):
         return result
 
     def run(
-        self, cdb: bytes, *, data_in: int | WriteableBuffer = 0, data_out: ReadableBuffer = b"",
+        self,
+        cdb: bytes,
+        *,
+        data_in: int | WriteableBuffer = 0,
+        data_out: ReadableBuffer = b"",
         timeout_s: float | None = None,
-    ) -> ScsiResult:  # fmt: skip
+    ) -> ScsiResult:
         """Do a command, and insist: unit attentions are taken note of, and it is sent again.
 
         Raises:
             ScsiError: the command was not done.
-            and as `execute`.
+            InvalidArgument, RequestFailed, RequestTimeout: as `execute`.
         """
         for _ in range(_ATTENTIONS):
             result = self.execute(cdb, data_in=data_in, data_out=data_out, timeout_s=timeout_s)
@@ -243,13 +247,12 @@ class ScsiDevice(Closing):
                 buffer.view[: len(view)] = view
                 buffer.to_device()
         try:
-            message = self._message(
-                cdb, self._sgl(buffer, len(view), direction), len(view), direction
-            )
-            pending = self._requester.start(message)
+            sgl = self._sgl(buffer, len(view), direction)
+            message = self._message(cdb, sgl, len(view), direction)
         except BaseException:
             buffer.free()
             raise
+        pending = self._requester.start(message, buffers=(buffer,))
         try:
             reply = self._requester.finish(pending, timeout_s)
             if is_copy and direction == _IN:
@@ -257,7 +260,7 @@ class ScsiDevice(Closing):
                 view[:] = buffer.view[: len(view)]
             return reply
         finally:
-            pending.abandon(buffer)
+            pending.release()
 
     def _sgl(self, buffer: HostBuffer, size: int, direction: int) -> bytes:
         pieces, rest = [], size
