@@ -139,7 +139,7 @@ class IopEntry:
         self._lent: dict[int, HostBuffer] = {}
         self.reply_frames: frozenset[int] = frozenset()
         self.outstanding: dict[RequestKey, int] = {}  # how many final replies are owed
-        self.event_registrations: set[RequestKey] = set()
+        self.event_registrations: dict[RequestKey, int] = {}  # how often each was sent
         self.saved_requests: dict[int, bytes] = {}
         self.result: BringUpResult | None = None
         self.listeners: tuple[NewsListener, ...] = ()
@@ -230,21 +230,19 @@ class IopEntry:
         """Note that a final reply is owed, or events."""
         function = key[3]
         if function == EVENT_REGISTER:
-            self.event_registrations.add(key)
+            self.event_registrations[key] = self.event_registrations.get(key, 0) + 1
         elif function not in UNANSWERED:
             key = settled_key(key)
             self.outstanding[key] = self.outstanding.get(key, 0) + 1
 
     def settle(self, key: RequestKey) -> bool:
         """Note that the final reply came, or that none will; False when none was owed."""
-        if key[3] == EVENT_REGISTER:
-            owed = key in self.event_registrations
-            self.event_registrations.discard(key)
-            return owed
+        is_events = key[3] == EVENT_REGISTER  # one that fails leaves those of before in force
+        books = self.event_registrations if is_events else self.outstanding
         key = settled_key(key)
-        count = self.outstanding.pop(key, 0)
+        count = books.pop(key, 0)
         if count > 1:
-            self.outstanding[key] = count - 1
+            books[key] = count - 1
         return count > 0
 
     def is_expected(self, key: RequestKey) -> bool:

@@ -44,18 +44,24 @@ class BadBlocks:
             first = min(first, self._firsts[begin])
             last = max(last, self._lasts[end - 1])
         elif len(self._firsts) >= MAX_RANGES:
-            raise LocalFrameError(f"a disk has at most {MAX_RANGES} ranges of bad blocks")
+            raise _too_many()
         self._firsts[begin:end] = [first]
         self._lasts[begin:end] = [last]
 
     def remove(self, first: int, last: int) -> None:
-        """Make blocks good; those that are good stay so."""
+        """Make blocks good; those that are good stay so.
+
+        Raises:
+            LocalFrameError: that would leave two ranges of one, and there are too many already.
+        """
         begin = bisect_left(self._lasts, first)
         end = bisect_right(self._firsts, last)
         if begin >= end:
             return
         kept = [(self._firsts[begin], first - 1), (last + 1, self._lasts[end - 1])]
         kept = [(low, high) for low, high in kept if low <= high]
+        if len(self._firsts) - (end - begin) + len(kept) > MAX_RANGES:
+            raise _too_many()
         self._firsts[begin:end] = [low for low, _ in kept]
         self._lasts[begin:end] = [high for _, high in kept]
 
@@ -72,6 +78,10 @@ class BadBlocks:
     def __len__(self) -> int:
         """How many ranges there are."""
         return len(self._firsts)
+
+
+def _too_many() -> LocalFrameError:
+    return LocalFrameError(f"a disk has at most {MAX_RANGES} ranges of bad blocks")
 
 
 class FlawedDisk:

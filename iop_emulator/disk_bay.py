@@ -278,6 +278,7 @@ class DiskBay:
 
         Raises:
             DiskBayError: no such disk, no medium, or it has no such blocks.
+            LocalFrameError: it would have too many ranges of bad blocks.
         """
         self._check_blocks(tid, first, last)
         self.bad_blocks(tid).add(first, last)

@@ -256,4 +256,4 @@ class _Values:
 
 
 def _module_name(text: str) -> bytes:
-    return text.encode("ascii", "replace")[:24].ljust(24)
+    return text.encode("ascii", "replace").ljust(24)

@@ -33,6 +33,9 @@ class IopControl(IopServices, Protocol):
     def clear(self) -> None:
         """End what the host has going on and go to HOLD."""
 
+    def end_static(self, mfa: int) -> int:
+        """Give a static frame home; return how many posts of it were not taken up."""
+
     def enter(self, state: IopState) -> None:
         """Change the state."""
 

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`i2o emulate`: controls a software IOP that is running.
+"""`i2o emulate`: serves a software IOP to others, or controls one that is running.
 
-An IOP that was started with `emu:?control=PATH` takes commands there: disks are plugged, pulled and
-resized, media changed, blocks made bad, the IOP is made to fail. `help` lists the commands.
+With --serve it makes an IOP and serves it, to QEMU for example, until it is told to stop (SIGTERM,
+SIGINT). What belongs to the IOP may stand in the URI, as in emu: URIs, for example
+vfio-user:/tmp/iop.sock?disk=array.img&control=/tmp/control. For each URI there is an IOP of its
+own. A line `ready URI` is printed for each when it can be used. I2O_CAPTURE=FILE captures the
+traffic.
+
+Without --serve it sends a COMMAND to a running IOP, which was started with a control socket: disks
+are plugged, pulled and resized, media changed, blocks made bad, the IOP is made to fail. `help`
+lists the commands.
 """
 
 from __future__ import annotations
@@ -13,23 +20,48 @@ from typing import Any
 
 from i2o.errors import RemoteFrameError
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, UsageError, add_json
+from i2o.tools.arguments import SubParsers, UsageError, add_faults, add_json, positive_seconds
 from i2o.tools.control_client import ask, command_line
 from i2o.tools.failures import NEGATIVE, OK
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
     """Add the sub-command."""
-    parser = subparsers.add_parser("emulate", help=summary, description=__doc__)
+    parser = subparsers.add_parser(
+        "emulate",
+        help=summary,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
-        "--control", metavar="PATH", help="the control socket of the IOP, as in emu:?control=PATH"
+        "--serve",
+        metavar="URI",
+        action="append",
+        help="serve an IOP there: vfio-user:SOCKET?OPTIONS is a PCI device for QEMU",
+    )
+    parser.add_argument(
+        "--disk",
+        metavar="SPEC",
+        action="append",
+        help="with --serve: a disk of the IOP, as in emu:?disk=SPEC",
+    )
+    parser.add_argument(
+        "--personality",
+        metavar="NAME",
+        help="with --serve: which card the IOP passes itself off as",
+    )
+    add_faults(parser)
+    parser.add_argument(
+        "--control",
+        metavar="PATH",
+        help="the control socket: of the IOP that is served, or of the one to control",
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=positive_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="how long to wait for the answer (default: 10)",
+        help="how long to wait for the answer to a command (default: 10)",
     )
     add_json(parser)
     parser.add_argument(
@@ -38,21 +70,27 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     parser.set_defaults(run=run)
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, up to 86400")
-    return value
-
-
 def run(args: argparse.Namespace) -> int:
-    """Send the command and show the answer; 1 if the IOP says no."""
+    """Serve an IOP, or send a command and show the answer; 1 if the IOP says no."""
+    if args.serve:
+        if args.words:
+            raise UsageError("--serve takes no command", remedy="send it from another terminal")
+        from i2o.tools.serving import serve_iops
+
+        return serve_iops(args)
+    for name in ("disk", "personality", "faults"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} belongs to --serve", remedy="add --serve vfio-user:SOCKET")
+    return _command(args)
+
+
+def _command(args: argparse.Namespace) -> int:
     if args.control is None:
-        raise UsageError("which IOP is to be controlled?", remedy="name its socket: --control PATH")
-    if not args.words:
+        raise UsageError(
+            "which IOP is to be controlled?",
+            remedy="name its socket: --control PATH, or serve one: --serve URI",
+        )
+    if not "".join(args.words[:1]).strip():
         raise UsageError("no command given", remedy=f"i2o emulate --control {args.control} help")
     name, *arguments = args.words
     answer = ask(args.control, command_line(name, arguments), args.timeout)

@@ -57,6 +57,7 @@ class ArenaSpace:
 
     Args:
         arena: the memory, whole pages.
+        base: bus address of its first byte.
         on_cover: called with (bus address, length) before a buffer is handed out.
         on_uncover: called with the bus address after one was given back.
     """
@@ -65,15 +66,16 @@ class ArenaSpace:
         self,
         arena: memoryview,
         *,
+        base: int = ARENA_BASE,
         on_cover: Callable[[int, int], None] | None = None,
         on_uncover: Callable[[int], None] | None = None,
     ) -> None:
-        self._arena = arena
+        self._arena, self.base = arena, base
         self._on_cover, self._on_uncover = on_cover, on_uncover
         self._starts: list[int] = []
         self._ends: dict[int, int] = {}
         self._buffers: dict[int, ArenaBuffer] = {}
-        self._next = ARENA_BASE
+        self._next = base
         self._lock = threading.Lock()
 
     # --- the host's side -------------------------------------------------------------------------
@@ -92,7 +94,7 @@ class ArenaSpace:
             except BaseException:
                 self._uncover(address)
                 raise
-        start = address - ARENA_BASE
+        start = address - self.base
         view = self._arena[start : start + size]
         view[:] = bytes(size)
         buffer = self._buffers[address] = ArenaBuffer(self, view, address)
@@ -131,7 +133,7 @@ class ArenaSpace:
         end = self._ends.get(self._starts[index], 0)
         if bus_address >= end or bus_address + length > end:
             raise DmaFault(bus_address, length)
-        start = bus_address - ARENA_BASE
+        start = bus_address - self.base
         return self._arena[start : start + length]
 
     def read(self, address: int, length: int) -> bytes:
@@ -161,8 +163,8 @@ class ArenaSpace:
 
     def _free_run(self, size: int, align: int) -> int:
         """Find room, from where the last buffer ended and around: stale addresses meet holes."""
-        limit = ARENA_BASE + len(self._arena)
-        for first, last in ((self._next, limit), (ARENA_BASE, limit)):
+        limit = self.base + len(self._arena)
+        for first, last in ((self._next, limit), (self.base, limit)):
             address = -(-first // align) * align
             while address + size <= last:
                 index = bisect_right(self._starts, address + size - 1) - 1

@@ -41,6 +41,8 @@ class LocalUnit:
         memory: the host's buffers.
         frame_count: inbound frames.
         frame_size: bytes of each, a multiple of 4 and at least 64.
+        dma: host memory as the device sees it, where that is not `memory`.
+        frames: what the frames lie in, at least their size; memory of the unit's own if None.
         on_misuse: called with a sentence whenever the host handles a frame wrongly.
         on_post: called after a request was queued (a doorbell).
         on_reply: called after a reply was queued (an interrupt).
@@ -52,6 +54,8 @@ class LocalUnit:
         *,
         frame_count: int = 128,
         frame_size: int = 512,
+        dma: DmaSpace | None = None,
+        frames: memoryview | None = None,
         on_misuse: Callable[[str], None] | None = None,
         on_post: Callable[[], None] | None = None,
         on_reply: Callable[[], None] | None = None,
@@ -66,10 +70,10 @@ class LocalUnit:
                 f"{FRAME_AREA:#x} and {FRAME_AREA_END:#x}"
             )
         self.memory = memory
-        self.dma: DmaSpace = memory
+        self.dma: DmaSpace = memory if dma is None else dma
         self.frame_size, self.frame_count = frame_size, frame_count
         self._on_misuse, self._on_post, self._on_reply = on_misuse, on_post, on_reply
-        self._frames = memoryview(bytearray(frame_count * frame_size))
+        self._frames = memoryview(bytearray(frame_count * frame_size)) if frames is None else frames
         self._inbound_free: deque[int] = deque()
         self._inbound_posted: deque[int] = deque()
         self._with_host: set[int] = set()
@@ -86,6 +90,10 @@ class LocalUnit:
     ) -> None:
         """Set who is told of posted requests and replies, in place of the constructor's."""
         self._on_post, self._on_reply = on_post, on_reply
+
+    def close(self) -> None:
+        """Let go of the frames: nothing may be read or written any more."""
+        self._frames.release()
 
     # --- host half -----------------------------------------------------------------------------
 

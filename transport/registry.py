@@ -18,7 +18,14 @@ from i2o.transport.uri import Uri
 
 ENTRY_POINT_GROUP: Final = "i2o.ports"
 
-_OWN_PORTS: Final = {"emu": "i2o.iop_emulator.emu_port:EmuPort"}
+_OWN_PORTS: Final = {
+    "devmem": "i2o.transport.pci.backends:DevmemBackend",
+    "emu": "i2o.iop_emulator.emu_port:EmuPort",
+    "pci": "i2o.transport.pci.backends:PciBackend",
+    "sysfs": "i2o.transport.pci.backends:SysfsBackend",
+    "uio": "i2o.transport.pci.backends:UioBackend",
+    "vfio": "i2o.transport.pci.backends:VfioBackend",
+}
 
 
 class PortBackend(Protocol):

@@ -34,7 +34,7 @@ class Uri:
             UriError: there is no scheme, or the options are not `name=value` pairs.
         """
         scheme, colon, rest = text.partition(":")
-        if not colon or not scheme.isidentifier():
+        if not colon or not scheme.replace("-", "_").isidentifier():
             raise UriError(f"{text!r} is no IOP URI: expected SCHEME:ADDRESS, for example emu:")
         address, _, query = rest.partition("?")
         try:

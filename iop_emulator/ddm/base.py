@@ -170,10 +170,11 @@ class Ddm:
         self.parameters.forget_cursors()
 
     def forget_user(self, tid: int) -> None:
-        """End the claims, lock and reservation of an initiator that is gone."""
+        """End the claims, lock, reservation and place in a table of an initiator that is gone."""
         self.claims = [claim for claim in self.claims if claim.tid != tid]
         self.lock_holder = None if self.lock_holder == tid else self.lock_holder
         self.reserve_holder = None if self.reserve_holder == tid else self.reserve_holder
+        self.parameters.set_cursor(tid, None)
 
     def error(self, request: Request, req_status: int, detail: int) -> bytes:
         """Return an error reply in the form of this class."""

@@ -8,12 +8,13 @@ at 0x0D or below and an error reply has 8 words, as Linux 2.4 and pst expect.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import struct
 from typing import Final
 
-from i2o.errors import DmaFault, RemoteFrameError
+from i2o.errors import DmaFault, LocalFrameError, RemoteFrameError
 from i2o.frames import block_storage as bsa
 from i2o.frames import utility
 from i2o.frames.block_storage import (
@@ -259,7 +260,8 @@ class BlockDevice(Disk):
             return refusal
         views = self._views(request, count, writable=False)
         if state.control["auto_reassign"]:
-            self._reassign(address, count)
+            with contextlib.suppress(LocalFrameError):  # without a spare the block stays bad
+                self._reassign(address, count)
         try:
             if views is None:
                 block_data.write_by_copy(self.store, self.iop.dma, self._pieces(request), address)
@@ -332,7 +334,10 @@ class BlockDevice(Disk):
 
     @handles(Function.BSA_BLOCK_REASSIGN)
     def block_reassign(self, request: Request) -> bytes:
-        """Make the blocks at a list of 64-bit byte addresses good; all of it is checked first."""
+        """Make the blocks at a list of 64-bit byte addresses good; all of them are checked first.
+
+        It ends where the disk could not note any more which blocks are still bad.
+        """
         if (refusal := self._obstacle(request, 0, 0, is_write=True)) is not None:
             return refusal
         iop = self.iop
@@ -352,11 +357,14 @@ class BlockDevice(Disk):
             if address >= self.state.size:
                 return self._error(request, BsaDetailedStatus.ACCESS_ERROR, address)
         for address in addresses:
-            self._reassign(address, 1)
+            try:
+                self._reassign(address, 1)
+            except LocalFrameError:
+                return self._error(request, BsaDetailedStatus.MEDIA_ERROR, address)
         return request.success()
 
     def _reassign(self, address: int, count: int) -> None:
-        """Make every block good that has one of these bytes."""
+        """Make every block good that has one of these bytes; raises LocalFrameError."""
         if isinstance(self.store, FlawedDisk) and count:
             size = self.store.block_size
             self.store.bad.remove(address // size, (address + count - 1) // size)

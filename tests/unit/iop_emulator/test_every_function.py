@@ -26,7 +26,7 @@ from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity, MsgFl
 from i2o.frames.scsi_command import ScsiOpcode
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
-from i2o.iop_emulator import peers
+from i2o.iop_emulator import bad_blocks, peers
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
 from i2o.iop_emulator.cards import CARDS
 from i2o.iop_emulator.ddm.base import MAX_USERS
@@ -451,6 +451,11 @@ def test_bsa_block_reassign(said: Outcomes) -> None:
     said.refused(rig.call(reassign(data(rig, 7, out=True))))
     outside = rig.buffer(b"\xff" * 8)
     said.refused(rig.call(reassign(simple_sgl([(outside.bus_address, 8)], out=True))))
+    rig.iop.bay.spoil(DISK, 0, 2)
+    second = rig.buffer((512).to_bytes(8, "little"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bad_blocks, "MAX_RANGES", 1)
+        said.refused(rig.call(reassign(simple_sgl([(second.bus_address, 8)], out=True))))
     rig = protected()
     said.refused(rig.call(reassign(data(rig, 8, out=True))))
     rig = without_medium()

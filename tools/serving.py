@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the IOPs that `i2o emulate --serve` names, and serves them until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Final
+from urllib.parse import quote
+
+from i2o.capture import I2O_RULES, environment_capture
+from i2o.clock import SYSTEM_CLOCK
+from i2o.errors import UriError
+from i2o.iop_emulator.options import EmuOptions
+from i2o.iop_emulator.pci_function import IopFunction
+from i2o.tools import output
+from i2o.tools.arguments import UsageError
+from i2o.tools.failures import OK
+from i2o.transport.capture.capture_file import CaptureFile
+from i2o.transport.capture.unit_tap import TapUnit
+from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.uri import Uri
+from i2o.transport.vfio_user import Server, serve
+
+SCHEMES: Final = ("vfio-user",)
+_KEPT: Final = ",=:@/"  # of a disk specification: what its own syntax and readability need
+
+
+def serve_iops(args: argparse.Namespace) -> int:
+    """Serve the IOPs of a command line."""
+    uris = [Uri.parse(text) for text in args.serve]
+    shared = _shared_options(args)
+    if shared and len(uris) > 1:
+        raise UsageError(
+            "several IOPs are served: whose are --disk, --personality, --faults and --control?",
+            remedy="write the options into each URI: vfio-user:SOCKET?disk=SPEC&control=PATH",
+        )
+    file = environment_capture()
+    with ExitStack() as opened, _stop_signals() as (wake, is_stopped):
+        servers = [opened.enter_context(_server(uri, shared, file, opened)) for uri in uris]
+        for uri in uris:
+            output.show(f"ready {uri.text}")
+        serve(servers, is_stopped, wake)
+    return OK
+
+
+def _shared_options(args: argparse.Namespace) -> str:
+    """Return the options that stand outside of the URIs, as a URI has them."""
+    words = [f"disk={quote(spec, safe=_KEPT)}" for spec in args.disk or ()]
+    words += [
+        f"{name}={quote(value, safe=_KEPT)}"
+        for name in ("personality", "faults", "control")
+        if (value := getattr(args, name)) is not None
+    ]
+    return "&".join(words)
+
+
+def _server(uri: Uri, shared: str, file: CaptureFile | None, opened: ExitStack) -> Server:
+    """Make one IOP and its socket; raises UriError or TransportUnavailable."""
+    if uri.scheme not in SCHEMES or not uri.address:
+        raise UriError(
+            f"{uri.text!r}: an IOP cannot be served there; write "
+            + " or ".join(f"{scheme}:SOCKET" for scheme in SCHEMES)
+        )
+    if uri.all("run"):
+        raise UriError(f"{uri.text!r}: run= is for emu: URIs; a served IOP runs in this program")
+    query = "&".join(filter(None, (uri.text.partition("?")[2], shared)))
+    options = EmuOptions.from_uri(Uri.parse(f"emu:?{query}" if query else "emu:"))
+    function = IopFunction.from_options(options, SYSTEM_CLOCK, _tap(uri, file))
+    opened.callback(function.close)
+    return Server(uri.address, function)
+
+
+def _tap(uri: Uri, file: CaptureFile | None) -> Callable[[DeviceUnit], DeviceUnit]:
+    """Return what puts a capture between an IOP and its queue pair, if there is one."""
+    if file is None:
+        return lambda unit: unit
+    recorder, is_bulk = file.add_iop(uri.text), I2O_RULES.is_bulk
+    assert is_bulk is not None
+    return lambda unit: TapUnit(unit, recorder, is_bulk)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[tuple[int, Callable[[], bool]]]:
+    """Turn SIGTERM and SIGINT into a descriptor that becomes readable, and a question."""
+    wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    stopped: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
+        os.eventfd_write(wake, 1)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield wake, lambda: bool(stopped)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(wake)
