@@ -19,7 +19,7 @@ from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.message_unit import FrameMemory, MessageUnit, SettlingUnit
 from i2o.iop_emulator.options import EmuOptions, IopOptions
-from i2o.iop_emulator.personality import BAR_SIZE, GENERIC, Personality
+from i2o.iop_emulator.personality import BAR_SIZE, pci_identity
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.device_unit import DeviceUnit
 from i2o.transport.local_unit import FRAME_AREA
@@ -71,7 +71,6 @@ class IopFunction:
         frames: inbound frames.
         frame_size: bytes of each.
         clock: tells the time.
-        personality: which card it is.
         settle_ns: see `SettlingUnit`.
         control: where commands come in; the function closes it.
         tap: puts something between the IOP and its queue pair, to look at the traffic.
@@ -92,7 +91,6 @@ class IopFunction:
         frames: int,
         frame_size: int,
         clock: Clock,
-        personality: Personality = GENERIC,
         settle_ns: int = SETTLE_NS,
         control: ControlSocket | None = None,
         tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
@@ -112,7 +110,7 @@ class IopFunction:
         self._message_unit = MessageUnit(
             self.unit, self._frames, size=BAR_SIZE, on_misuse=complaints.add
         )
-        self.identity = personality.identity
+        self.identity = pci_identity(options.card)
         self.regions: Mapping[int, Region] = {0: self._message_unit}
         self.soft_iop = SoftIop(tap(self.unit), options, disks, faults, complaints=complaints)
         self._control, self._commanded = control, CommandedIop(self.soft_iop, control)
