@@ -7,7 +7,7 @@ from vm.parts import Kernel, Part, Qemu, Userland
 
 QEMU = Qemu("qemu", ("qemu-system-x86",), ("trixie", "trixie-backports"), "")
 
-_PROGRAMS = ("busybox-static", "python3", "python3-cffi-backend")
+_PROGRAMS = ("busybox-static", "python3", "python3-cffi-backend", "e2fsprogs")
 _AMD64 = Userland("userland-amd64", _PROGRAMS, ("trixie",), "amd64")
 _I386 = Userland("userland-i386", _PROGRAMS, ("bookworm",), "i386")
 
