@@ -28,9 +28,10 @@ from i2o.frames.header import VERSION_1_5, SpecialTid
 from i2o.frames.layout import MessageLayout, structure
 from i2o.frames.params import SGL_OPERATING_LIMITS
 from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, SglElementType, SglFlags, simple_sgl
+from i2o.message_frames import ReplyFrame
 from i2o.parameters import get_group
 from i2o.replies import raise_for_status
-from i2o.requester import Requester
+from i2o.requester import Pending, Requester
 from i2o.transport.host_memory import HostBuffer, HostMemory
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class BlockDevice(Closing):
 
         Raises:
             InvalidArgument: the range is not inside the device.
-            RequestFailed: the device reported an error.
+            RequestFailed: the device reported an error; `delivered` says how many bytes `readinto`
+                had put into the buffer, `address` which byte failed.
             RequestTimeout: it did not answer.
         """
         self._check_range(offset, length)
@@ -173,14 +175,21 @@ class BlockDevice(Closing):
             return total
         report = Reporter(progress, total)
         first, last = self._whole_blocks(offset, total)
-        if first > 0:
-            view[:first] = self._read_partial(offset, first)
-            report.add(first)
-        if last > first:
-            self._transfer(BSA_BLOCK_READ, offset + first, view[first:last], report)
-        if last < total:
-            view[last:] = self._read_partial(offset + last, total - last)
-            report.add(total - last)
+        done = 0
+        try:
+            if first > 0:
+                view[:first] = self._read_partial(offset, first)
+                report.add(first)
+                done = first
+            if last > first:
+                self._transfer(BSA_BLOCK_READ, offset + first, view[first:last], report)
+                done = last
+            if last < total:
+                view[last:] = self._read_partial(offset + last, total - last)
+                report.add(total - last)
+        except RequestFailed as error:
+            error.delivered += done
+            raise
         return total
 
     # --- writing -------------------------------------------------------------------------------
@@ -227,6 +236,45 @@ class BlockDevice(Closing):
         """Ask whether the device is ready (BsaStatusCheck); raises RequestFailed if not."""
         reply = self._requester.call(BSA_STATUS_CHECK.build(target_address=self.tid))
         raise_for_status(reply, f"BsaStatusCheck of TID {self.tid:#05x}", BLOCK_CLASS)
+
+    # --- without waiting -----------------------------------------------------------------------
+
+    def start(
+        self,
+        layout: MessageLayout,
+        offset: int,
+        buffer: HostBuffer,
+        size: int,
+        on_reply: Callable[[ReplyFrame], None],
+    ) -> Pending:
+        """Send one request, without waiting for a frame or for the reply; see `i2o.block_queue`.
+
+        Args:
+            layout: BSA_BLOCK_READ or BSA_BLOCK_WRITE.
+            offset: first byte, of a block.
+            buffer: `size` bytes; freed by `Pending.release`, or here if nothing is sent.
+            size: bytes, whole blocks.
+            on_reply: called with the final reply.
+
+        Raises:
+            InvalidArgument: the device is closed, or the range is not inside it.
+            OutOfFrames: no frame is free.
+        """
+        try:
+            self._check_range(offset, size)
+            message = self._message(layout, offset, buffer, 0, size)
+        except BaseException:
+            buffer.free()
+            raise
+        if layout is BSA_BLOCK_WRITE:
+            self._unflushed = True
+        return self._requester.start(message, buffers=(buffer,), wait_us=0, on_reply=on_reply)
+
+    def start_flush(self, on_reply: Callable[[ReplyFrame], None]) -> Pending:
+        """Send BsaCacheFlush, without waiting; raises as `start`."""
+        self._check_range(0, 0)
+        message = BSA_CACHE_FLUSH.build(target_address=self.tid)
+        return self._requester.start(message, wait_us=0, on_reply=on_reply)
 
     # --- as a file -----------------------------------------------------------------------------
 
@@ -280,7 +328,11 @@ class BlockDevice(Closing):
         """Read part of one block."""
         start = offset - offset % self.block_size
         block = bytearray(self.block_size)
-        self._transfer(BSA_BLOCK_READ, start, memoryview(block), Reporter(None, 0))
+        try:
+            self._transfer(BSA_BLOCK_READ, start, memoryview(block), Reporter(None, 0))
+        except RequestFailed as error:
+            error.delivered = 0  # what came of the block is not in the caller's buffer
+            raise
         return memoryview(block)[offset - start : offset - start + length]
 
     def _write_partial(self, offset: int, data: memoryview) -> None:
@@ -335,13 +387,21 @@ class BlockDevice(Closing):
         flight = Flight(self._requester, report, self._what(layout, offset))
         places: deque[tuple[HostBuffer, int, int]] = deque()
 
+        def take(count: int) -> None:
+            buffer, start, _ = places[0]
+            buffer.from_device()
+            view[start : start + count] = buffer.view[:count]
+
         def land() -> None:
-            flight.land()
-            buffer, start, size = places.popleft()
+            try:
+                flight.land()
+            except RequestFailed as error:
+                if reading:
+                    take(error.delivered - places[0][1])
+                raise
             if reading:
-                buffer.from_device()
-                view[start : start + size] = buffer.view[:size]
-            buffer.free()
+                take(places[0][2])
+            places.popleft()[0].free()
 
         try:
             for start, size in self._chunks(len(view)):

@@ -124,10 +124,16 @@ class RequestFailed(MessageLayerError):
         message: request, status names and what they mean.
         req_status: the ReqStatus byte, or None when the reply was a FAIL frame.
         detail: the DetailedStatusCode, or the failure code of a FAIL frame.
-        transfer_count: bytes moved before the failure.
+        transfer_count: bytes that the failing message moved, as its device counts.
+
+    Attributes:
+        delivered: of a read of a block device, how many bytes from its start on are in the buffer.
+        address: the byte of a block device that failed, where the device told.
     """
 
     default_errno = errno.EIO
+    delivered = 0
+    address: int | None = None
 
     def __init__(
         self, message: str, *, req_status: int | None, detail: int, transfer_count: int = 0

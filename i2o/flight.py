@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from i2o.errors import RequestFailed
+from i2o.frames.block_storage import BSA_ERROR_REPLY
 from i2o.frames.functions import DeviceClass
 from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.message_frames import ReplyFrame
@@ -43,11 +44,12 @@ class Reporter:
 class Flight:
     """The requests of one transfer that are on their way, oldest first."""
 
-    __slots__ = ("_pending", "_report", "_requester", "_what")
+    __slots__ = ("_landed", "_pending", "_report", "_requester", "_what")
 
     def __init__(self, requester: Requester, report: Reporter, what: str) -> None:
         self._requester, self._report, self._what = requester, report, what
         self._pending: deque[tuple[Pending, int]] = deque()
+        self._landed = 0
 
     @property
     def depth(self) -> int:
@@ -63,8 +65,9 @@ class Flight:
         pending, size = self._pending[0]
         reply = self._requester.finish(pending, drain=True)
         if is_bad(reply, size):
-            raise_for_transfer(reply, size, self._what)
+            raise_for_transfer(reply, size, self._what, self._landed)
         self._pending.popleft()
+        self._landed += size
         self._report.add(size)
 
     def settle(self, *buffers: HostBuffer) -> None:
@@ -111,22 +114,31 @@ def is_bad(reply: ReplyFrame, size: int) -> bool:
     )
 
 
-def raise_for_transfer(reply: ReplyFrame, size: int, what: str) -> None:
+def raise_for_transfer(reply: ReplyFrame, size: int, what: str, before: int = 0) -> None:
     """Raise RequestFailed for a reply that `is_bad`.
 
     Args:
         reply: a final reply.
         size: bytes that were asked for.
         what: the request, for the message.
+        before: bytes of the same call that were moved already.
     """
-    raise_for_status(reply, what, BLOCK_CLASS)
     moved = _moved(reply, size)
-    raise RequestFailed(
-        f"{what}: the device says SUCCESS, but that it moved {moved} of {size} bytes",
-        req_status=ReqStatus.SUCCESS,
-        detail=0,
-        transfer_count=moved,
-    )
+    try:
+        raise_for_status(reply, what, BLOCK_CLASS)
+        raise RequestFailed(
+            f"{what}: the device says SUCCESS, but that it moved {moved} of {size} bytes",
+            req_status=ReqStatus.SUCCESS,
+            detail=0,
+            transfer_count=moved,
+        )
+    except RequestFailed as error:
+        error.delivered = before
+        if error.req_status == ReqStatus.ERROR_PARTIAL_TRANSFER:
+            error.delivered += min(moved, size)
+        if error.req_status and len(reply) >= BSA_ERROR_REPLY.size:
+            error.address = BSA_ERROR_REPLY.view(reply).logical_byte_address
+        raise
 
 
 def _moved(reply: ReplyFrame, size: int) -> int:

@@ -27,12 +27,15 @@ TERMINATED: Final = 128 + signal.SIGTERM
 
 COMMANDS: Final = {
     "demo": "run the main job: a software IOP, a disk, and data through I2O messages",
+    "list": "list the IOPs that can be opened here, and what stands in the way of others",
     "status": "show an IOP's status block, counters and complaints",
     "lct": "list an IOP's devices (logical configuration table)",
     "hrt": "list an IOP's adapters (hardware resource table)",
     "params": "show or change parameters of a device",
     "read": "copy bytes from a block device to a file or a pipe",
     "write": "copy a file or a pipe to a block device",
+    "rescue": "copy a disk that has bad blocks, with a map of what is missing",
+    "nbd": "export a block device by NBD, through nbdkit",
     "dump": "show the messages between host and IOP, live or from a capture",
     "decode": "take apart frames given in hexadecimal",
     "extcap": "show live traffic in Wireshark, and set that up",

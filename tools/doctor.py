@@ -21,6 +21,7 @@ from i2o.tools.checks import (
     kernel_checks,
     pci_checks,
     port_checks,
+    program_checks,
     python_checks,
     system_checks,
     wireshark_checks,
@@ -34,6 +35,7 @@ MACHINE: Final = (
     *port_checks.CHECKS,
     *wireshark_checks.CHECKS,
     *system_checks.CHECKS,
+    *program_checks.CHECKS,
 )
 HARDWARE: Final = (*pci_checks.CHECKS, *kernel_checks.CHECKS)
 _TIMEOUT_S: Final = 5.0

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 from urllib.parse import quote
 
@@ -20,6 +17,7 @@ from i2o.iop_emulator.pci_function import IopFunction
 from i2o.tools import output
 from i2o.tools.arguments import UsageError
 from i2o.tools.failures import OK
+from i2o.tools.stop_signals import stop_signals
 from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.unit_tap import TapUnit
 from i2o.transport.device_unit import DeviceUnit
@@ -40,7 +38,7 @@ def serve_iops(args: argparse.Namespace) -> int:
             remedy="write the options into each URI: vfio-user:SOCKET?disk=SPEC&control=PATH",
         )
     file = environment_capture()
-    with ExitStack() as opened, _stop_signals() as (wake, is_stopped):
+    with ExitStack() as opened, stop_signals() as (wake, is_stopped):
         servers = [opened.enter_context(_server(uri, shared, file, opened)) for uri in uris]
         for uri in uris:
             output.show(f"ready {uri.text}")
@@ -82,22 +80,3 @@ def _tap(uri: Uri, file: CaptureFile | None) -> Callable[[DeviceUnit], DeviceUni
     recorder, is_bulk = file.add_iop(uri.text), I2O_RULES.is_bulk
     assert is_bulk is not None
     return lambda unit: TapUnit(unit, recorder, is_bulk)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[tuple[int, Callable[[], bool]]]:
-    """Turn SIGTERM and SIGINT into a descriptor that becomes readable, and a question."""
-    wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    stopped: list[int] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        stopped.append(number)
-        os.eventfd_write(wake, 1)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield wake, lambda: bool(stopped)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(wake)

@@ -7,12 +7,14 @@ Our own backends are listed here; other distributions add theirs as entry points
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Protocol
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.errors import TransportUnavailable, UriError
+from i2o.transport.found import Found, Obstacle
 from i2o.transport.port import Port
 from i2o.transport.uri import Uri
 
@@ -28,8 +30,15 @@ _OWN_PORTS: Final = {
 }
 
 
+_OWN_FINDERS: Final = ("i2o.transport.pci.discovery", "i2o.iop_emulator.discovery")
+"""Modules with a function `find`; buses that are searched later get theirs here."""
+
+
 class PortBackend(Protocol):
-    """What a backend class offers to the registry."""
+    """What a backend class offers to the registry.
+
+    One of another distribution may also have a class method `find()` that yields `Found`.
+    """
 
     def from_uri(self, uri: Uri, clock: Clock) -> Port:
         """Open a port; raises UriError for a bad option, TransportUnavailable if it cannot."""
@@ -44,6 +53,31 @@ def port_schemes() -> tuple[str, ...]:
     """Return the URI schemes that can be opened, sorted."""
     foreign = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
     return tuple(sorted({*_OWN_PORTS, *foreign}))
+
+
+def find_iops() -> Iterator[Found]:
+    """Yield the IOPs that can be opened on this machine, or could be but for some obstacles."""
+    for module in _OWN_FINDERS:
+        yield from import_module(module).find()
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name not in _OWN_PORTS:
+            yield from _foreign_iops(point)
+
+
+def _foreign_iops(point: EntryPoint) -> Iterator[Found]:
+    """Yield what a port of another distribution finds, or at least that there is such a port."""
+    source = point.dist.name if point.dist is not None else point.value
+    try:
+        find = getattr(point.load(), "find", None)
+        found = () if find is None else tuple(find())
+    except Exception as error:  # somebody else's module may raise anything
+        obstacle = Obstacle(f"{type(error).__name__}: {error}", f"reinstall {source}")
+        yield Found(point.name, f"port of {source}", f"{point.name}:", "", obstacles=(obstacle,))
+        return
+    yield from found
+    if find is None:
+        why = f"{source} says what stands behind the colon"
+        yield Found(point.name, f"port of {source}", f"{point.name}:", why)
 
 
 def open_port(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Port:

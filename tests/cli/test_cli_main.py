@@ -35,8 +35,8 @@ def test_help_names_every_command(cli):
         assert f"\n    {name} " in ran.out
 
 
-WITHOUT_IOP = ("decode", "emulate", "extcap")
-WITHOUT_JSON = ("config", "extcap")
+WITHOUT_IOP = ("decode", "emulate", "extcap", "list")
+WITHOUT_JSON = ("config", "extcap", "nbd")
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))

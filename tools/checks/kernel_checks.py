@@ -10,6 +10,8 @@ from typing import Final
 
 from i2o.tools.checks.finding import Check, Finding, note, ok
 from i2o.tools.checks.machine import Machine
+from i2o.tools.output import human_size
+from i2o.transport.pci.dma_memory import DEFAULT_SIZE
 
 _MAX_CONFIG: Final = 4 << 20
 _GZIP: Final = 31  # zlib's wbits for a gzip header
@@ -131,10 +133,25 @@ def _hugepages(machine: Machine) -> Iterator[Finding]:
         )
 
 
+def _locked_memory(machine: Machine) -> Iterator[Finding]:
+    """Compare with what VFIO locks; root may lock anything."""
+    limit = machine.locked_memory()
+    if limit < 0:
+        yield ok("no limit of locked memory")
+    elif limit < DEFAULT_SIZE:
+        yield note(
+            f"ulimit -l is {human_size(limit)}: vfio: locks {human_size(DEFAULT_SIZE)} for buffers",
+            "raise memlock in /etc/security/limits.conf, or open vfio:ADDRESS?dma=4M",
+        )
+    else:
+        yield ok(f"{human_size(limit)} may be locked, {human_size(DEFAULT_SIZE)} are needed")
+
+
 CHECKS: Final[tuple[Check[Machine], ...]] = (
     Check("lockdown", _lockdown),
     Check("/dev/mem", _devmem),
     Check("iommu", _iommu),
     Check("vfio", _vfio),
     Check("huge pages", _hugepages),
+    Check("memlock", _locked_memory),
 )

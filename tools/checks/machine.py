@@ -8,7 +8,9 @@ to somebody who is not root.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +19,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Final
 
-from i2o.tools import extcap_setup
+from i2o.tools import extcap_setup, nbdkit
+from i2o.transport.pci.dma_memory import HUGE_PAGE, HugePageMemory
 from i2o.transport.registry import ENTRY_POINT_GROUP
 
 _MAX_TEXT: Final = 1 << 20
+_PATIENCE_S: Final = 10.0
 
 
 def _port_entry_points() -> Iterable[metadata.EntryPoint]:
@@ -36,6 +40,28 @@ def _encodings() -> Mapping[str, str]:
 
 def _free_bytes(folder: str) -> int:
     return shutil.disk_usage(folder).free
+
+
+def _version_text(program: str) -> str | None:
+    """Return the first line that a program says about its version, None if it cannot be run."""
+    try:
+        asked = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.decode("utf-8", "replace").partition("\n")[0]
+
+
+def _take_low_page() -> None:
+    HugePageMemory(HUGE_PAGE, "sysfs").close()
+
+
+def _locked_memory() -> int:
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
 
 
 @dataclass(frozen=True)
@@ -55,6 +81,10 @@ class Machine:
         wireshark_places: returns where the capture interface and the dissector belong.
         temporary_folder: returns the folder for temporary files.
         free_bytes: returns how much room a folder has.
+        version_text: returns what a program says about its version, None if it is not there.
+        find_nbdkit: returns where nbdkit is, or raises TransportUnavailable.
+        take_low_page: takes a huge page below 4 GiB for a moment, or raises TransportUnavailable.
+        locked_memory: returns how many bytes this user may lock; -1 for no limit.
     """
 
     root: Path = Path("/")
@@ -68,6 +98,10 @@ class Machine:
     wireshark_places: Callable[[], tuple[Path, Path]] = extcap_setup.places
     temporary_folder: Callable[[], str] = tempfile.gettempdir
     free_bytes: Callable[[str], int] = _free_bytes
+    version_text: Callable[[str], str | None] = _version_text
+    find_nbdkit: Callable[[], str] = nbdkit.find
+    take_low_page: Callable[[], None] = _take_low_page
+    locked_memory: Callable[[], int] = _locked_memory
 
     def path(self, absolute: str) -> Path:
         """Return where a path of the machine is."""

@@ -42,6 +42,8 @@ from i2o.transport.uri import Uri
 logger = logging.getLogger(__name__)
 
 UIO_DRIVERS: Final = ("uio_pci_generic", "igb_uio")
+FOR_PROGRAMS: Final = (*UIO_DRIVERS, "pci-stub")
+"""Drivers that only hand a function on, as far as sysfs: and devmem: are concerned."""
 _LEAST_DMA: Final = 1 << 20
 _MOST_DMA: Final = 1 << 30
 _UNLOCK: Final = 0x42  # Promise: config word of function 0
@@ -51,10 +53,17 @@ _UNLOCKED: Final = b"\0\0"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the kernel shows what it has; others than these are for tests."""
+    """Where the kernel shows what it has; others than these are for tests.
+
+    Attributes:
+        sysfs: where /sys is.
+        dev: where /dev is.
+        may_use: whether this user may read and write a file.
+    """
 
     sysfs: Path = SYSFS
     dev: Path = DEV
+    may_use: Callable[[Path], bool] = lambda path: os.access(path, os.R_OK | os.W_OK)
 
 
 @dataclass(slots=True)
@@ -151,7 +160,7 @@ class SysfsBackend:
     def from_uri(cls, uri: Uri, clock: Clock, places: Places = Places()) -> Port:
         """Open a card; raises UriError or TransportUnavailable."""
         opening = Opening.of(uri, places, ("dma",))
-        opening.function.require_unbound(allowed=(*UIO_DRIVERS, "pci-stub"))
+        opening.function.require_unbound(allowed=FOR_PROGRAMS)
         return _open_without_iommu(opening, clock, _sysfs_map, None)
 
 
@@ -162,7 +171,7 @@ class DevmemBackend:
     def from_uri(cls, uri: Uri, clock: Clock, places: Places = Places()) -> Port:
         """Open a card; raises UriError or TransportUnavailable."""
         opening = Opening.of(uri, places, ("dma",))
-        opening.function.require_unbound(allowed=(*UIO_DRIVERS, "pci-stub"))
+        opening.function.require_unbound(allowed=FOR_PROGRAMS)
         return _open_without_iommu(opening, clock, _devmem_map, None)
 
 
@@ -241,17 +250,27 @@ class PciBackend:
     def from_uri(cls, uri: Uri, clock: Clock, places: Places = Places()) -> Port:
         """Open a card; raises UriError or TransportUnavailable."""
         function = PciFunction(uri.scheme, parse_address(uri.scheme, uri.address), places.sysfs)
-        driver = function.driver
-        backend: type[VfioBackend | UioBackend | SysfsBackend]
-        if driver == DRIVER:
-            scheme, backend, why = "vfio", VfioBackend, f"it is bound to {driver}"
-        elif driver in UIO_DRIVERS:
-            scheme, backend, why = "uio", UioBackend, f"it is bound to {driver}"
-        else:
-            scheme, backend, why = "sysfs", SysfsBackend, "no kernel driver has it"
+        scheme, why = choose(function)
+        backends: dict[str, type[VfioBackend | UioBackend | SysfsBackend]] = {
+            "vfio": VfioBackend,
+            "uio": UioBackend,
+            "sysfs": SysfsBackend,
+        }
         logger.info("%s: by %s:, because %s", function.address, scheme, why)
         chosen = Uri(uri.text.replace("pci:", f"{scheme}:", 1), scheme, uri.address, uri.options)
-        return backend.from_uri(chosen, clock, places)
+        return backends[scheme].from_uri(chosen, clock, places)
+
+
+def choose(function: PciFunction) -> tuple[str, str]:
+    """Return the scheme that fits how a function is bound now, and why it does."""
+    driver = function.driver
+    if driver == DRIVER:
+        return "vfio", f"it is bound to {driver}"
+    if driver in UIO_DRIVERS:
+        return "uio", f"it is bound to {driver}"
+    if _is_translated(function):
+        return "vfio", "an IOMMU stands between it and memory"
+    return "sysfs", "no IOMMU stands between it and memory"
 
 
 # -----------------------------------------------------------------------------------------------
@@ -289,7 +308,7 @@ def _open_without_iommu(
     size = opening.dma_size
     native = require_native(uri.scheme)
     registers_bar, frames_bar = opening.bars()
-    _require_plain_addresses(opening)
+    require_plain_addresses(opening)
     with resources:
         memory = HugePageMemory(size, uri.scheme)
         resources.callback(memory.close)
@@ -324,14 +343,19 @@ def _open_without_iommu(
         )
 
 
-def _require_plain_addresses(opening: Opening) -> None:
-    """Refuse physical addresses where an IOMMU would translate them."""
-    function = opening.function
+def _is_translated(function: PciFunction) -> bool:
+    """Whether an IOMMU translates the addresses that a function uses."""
     try:
         kind = (function.folder / "iommu_group" / "type").read_text().strip()
     except OSError:
-        return
-    if kind != "identity":
+        return False
+    return kind != "identity"
+
+
+def require_plain_addresses(opening: Opening) -> None:
+    """Refuse physical addresses where an IOMMU would translate them."""
+    function = opening.function
+    if _is_translated(function):
         raise TransportUnavailable(
             opening.uri.scheme,
             f"an IOMMU stands between {function.address} and memory, so it cannot reach what only "

@@ -83,7 +83,7 @@ class VfioDevice:
     ) -> None:
         self._function, self._ioctl = function, ioctl
         self._resources = ExitStack()
-        group = self._group_number()
+        group = require_group(function)
         with self._resources:
             self._container = self._open(dev / "vfio" / "vfio")
             if ioctl(self._container, _GET_API_VERSION) != _API_VERSION:
@@ -99,22 +99,6 @@ class VfioDevice:
                 ) from None
             self._resources.callback(os.close, self.descriptor)
             self._resources = self._resources.pop_all()
-
-    def _group_number(self) -> str:
-        function = self._function
-        function.require_unbound(allowed=(DRIVER,))
-        if function.driver != DRIVER:
-            raise self._unavailable(
-                f"{function.address} is not bound to {DRIVER}",
-                f"modprobe vfio-pci; echo {DRIVER} > {function.folder}/driver_override; "
-                f"echo {function.address} > /sys/bus/pci/drivers_probe",
-            )
-        if not function.iommu_group:
-            raise self._unavailable(
-                f"{function.address} is in no IOMMU group",
-                "turn the IOMMU on (intel_iommu=on, or in the firmware), or use uio: or sysfs:",
-            )
-        return function.iommu_group
 
     def _open(self, path: Path) -> int:
         try:
@@ -226,3 +210,26 @@ class VfioDevice:
     def close(self) -> None:
         """Give the device back; mappings and interrupts end with it. Twice is harmless."""
         self._resources.close()
+
+
+def require_group(function: PciFunction) -> str:
+    """Return the number of the IOMMU group of a function that is bound to vfio-pci.
+
+    Raises:
+        TransportUnavailable: it is not bound to it, or in no group.
+    """
+    function.require_unbound(allowed=(DRIVER,))
+    if function.driver != DRIVER:
+        raise TransportUnavailable(
+            function.backend,
+            f"{function.address} is not bound to {DRIVER}",
+            remedy=f"modprobe vfio-pci; echo {DRIVER} > {function.folder}/driver_override; "
+            f"echo {function.address} > /sys/bus/pci/drivers_probe",
+        )
+    if not function.iommu_group:
+        raise TransportUnavailable(
+            function.backend,
+            f"{function.address} is in no IOMMU group",
+            remedy="turn the IOMMU on (intel_iommu=on, or in the firmware), or use uio: or sysfs:",
+        )
+    return function.iommu_group

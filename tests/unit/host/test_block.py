@@ -25,8 +25,16 @@ from i2o.errors import (
     RequestFailed,
     RequestTimeout,
 )
-from i2o.frames.block_storage import BSA_BLOCK_READ, BSA_BLOCK_WRITE, BsaDetailedStatus
+from i2o.flight import raise_for_transfer
+from i2o.frames.block_storage import (
+    BSA_BLOCK_READ,
+    BSA_BLOCK_WRITE,
+    BSA_ERROR_REPLY,
+    BsaDetailedStatus,
+)
+from i2o.frames.header import ReqStatus
 from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, simple_sgl
+from i2o.message_frames import ReplyFrame
 from i2o.transport.bus_space import BusSpace
 
 SIZE = 4 << 20
@@ -233,6 +241,56 @@ def test_an_error_ends_the_transfer_and_frees_its_buffers(iop, disk, image):
     assert buffers_in_use(iop) == before
     assert iop.requester.in_flight == 0
     assert disk.read(0, 4096) == image.read_bytes()[:4096]
+
+
+@pytest.mark.parametrize("mode", ["mapped", "copied"])
+@pytest.mark.parametrize(
+    ("offset", "length", "delivered"),
+    [
+        (0, SIZE, 700 * 512),  # the second of many requests
+        (512, 700 * 512, 699 * 512),
+        (100, SIZE - 200, 700 * 512 - 100),  # part of a block in front
+        (700 * 512, 512, 0),
+        (700 * 512 + 1, 10, 0),
+        (698 * 512, 2 * 512 + 1, 2 * 512),  # part of the bad block behind
+    ],
+)
+def test_a_failing_read_says_what_it_delivered(image, monkeypatch, mode, offset, length, delivered):
+    if mode == "copied":
+        monkeypatch.setattr(BusSpace, "map", lambda self, buffer: None)
+    buffer = bytearray(b"\xee" * length)
+    with i2o.open(f"emu:?disk={image},bad=700-703") as iop, iop.block() as disk:
+        before = buffers_in_use(iop)
+        with pytest.raises(RequestFailed, match="MEDIA_ERROR") as caught:
+            disk.readinto(offset, buffer)
+        assert buffers_in_use(iop) == before
+    assert caught.value.delivered == delivered
+    assert caught.value.address == 700 * 512
+    assert buffer[:delivered] == image.read_bytes()[offset : offset + delivered]
+    assert set(buffer[delivered : delivered + 512]) == {0xEE}, "nothing behind it"
+
+
+def reply_of(**fields) -> ReplyFrame:
+    return ReplyFrame(BSA_ERROR_REPLY.build(**fields))
+
+
+def test_what_a_device_claims_to_have_delivered_is_bounded():
+    status = {"req_status": ReqStatus.ERROR_PARTIAL_TRANSFER, "detailed_status_code": 1}
+    reply = reply_of(**status, transfer_count=0xFFFF_FFFF, logical_byte_address=7)
+    with pytest.raises(RequestFailed) as caught:
+        raise_for_transfer(reply, 4096, "a read", 512)
+    assert (caught.value.delivered, caught.value.address) == (4608, 7)
+
+
+def test_a_count_without_a_partial_transfer_is_none_delivered():
+    status = {"req_status": ReqStatus.ERROR_NO_DATA_TRANSFER, "detailed_status_code": 1}
+    with pytest.raises(RequestFailed) as caught:
+        raise_for_transfer(reply_of(**status, transfer_count=512), 4096, "a read")
+    assert caught.value.delivered == 0
+    short = ReplyFrame(bytes(reply_of(**status, transfer_count=512))[:24])
+    with pytest.raises(RequestFailed) as caught:
+        raise_for_transfer(short, 4096, "a read")
+    assert caught.value.address is None
 
 
 def test_late_replies_free_their_buffers(image, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.pci_tree import PciTree
 from i2o._version import __version__
 from i2o.errors import IopDead, RequestTimeout, TransportUnavailable
 from i2o.tools import extcap_setup
@@ -21,6 +22,7 @@ from i2o.tools.checks import (
     kernel_checks,
     pci_checks,
     port_checks,
+    program_checks,
     python_checks,
     system_checks,
     wireshark_checks,
@@ -437,61 +439,150 @@ def test_huge_pages(machine, put):
 
 
 @pytest.fixture
-def card(machine: Machine, put) -> Callable[..., None]:
-    def add(
-        address: str = CARD, kind: str = "0x0e0000\n", driver: str = "", group: str = ""
-    ) -> None:
-        folder = f"{pci_checks.DEVICES}/{address}"
-        for name, text in (("class", kind), ("vendor", "0x1044\n"), ("device", "0xa501\n")):
-            put(f"{folder}/{name}", text)
-        if driver:
-            machine.path(f"{folder}/driver").symlink_to(f"../../drivers/{driver}")
-        if group:
-            put(f"/sys/kernel/iommu_groups/{group}/devices/{address}")
-            machine.path(f"{folder}/iommu_group").symlink_to(f"../../../iommu_groups/{group}")
-
-    return add
+def tree(machine: Machine) -> PciTree:
+    return PciTree(machine.root)
 
 
-def test_no_card(machine, card):
-    assert the_one(pci_checks.CHECKS, machine).text == "no PCI device of class 0x0e (I2O)"
-    card("0000:00:01.0", kind="0x060000")
-    card("0000:00:02.0", kind="rubbish")
-    assert the_one(pci_checks.CHECKS, machine).level == Level.OK
+def cards(machine: Machine) -> list[Finding]:
+    return look(pci_checks.CHECKS, machine, "i2o cards")
 
 
-def test_a_card_without_a_driver(machine, card):
-    card()
-    found = the_one(pci_checks.CHECKS, machine)
-    assert found.text == (
-        f"{CARD} [1044:a501], interface 0x00 (message FIFO at 0x40): no driver has it"
+def test_no_card(machine, tree):
+    assert cards(machine) == [ok("no I2O device on PCI")]
+    tree.add("0000:00:01.0", vendor=0x8086, device=1, class_code=0x060000)
+    assert cards(machine) == [ok("no I2O device on PCI")]
+
+
+def test_a_card_that_is_ready(machine, tree):
+    folder = tree.add(CARD, driver="vfio-pci", group="7")
+    (tree.dev / "vfio/vfio").touch()
+    config = bytearray((folder / "config").read_bytes())
+    config[4] = 0x02
+    (folder / "config").write_bytes(config)
+    assert cards(machine) == [
+        ok(f"{CARD} [1044:a501] DPT SmartRAID V / Adaptec 2100S family: vfio-pci has it"),
+        ok(f"{CARD}: vfio:{CARD} opens it, because it is bound to vfio-pci"),
+        ok(f"{CARD}: memory on, bus master off (turned on while it is open)"),
+    ]
+
+
+def test_what_is_in_the_way_of_a_card_is_a_problem_only_if_programs_are_to_have_it(machine, tree):
+    tree.add(CARD, driver="dpt_i2o", group="7", group_type="DMA")
+    head, obstacle, _ = cards(machine)
+    assert head.text.endswith("dpt_i2o has it")
+    assert (obstacle.level, obstacle.text) == (
+        Level.NOTE, f"vfio:{CARD}: {CARD} is bound to the kernel driver 'dpt_i2o'"
+    )  # fmt: skip
+    assert "drivers/dpt_i2o/unbind" in obstacle.remedy
+    tree.add("0000:03:00.0", driver="vfio-pci", group="8")
+    other = [one for one in cards(machine) if one.text.startswith("vfio:0000:03")]
+    assert [one.level for one in other] == [Level.PROBLEM]
+    assert "there is no " in other[0].text
+
+
+def test_a_card_that_does_not_answer(machine, tree):
+    folder = tree.add(CARD)
+    (folder / "config").write_bytes(b"\xff" * 256)
+    assert cards(machine)[-1].level == Level.PROBLEM
+    assert "reads all ones" in cards(machine)[-1].text
+    (folder / "config").unlink()
+    assert cards(machine)[-1] == note(
+        f"{CARD}: its configuration cannot be read: No such file or directory"
     )
-    assert found.remedy.startswith("as root: echo vfio-pci > /sys/bus/pci/devices/0000:02:01.0/")
 
 
-def test_a_card_of_a_kernel_driver_and_one_of_vfio(machine, card):
-    card("0000:02:01.0", driver="i2o_pci", kind="0x0e0001")
-    card("0000:02:02.0", driver="vfio-pci")
-    theirs, ours = look(pci_checks.CHECKS, machine)
-    assert theirs.text == "0000:02:01.0 [1044:a501], interface 0x01: i2o_pci drives it"
-    assert "/0000:02:01.0/driver/unbind" in theirs.remedy
-    assert (ours.level, "given to programs by vfio-pci" in ours.text) == (Level.OK, True)
+def test_the_compiled_accessors(machine):
+    assert the_one(pci_checks.CHECKS, machine, "accessors").level == Level.OK
+
+    def load(name):
+        raise ImportError(name)
+
+    found = the_one(pci_checks.CHECKS, replace(machine, load=load), "accessors")
+    assert (found.level, "only vfio: works without" in found.text) == (Level.NOTE, True)
 
 
-def test_a_card_alone_in_its_group_shares_it_with_nobody(machine, card):
-    card(driver="i2o_pci", group="7")
-    assert the_one(pci_checks.CHECKS, machine).text.endswith("i2o_pci drives it")
+def test_huge_pages_that_a_card_reaches(machine, put):
+    def high():
+        raise TransportUnavailable("sysfs", "3 lie above", remedy="more")
+
+    def never():
+        raise AssertionError("none is free: none is taken")
+
+    free = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
+    nothing = ok("no huge page of 2 MiB is free, and vfio: needs none")
+    machine = replace(machine, take_low_page=never)
+    assert the_one(pci_checks.CHECKS, machine, "low memory") == nothing
+    put(free, "0\n")
+    assert the_one(pci_checks.CHECKS, machine, "low memory") == nothing
+    put(free, "3\n")
+    machine = replace(machine, take_low_page=high)
+    assert the_one(pci_checks.CHECKS, machine, "low memory") == note(
+        "whether a huge page lies below 4 GiB: 3 lie above", "more"
+    )
+    machine = replace(machine, take_low_page=lambda: None)
+    assert the_one(pci_checks.CHECKS, machine, "low memory").level == Level.OK
 
 
-def test_who_shares_the_group_of_a_card(machine, card):
-    card(driver="vfio-pci", group="7")
-    card("0000:02:00.0", kind="0x060400", driver="pcieport", group="7")
-    card("0000:02:03.0", kind="0x010000", driver="vfio-pci", group="7")
-    card("0000:02:04.0", kind="0x010000", group="7")
-    assert the_one(pci_checks.CHECKS, machine).level == Level.OK
-    card("0000:02:05.0", kind="0x020000", driver="e1000", group="7")
-    _, shared = look(pci_checks.CHECKS, machine)
-    assert shared.text == f"{CARD} shares IOMMU group 7 with 0000:02:05.0"
+def test_uio_files(machine, put, monkeypatch):
+    put("/sys/class/uio/uio0/name")
+    put("/sys/class/uio/uio1/name")
+    put("/dev/uio1")
+    shut, usable = look(pci_checks.CHECKS, machine, "uio")
+    assert (shut.level, "/dev/uio0 cannot be used" in shut.text) == (Level.NOTE, True)
+    assert usable == ok("/dev/uio1 can be used")
+
+
+@pytest.mark.parametrize(
+    ("limit", "level"),
+    [(-1, Level.OK), (16 << 20, Level.OK), (8 << 20, Level.NOTE), (0, Level.NOTE)],
+)
+def test_locked_memory(machine, limit, level):
+    found = the_one(kernel_checks.CHECKS, replace(machine, locked_memory=lambda: limit), "memlock")
+    assert found.level == level
+    assert ("dma=4M" in found.remedy) == (level == Level.NOTE)
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "said"),
+    [
+        (None, Level.NOTE, "QEMU is not installed"),
+        ("QEMU emulator version 7.2.22 (Debian)", Level.NOTE, "QEMU 7.2 is too old for vfio-user"),
+        ("QEMU emulator version 10.0.2", Level.NOTE, "QEMU 10.0 is too old"),
+        ("QEMU emulator version 10.1.0", Level.OK, "QEMU 10.1"),
+        ("QEMU emulator version 11.0.0", Level.OK, "QEMU 11.0"),
+        ("hello", Level.NOTE, "cannot be seen: hello"),
+    ],
+)
+def test_qemu(machine, text, level, said):
+    machine = replace(machine, version_text=lambda program: text)
+    found = the_one(program_checks.CHECKS, machine, "qemu")
+    assert (found.level, said in found.text) == (level, True)
+    assert ("trixie-backports" in found.remedy) == (level == Level.NOTE)
+
+
+def test_nbdkit(machine):
+    machine = replace(machine, find_nbdkit=lambda: "/usr/bin/nbdkit")
+    assert the_one(program_checks.CHECKS, machine, "nbdkit") == ok("nbdkit: /usr/bin/nbdkit")
+
+    def absent():
+        raise TransportUnavailable("nbd", "nbdkit is not installed", remedy="install it")
+
+    machine = replace(machine, find_nbdkit=absent)
+    assert the_one(program_checks.CHECKS, machine, "nbdkit") == note(
+        "nbdkit is not installed: only i2o nbd would need it", "install it"
+    )
+
+
+def test_the_versions_of_programs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Machine().version_text("qemu-system-x86_64") is None
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text("#!/bin/sh\necho QEMU emulator version 10.1.0\necho more\n")
+    program.chmod(0o755)
+    assert Machine().version_text("qemu-system-x86_64") == "QEMU emulator version 10.1.0"
 
 
 # --- this machine --------------------------------------------------------------------------------
@@ -500,7 +591,7 @@ def test_who_shares_the_group_of_a_card(machine, card):
 def test_this_machine_can_be_looked_at():
     machine = Machine()
     for module in (
-        kernel_checks, pci_checks, port_checks, python_checks, system_checks,
+        kernel_checks, pci_checks, port_checks, program_checks, python_checks, system_checks,
     ):  # fmt: skip
         found = look(module.CHECKS, machine)
         assert found
