@@ -157,7 +157,9 @@ def test_host_memory_out_of_sight_is_copied(monkeypatch):
     reply = rig.call(scb(DISK, rw(Op.READ_10, 3, 2), place, flags=USUAL | IN))
     assert outcome(reply) == (0, 0, 2 * SIZE)
     assert bytes(into.view) == pattern(2) + bytes(SIZE)
-    monkeypatch.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", SIZE)
+    monkeypatch.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", 3 * SIZE)
+    assert outcome(rig.call(scb(DISK, rw(Op.READ_10, 3, 2), place, flags=USUAL | IN)))[0] == 0
+    monkeypatch.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", 3 * SIZE - 1)
     reply = rig.call(scb(DISK, rw(Op.READ_10, 3, 2), place, flags=USUAL | IN))
     assert outcome(reply) == (5, ScsiHbaStatus.RESOURCE_UNAVAILABLE, 0)
 
