@@ -51,7 +51,7 @@ class Sense(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The sense data in words, such as `medium_error: unrecovered read error, block 7`."""
+        """The sense data in words, with the block concerned."""
         words = f"{scsi.SENSE_KEYS[self.key]}: "
         words += scsi.additional_sense_text(self.code, self.qualifier)
         if self.information is None:

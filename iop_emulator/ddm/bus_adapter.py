@@ -66,7 +66,7 @@ class BusAdapter(Ddm):
         number: int,
         *,
         parent_tid: int,
-        organization_id: int = 0,
+        organization_id: int,
     ) -> None:
         self.number, self.is_quiesced = number, False
         self.peripherals: dict[int, Peripheral] = {}

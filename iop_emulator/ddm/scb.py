@@ -170,10 +170,10 @@ def _cut(buffers: Sequence[SglBuffer], count: int) -> list[Piece]:
     """Return the first bytes of the data, as pieces."""
     kept: list[Piece] = []
     for piece in (piece for buffer in buffers for piece in buffer.pieces):
-        if count <= 0:
-            break
         length = min(_length(piece), count)
         count -= length
+        if not length:
+            continue
         if isinstance(piece, bytes):
             kept.append(piece[:length])
         elif isinstance(piece, BitBucket):

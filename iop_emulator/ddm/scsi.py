@@ -62,7 +62,7 @@ class ScsiPeripheral(Disk):
         *,
         port: BusAdapter,
         scsi_id: int,
-        organization_id: int = 0,
+        organization_id: int,
     ) -> None:
         self.store, self.port, self.scsi_id, self._card = store, port, scsi_id, iop.card
         self.unit = DirectAccessUnit(

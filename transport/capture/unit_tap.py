@@ -18,6 +18,8 @@ from i2o.transport.device_unit import DeviceUnit, DmaSpace, PostedFrame
 
 _TO_DEVICE: Final = Channel.TO_DEVICE.value
 _FROM_DEVICE: Final = Channel.FROM_DEVICE.value
+_SHORTEST: Final = 12
+"""Bytes of a NOP, the only message that is shorter than the header of all others."""
 
 
 class TapUnit:
@@ -58,7 +60,9 @@ class TapUnit:
         self._dma.settle()
         posted = self.inner.fetch()
         if posted is not None:
-            self._recorder.request(time_ns(), posted.mfa, posted.data)
+            size = 4 * int.from_bytes(posted.data[2:4], "little")
+            whole = size if size >= _SHORTEST else None  # a NOP ends within the header
+            self._recorder.request(time_ns(), posted.mfa, posted.data[:whole])
             self._dma.serving = posted.mfa
             keep = self._recorder
             is_bulk = self._is_bulk(posted.data)

@@ -23,7 +23,7 @@ from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.cards import CARDS
 from i2o.iop_emulator.ddm.bus_adapter import BusAdapter
 from i2o.iop_emulator.ddm.scsi import ScsiPeripheral
-from i2o.iop_emulator.disk_bay import FIRST_PORT_TID
+from i2o.iop_emulator.disk_bay import FIRST_PORT_TID, DiskBayError
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import IopOptions
 
@@ -109,8 +109,11 @@ def test_data_go_both_ways():
     assert bytes(into.view) == pattern(2) + bytes(SIZE)
 
 
-def test_data_in_pieces_in_the_message_and_for_nobody():
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_data_in_pieces_in_the_message_and_for_nobody(monkeypatch, is_copied):
     rig = ScsiRig()
+    if is_copied:
+        monkeypatch.setattr(type(rig.memory), "windows", lambda *args, **kwargs: None)
     tail = rig.buffer(pattern(1, 9)[:-4])
     sgl = immediate_element(b"head") + simple_sgl([(tail.bus_address, SIZE - 4)], out=True)
     reply = rig.call(scb(DISK, rw(Op.WRITE_10, 0, 1), flags=USUAL | OUT, count=SIZE, sgl=sgl))
@@ -137,6 +140,17 @@ def test_only_byte_count_bytes_of_the_list_are_used():
     assert bytes(into.view) == pattern(1) + bytes(SIZE)
 
 
+def test_a_list_is_cut_in_the_middle_of_a_piece():
+    rig = ScsiRig()
+    into = rig.buffer(b"x" * 24)
+    start = into.bus_address
+    sgl = simple_sgl([(start, 7), (start + 7, 9), (start + 16, 8)], out=False)
+    inquiry = bytes((Op.INQUIRY, 0, 0, 0, 36, 0))
+    reply = rig.call(scb(DISK, inquiry, flags=USUAL | IN, count=8, sgl=sgl))
+    assert outcome(reply) == (6, ScsiHbaStatus.DATA_OVERRUN, 8)
+    assert bytes(into.view) == b"\x00\x00\x05\x02\x1f\x00\x00\x02" + b"x" * 16
+
+
 @pytest.mark.parametrize("flags", [USUAL, USUAL | OUT])
 def test_data_do_not_go_where_the_flags_do_not_say(flags):
     rig = ScsiRig()
@@ -157,7 +171,9 @@ def test_host_memory_out_of_sight_is_copied(monkeypatch):
     reply = rig.call(scb(DISK, rw(Op.READ_10, 3, 2), place, flags=USUAL | IN))
     assert outcome(reply) == (0, 0, 2 * SIZE)
     assert bytes(into.view) == pattern(2) + bytes(SIZE)
-    monkeypatch.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", SIZE)
+    monkeypatch.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", 3 * SIZE)
+    assert outcome(rig.call(scb(DISK, rw(Op.READ_10, 3, 2), place, flags=USUAL | IN)))[0] == 0
+    monkeypatch.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", 3 * SIZE - 1)
     reply = rig.call(scb(DISK, rw(Op.READ_10, 3, 2), place, flags=USUAL | IN))
     assert outcome(reply) == (5, ScsiHbaStatus.RESOURCE_UNAVAILABLE, 0)
 
@@ -379,6 +395,11 @@ def test_a_fault_plan_can_answer_an_scb():
     plan.on(Function.SCSI_SCB_EXEC).reply(5, ScsiHbaStatus.SELECTION_TIMEOUT)
     rig.iop.misbehave(plan)
     assert outcome(rig.call(scb(DISK, READY))) == (5, ScsiHbaStatus.SELECTION_TIMEOUT, 0)
+    plan = FaultPlan()
+    plan.on(Function.SCSI_SCB_EXEC).reply(5, CHECK)
+    rig.iop.misbehave(plan)
+    fields = SCSI_ERROR_REPLY.unpack_from(rig.call(scb(DISK, READY)).data)
+    assert (fields.detailed_status_code, fields.auto_sense_transfer_count) == (CHECK, 0)
     other = rig.call(utility.UTIL_CLAIM.build(target_address=DISK, claim_type=1))
     assert other.status == PLAIN
 
@@ -437,10 +458,17 @@ def test_a_medium_that_is_changed_says_so():
     assert not rig.iop.bay.disk(DISK).is_changed
 
 
+def test_a_fixed_medium_stays_in():
+    rig = ScsiRig()
+    with pytest.raises(DiskBayError, match="cannot be taken out"):
+        rig.iop.bay.eject(DISK)
+    assert not rig.iop.bay.disk(DISK).is_locked
+
+
 def test_a_locked_medium_is_asked_for():
     rig = ScsiRig(MemoryDisk(1 << 20, removable=True))
     rig.call(scb(DISK, bytes((Op.PREVENT_ALLOW_MEDIUM_REMOVAL, 0, 0, 0, 1, 0))))
-    with pytest.raises(Exception, match="locked the medium"):
+    with pytest.raises(DiskBayError, match="locked the medium"):
         rig.iop.bay.eject(DISK)
     assert attention(rig) == (6, 0x5A01)
     rig.iop.bay.eject(DISK, is_forced=True)
