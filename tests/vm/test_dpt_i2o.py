@@ -5,17 +5,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from i2o.decode.conversation import REQUEST, Conversation
+from i2o.decode.frame import extra_nodes, fixed_nodes
+from i2o.frames.functions import Function
+from i2o.transport.capture.reader import open_capture
 from vm.guest import Machine
 from vm.guests import Guests
 from vm.initramfs import Job
 from vm.inventory import DEBIAN_11
 from vm.served import ServedIop
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("e2fsck") is None or shutil.which("debugfs") is None,
+    reason="e2fsck and debugfs are missing: apt-get install e2fsprogs",
+)
 
 SCRIPT = Path(__file__).with_name("dpt_job.py")
 SIZE = 96 << 20
@@ -111,9 +121,11 @@ def test_three_boots_in_a_row_of_one_server(guests: Guests, tmp_path: Path) -> N
 
 def test_two_cards_at_once(guests: Guests, tmp_path: Path) -> None:
     images = [tmp_path / "a.img", tmp_path / "b.img"]
+    options = [f"personality=dpt&disk={image},create={SIZE}" for image in images]
+    trace = tmp_path / "trace.pcapng"
     with (
-        ServedIop(tmp_path, f"personality=dpt&disk={images[0]},create={SIZE}", name="a") as a,
-        ServedIop(tmp_path, f"personality=dpt&disk={images[1]},create={SIZE}", name="b") as b,
+        ServedIop(tmp_path, options[0], name="a", capture=trace) as a,
+        ServedIop(tmp_path, options[1], name="b") as b,
     ):
         machine = Machine([*a.device, *b.device])
         out = guests.boot(DEBIAN_11, job(2, 2), machine, deadline_s=240)
@@ -123,3 +135,16 @@ def test_two_cards_at_once(guests: Guests, tmp_path: Path) -> None:
     assert written == {content(0, 2), content(1, 2)}
     for salt, image in enumerate(images):
         check_image(image, salt, 2)
+    check_traffic(trace)
+
+
+def check_traffic(trace: Path) -> None:
+    """Everything that the driver said must be understood, and be SCSI for the most part."""
+    conversation, commands = Conversation(), 0
+    with open_capture(str(trace)) as packets:
+        for packet in packets:
+            traced = conversation.feed(packet)
+            nodes = [*fixed_nodes(traced), *extra_nodes(traced)]
+            assert [problem for node in nodes for problem in node.problems()] == [], traced
+            commands += traced.kind == REQUEST and traced.function == Function.PRIVATE_MESSAGE
+    assert commands > 20
