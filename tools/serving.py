@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -40,10 +41,11 @@ def serve_iops(args: argparse.Namespace) -> int:
             remedy="write the options into each URI: vfio-user:SOCKET?disk=SPEC&control=PATH",
         )
     file = environment_capture()
-    with ExitStack() as opened, _stop_signals() as (wake, is_stopped):
+    # in this order, so that a second signal does not disturb the end
+    with _stop_signals() as (wake, is_stopped), ExitStack() as opened:
         servers = [opened.enter_context(_server(uri, shared, file, opened)) for uri in uris]
-        for uri in uris:
-            output.show(f"ready {uri.text}")
+        output.show(*(f"ready {uri.text}" for uri in uris))
+        sys.stdout.flush()  # whoever started this waits for it
         serve(servers, is_stopped, wake)
     return OK
 
@@ -79,9 +81,8 @@ def _tap(uri: Uri, file: CaptureFile | None) -> Callable[[DeviceUnit], DeviceUni
     """Return what puts a capture between an IOP and its queue pair, if there is one."""
     if file is None:
         return lambda unit: unit
-    recorder, is_bulk = file.add_iop(uri.text), I2O_RULES.is_bulk
-    assert is_bulk is not None
-    return lambda unit: TapUnit(unit, recorder, is_bulk)
+    recorder = file.add_iop(uri.text)
+    return lambda unit: TapUnit(unit, recorder, I2O_RULES)
 
 
 @contextmanager
