@@ -197,6 +197,19 @@ def test_a_socket_that_a_dead_server_left_is_replaced(serving, tmp_path):
     assert not path.exists()
 
 
+def test_a_service_processor_is_served_too(serving, plug, cli, tmp_path):
+    served = serving("--serve", f"vfio-user:{tmp_path}/s", "--personality", "ibmasm",
+                     "--control", tmp_path / "control")  # fmt: skip
+    served.lines(1)
+    client = plug(tmp_path / "s").client
+    assert client.read(7, 0, 4) == bytes.fromhex("14100f01")
+    status = cli("emulate", "--control", tmp_path / "control", "--json", "status").records[0]
+    assert status["commands"] == 0
+    bare = serving("--serve", f"vfio-user:{tmp_path}/bare?personality=ibmasm")
+    bare.lines(1)
+    assert bare.end(signal.SIGTERM).code == served.end(signal.SIGTERM).code == 0
+
+
 # --- captures ------------------------------------------------------------------------------------
 
 
@@ -245,6 +258,8 @@ def test_a_capture_that_cannot_be_written_is_said_at_once(cli, tmp_path, monkeyp
         (["--serve", "vfio-user:s?nonsense=1"], "unknown option 'nonsense'"),
         (["--serve", "vfio-user:s?personality=card"], "no personality 'card'"),
         (["--serve", "vfio-user:s", "--personality", "card"], "no personality 'card'"),
+        (["--serve", "vfio-user:s?personality=ibmasm", "--disk", "d"], "unknown option 'disk'"),
+        (["--serve", "vfio-user:s?personality=ibmasm&control=no/such"], "control socket"),
         (["--serve", "vfio-user:s", "--disk", "no/such.img"], "no/such.img"),
         (["--serve", "vfio-user:s", "--disk", "d.img,create=1M", "--faults", "no.toml"], "no.toml"),
         (["--serve", "vfio-user:no/such/folder/s"], "cannot serve on 'no/such/folder/s'"),
