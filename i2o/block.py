@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from i2o.block_file import BlockFile
 from i2o.closing import Closing
 from i2o.errors import InvalidArgument, ParameterError, RequestFailed
-from i2o.flight import BLOCK_CLASS, Flight, Progress, Reporter, is_bad
+from i2o.flight import BLOCK_CLASS, Flight, Progress, Reporter, is_bad, raise_for_transfer
 from i2o.frames.block_storage import (
     BSA_BLOCK_READ,
     BSA_BLOCK_WRITE,
@@ -324,8 +324,8 @@ class BlockDevice(Closing):
             mapped.free()
             raise
         reply = self._requester.call(message, buffers=(mapped,))
-        if is_bad(reply):
-            raise_for_status(reply, self._what(layout, offset), BLOCK_CLASS)
+        if is_bad(reply, len(view)):
+            raise_for_transfer(reply, len(view), self._what(layout, offset))
 
     def _transfer_copied(
         self, layout: MessageLayout, offset: int, view: memoryview, report: Reporter

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from i2o.errors import RequestFailed
 from i2o.frames.functions import DeviceClass
-from i2o.frames.header import MsgFlags
+from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.message_frames import ReplyFrame
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
@@ -21,6 +22,7 @@ Progress = Callable[[int, int], object]
 BLOCK_CLASS: Final = int(DeviceClass.RANDOM_BLOCK_STORAGE)
 _FAIL: Final = int(MsgFlags.FAIL)
 _REQ_STATUS: Final = 19  # byte of a reply
+_COUNT_END: Final = 24
 
 
 class Reporter:
@@ -60,8 +62,8 @@ class Flight:
         """Wait for the oldest request; it leaves the flight only when it succeeded."""
         pending, size = self._pending[0]
         reply = self._requester.finish(pending, drain=True)
-        if is_bad(reply):
-            raise_for_status(reply, self._what, BLOCK_CLASS)
+        if is_bad(reply, size):
+            raise_for_transfer(reply, size, self._what)
         self._pending.popleft()
         self._report.add(size)
 
@@ -99,6 +101,34 @@ class _FreeTogether:
                 buffer.free()
 
 
-def is_bad(reply: ReplyFrame) -> bool:
-    """Whether a final reply says anything but success."""
-    return len(reply) <= _REQ_STATUS or reply[_REQ_STATUS] != 0 or bool(reply[1] & _FAIL)
+def is_bad(reply: ReplyFrame, size: int) -> bool:
+    """Whether a final reply says anything but that all bytes were moved."""
+    return (
+        len(reply) <= _REQ_STATUS
+        or reply[_REQ_STATUS] != 0
+        or bool(reply[1] & _FAIL)
+        or _moved(reply, size) < size
+    )
+
+
+def raise_for_transfer(reply: ReplyFrame, size: int, what: str) -> None:
+    """Raise RequestFailed for a reply that `is_bad`.
+
+    Args:
+        reply: a final reply.
+        size: bytes that were asked for.
+        what: the request, for the message.
+    """
+    raise_for_status(reply, what, BLOCK_CLASS)
+    moved = _moved(reply, size)
+    raise RequestFailed(
+        f"{what}: the device says SUCCESS, but that it moved {moved} of {size} bytes",
+        req_status=ReqStatus.SUCCESS,
+        detail=0,
+        transfer_count=moved,
+    )
+
+
+def _moved(reply: ReplyFrame, size: int) -> int:
+    """Return the transfer count of a reply; a plain reply of five words has none."""
+    return int.from_bytes(reply[20:24], "little") if len(reply) >= _COUNT_END else size

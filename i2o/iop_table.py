@@ -139,7 +139,7 @@ class IopEntry:
         self._lent: dict[int, HostBuffer] = {}
         self.reply_frames: frozenset[int] = frozenset()
         self.outstanding: dict[RequestKey, int] = {}  # how many final replies are owed
-        self.event_registrations: set[RequestKey] = set()
+        self.event_registrations: dict[RequestKey, int] = {}  # how often each was sent
         self.saved_requests: dict[int, bytes] = {}
         self.result: BringUpResult | None = None
         self.listeners: tuple[NewsListener, ...] = ()
@@ -230,21 +230,19 @@ class IopEntry:
         """Note that a final reply is owed, or events."""
         function = key[3]
         if function == EVENT_REGISTER:
-            self.event_registrations.add(key)
+            self.event_registrations[key] = self.event_registrations.get(key, 0) + 1
         elif function not in UNANSWERED:
             key = settled_key(key)
             self.outstanding[key] = self.outstanding.get(key, 0) + 1
 
     def settle(self, key: RequestKey) -> bool:
         """Note that the final reply came, or that none will; False when none was owed."""
-        if key[3] == EVENT_REGISTER:
-            owed = key in self.event_registrations
-            self.event_registrations.discard(key)
-            return owed
+        is_events = key[3] == EVENT_REGISTER  # one that fails leaves those of before in force
+        books = self.event_registrations if is_events else self.outstanding
         key = settled_key(key)
-        count = self.outstanding.pop(key, 0)
+        count = books.pop(key, 0)
         if count > 1:
-            self.outstanding[key] = count - 1
+            books[key] = count - 1
         return count > 0
 
     def is_expected(self, key: RequestKey) -> bool:
@@ -302,6 +300,7 @@ class IopTable:
         self._entries: dict[int, IopEntry] = {}
         self._next = 0
         self._next_id = FIRST_IOP_ID
+        self._adding = threading.Lock()
         self.all: tuple[IopEntry, ...] = ()
         """Every registered IOP, by number."""
         self.find = self._entries.get
@@ -309,13 +308,13 @@ class IopTable:
 
     def add(self, port: Port, *, frames_from_fifo: bool) -> IopEntry:
         """Register an IOP and give it the next number."""
-        number = self._next
-        self._next += 1
-        entry = IopEntry(
-            number, _FIRST_KEY + number, port, self._free_id(), frames_from_fifo=frames_from_fifo
-        )
-        self._entries[number] = entry
-        self.all = tuple(self._entries.values())
+        with self._adding:  # two threads at a time would get one number, or one id
+            number = self._next
+            self._next += 1
+            key, iop_id = _FIRST_KEY + number, self._free_id()
+            entry = IopEntry(number, key, port, iop_id, frames_from_fifo=frames_from_fifo)
+            self._entries[number] = entry
+            self.all = tuple(self._entries.values())
         return entry
 
     def _free_id(self) -> int:
@@ -331,8 +330,9 @@ class IopTable:
 
     def remove(self, number: int) -> None:
         """Forget an IOP."""
-        del self._entries[number]
-        self.all = tuple(self._entries.values())
+        with self._adding:
+            del self._entries[number]
+            self.all = tuple(self._entries.values())
 
     def entry(self, number: int) -> IopEntry:
         """Return an IOP.
@@ -342,7 +342,7 @@ class IopTable:
         """
         entry = self._entries.get(number)
         if entry is None:
-            known = ", ".join(map(str, self._entries)) or "none"
+            known = ", ".join(str(one.number) for one in self.all) or "none"
             raise InvalidArgument(f"there is no IOP {number!r} (registered: {known})")
         return entry
 

@@ -8,19 +8,19 @@ again and again; after a few answers without a change it is asked less often.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from i2o.closing import Closing
-from i2o.errors import I2OError
+from i2o.errors import I2OError, InvalidArgument, IopDead, RequestFailed
 from i2o.frames.executive import EXEC_LCT_NOTIFY
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import LCT_ENTRY, LCT_HEADER_SIZE
-from i2o.frames.utility import UTIL_ABORT, AbortType
 from i2o.message_layer import MessageLayer
-from i2o.recovery import ended_early
+from i2o.recovery import abort_of, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
 from i2o.resources import Lct, LctEntry
@@ -183,10 +183,20 @@ class LctWatch(Closing):
             )
         try:
             return self._ask_and_read(timeout_s)
+        except RequestFailed as error:
+            if error.req_status is None and self._has_lost_its_state():
+                return False  # whoever looks after it brings it up again
+            raise
         except I2OError:
             if self._layer.iop_valid(self._iop):
                 raise
             return False  # gone, or being reset
+
+    def _has_lost_its_state(self) -> bool:
+        """Look at an IOP that does not deliver an LctNotify: it fails, or is none of ours now."""
+        with contextlib.suppress(IopDead, InvalidArgument):
+            self._layer.check(self._iop)
+        return not self._layer.iop_valid(self._iop)
 
     def _ask_and_read(self, timeout_s: float) -> bool:
         pending = self._pending
@@ -219,12 +229,7 @@ class LctWatch(Closing):
         return self._requester.start(message + sgl, buffers=(buffer,))
 
     def _take_back(self, pending: Pending) -> None:
-        message = UTIL_ABORT.build(
-            abort_type=AbortType.EXACT_ABORT,
-            function_to_abort=pending.message[7],
-            transaction_context_to_abort=pending.context,
-        )
         try:
-            self._requester.wait_for(self._requester.start(message), _CLOSE_S)
+            self._requester.wait_for(self._requester.start(abort_of(pending)), _CLOSE_S)
         except I2OError as error:
             logger.info("IOP %d: an LctNotify stays: %s", self._iop, error)

@@ -32,7 +32,6 @@ from i2o.errors import (
     I2OError,
     InvalidArgument,
     IopDead,
-    LocalFrameError,
     MessageLayerError,
     OutOfFrames,
     RequestFailed,
@@ -44,22 +43,20 @@ from i2o.frames.header import (
 )
 from i2o.frames.tables import IopState
 from i2o.iop_table import (
-    SPECIAL,
     Counters,
-    HeldRequest,
     IopEntry,
     IopNews,
     IopTable,
     NewsListener,
-    read_head,
 )
 from i2o.message_frames import MessageFrame, ReplyFrame, RequestFrame
 from i2o.reply_path import ReplyPath
+from i2o.request_path import RequestPath
 from i2o.resources import BringUpResult, IopStatus
 from i2o.system_table import SystemTable
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
-from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP, I2OTRANS_SLEEP
+from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +66,6 @@ I2O_FRAMESIZE_FORCE = 1
 """Flag of `set_inbound_frame_size`: also make the frame smaller than somebody asked for."""
 
 _MAY_BE_CURED = (IopDead, OutOfFrames, RequestFailed, RequestTimeout)
-_MIN_MESSAGE = 12  # a NOP: header words 0 to 2
 _ROUND = 64  # replies dispatched between two looks at the clock
 _CALLBACK_PATIENCE, _CALLBACK_PAUSE_S = 5000, 0.001
 _WAIT_SLICE_S = 0.1  # how long a port is waited on before the predicate is looked at again
@@ -87,14 +83,15 @@ class MessageLayer(Closing):
     def __init__(
         self, *, clock: Clock = SYSTEM_CLOCK, hz: int = DEFAULT_HZ, debug: bool = False
     ) -> None:
-        self.clock, self.hz, self.debug = clock, hz, debug
+        self.clock, self.hz = clock, hz
         self._iops = IopTable()
         self._cookies = CookieTable()
         self._replies = ReplyPath(self._cookies)
+        self._requests = RequestPath(clock, self._replies, debug=debug)
+        self._deliver = self._requests.deliver
         self._progress = threading.Condition()
         self._system_table = SystemTable()
         self._pollers = 0
-        self._progress_count = 0
 
     # --- OSMs ----------------------------------------------------------------------------------
 
@@ -127,7 +124,9 @@ class MessageLayer(Closing):
         for entry in self._iops:
             with entry.lock:
                 entry.event_registrations = {
-                    key for key in entry.event_registrations if key[4:8] not in contexts
+                    key: count
+                    for key, count in entry.event_registrations.items()
+                    if key[4:8] not in contexts
                 }
 
     # --- IOPs ----------------------------------------------------------------------------------
@@ -139,7 +138,7 @@ class MessageLayer(Closing):
         bring_up: bool = True,
         frame_source: FrameSource = "memory",
         clock: Clock | None = None,
-        limits: bring_up.Limits | None = None,
+        limits: Limits | None = None,
     ) -> int:
         """Register an IOP and, unless told otherwise, bring it to OPERATIONAL.
 
@@ -166,11 +165,11 @@ class MessageLayer(Closing):
             self._replies.refuse_in_callback("bring up an IOP")
         file = capture.environment_capture()
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
-        if file is not None:
-            port = capture.captured(port, file)
         try:
+            if file is not None:
+                port = capture.captured(port, file)
             entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
-        except OutOfFrames:
+        except BaseException:
             port.close()
             raise
         if bring_up:
@@ -183,10 +182,16 @@ class MessageLayer(Closing):
                 raise
         return entry.number
 
-    def bring_up(self, iop: int, limits: bring_up.Limits | None = None) -> BringUpResult:
+    def bring_up(self, iop: int, limits: Limits | None = None) -> BringUpResult:
         """Bring a registered IOP to OPERATIONAL, resetting it first; see `i2o.bring_up`.
 
         Requests outstanding from before get their final callbacks once the reset is done.
+
+        Raises:
+            InvalidArgument: no such IOP, or called by a callback.
+            IopDead, RequestTimeout, RequestFailed: it did not come up.
+            ExceptionGroup: callbacks raised meanwhile, and perhaps that, too; one error alone is
+                raised as itself.
         """
         entry = self._to_bring_up(iop)
         errors: list[Exception] = []
@@ -211,6 +216,7 @@ class MessageLayer(Closing):
             status = bring_up.read_status(entry, limits or Limits(), self.clock)
         except IopDead:
             entry.online = False
+            self._tell_system_table(entry)
             raise
         if status.state != IopState.OPERATIONAL and entry.online:
             entry.online = False
@@ -235,11 +241,18 @@ class MessageLayer(Closing):
         return _brought_up(entry, failure, errors)
 
     def refresh(self, iop: int) -> BringUpResult:
-        """Read status block, HRT and LCT again and return them."""
+        """Read status block, HRT and LCT again and return them.
+
+        Raises:
+            InvalidArgument: no such IOP, or called by a callback.
+            IopDead: it was not brought up, or does not answer.
+            RequestTimeout, RequestFailed: it does not give its tables.
+            RemoteFrameError: they contradict themselves.
+        """
         self.result(iop)  # there was one
         self._replies.refuse_in_callback("read the tables of an IOP")
         entry = self._iops.entry(iop)
-        entry.result = result = bring_up.read_tables(self, entry, bring_up.Limits())
+        entry.result = result = bring_up.read_tables(self, entry, Limits())
         errors: list[Exception] = []
         _tell(entry, IopNews.TABLES_READ, errors)
         _raise_collected(errors)
@@ -390,14 +403,13 @@ class MessageLayer(Closing):
             InvalidArgument: unknown IOP, reserved flag bits.
             OutOfFrames: no real frame came free in time.
         """
-        if flags & ~I2OTRANS_SLEEP or wait_ticks < 0 or self.debug:
-            self._check_wait(wait_ticks, flags)
+        self._requests.check_wait(wait_ticks, flags)
         entry = self._iops.find(iop) or self._iops.entry(iop)
         mfa = EMPTY_MFA
         if entry.refusing:
             raise InvalidArgument(f"IOP {iop} {entry.refusing}")
         if entry.frames_from_fifo:
-            mfa = self._take_frame(entry, waits.ticks_to_us(wait_ticks, self.hz), flags)
+            mfa = self._requests.take_frame(entry, waits.ticks_to_us(wait_ticks, self.hz), flags)
         frame = RequestFrame(entry.inbound_size)
         entry.held_requests[id(frame)] = (frame, mfa)
         return frame
@@ -607,7 +619,8 @@ class MessageLayer(Closing):
 
     def filenos(self) -> dict[int, int]:
         """Return the file descriptor of each IOP, readable while replies may be there."""
-        return {entry.number: entry.port.fileno() for entry in self._iops if not entry.is_dead}
+        files = {entry.number: entry.port.fileno() for entry in self._iops if not entry.is_dead}
+        return {iop: file for iop, file in files.items() if file >= 0}  # closed just now
 
     def fileno(self) -> int:
         """Return the file descriptor of the only IOP.
@@ -673,7 +686,7 @@ class MessageLayer(Closing):
 
     def _bury(self, entry: IopEntry, error: IopDead, errors: list[Exception]) -> None:
         """Finish what a dead IOP owes: it writes to no host memory any more."""
-        if not entry.is_dead:
+        if not entry.is_dead and self._iops.find(entry.number) is entry:  # not detached just now
             logger.warning("IOP %d: %s", entry.number, error)
             entry.is_dead, entry.online, entry.refusing = True, False, "is dead"
             entry.forget_frames()
@@ -699,7 +712,7 @@ class MessageLayer(Closing):
             entry.result = bring_up.bring_up(
                 self,
                 entry,
-                limits or bring_up.Limits(),
+                limits or Limits(),
                 after_reset=lambda: self._finish_outstanding(entry, errors),
             )
         except Exception as error:
@@ -731,118 +744,12 @@ class MessageLayer(Closing):
             time.sleep(_CALLBACK_PAUSE_S)  # other threads' time, whatever clock is injected
         logger.warning("IOP %d: detached while a callback is still running", entry.number)
 
-    def _check_wait(self, wait: int, flags: int) -> None:
-        """Refuse reserved flag bits and, in debug mode, sleeping where callbacks run."""
-        waits.check_flags(wait, flags)
-        if self.debug and wait and flags & I2OTRANS_SLEEP and self._replies.in_callback():
-            raise InvalidArgument(
-                "I2OTRANS_SLEEP in a callback: callbacks count as interrupt context"
-            )
-
-    def _take_frame(self, entry: IopEntry, wait_us: int, flags: int) -> int:
-        """Take a real inbound frame by the wait rule, or raise OutOfFrames."""
-        mfa = entry.alloc()
-        return self._wait_for_frame(entry, wait_us, flags) if mfa is None else mfa
-
-    def _wait_for_frame(self, entry: IopEntry, wait_us: int, flags: int) -> int:
-        """Retry by the wait rule after the first attempt failed, or raise OutOfFrames."""
-
-        def again() -> int | None:
-            entry.counters.retries += 1
-            return entry.alloc()
-
-        mfa = waits.retry(again, wait_us, flags, self.clock)
-        if mfa is None:
-            entry.counters.no_frame += 1
-            raise OutOfFrames(f"no inbound frame of IOP {entry.number} came free")
-        return mfa
-
-    def _deliver(
-        self,
-        entry: IopEntry,
-        frame: bytes | bytearray,
-        held: HeldRequest | None,
-        wait_us: int,
-        flags: int,
-    ) -> None:
-        """Check a request, take a real frame for it unless it has one, write and post it."""
-        if flags & ~I2OTRANS_SLEEP or wait_us < 0 or self.debug:
-            self._check_wait(wait_us, flags)
-        if len(frame) < HEADER_SIZE:
-            raise InvalidArgument(f"a frame of {len(frame)} bytes has no header")
-        _, words, key = read_head(frame)
-        size = words << 2
-        if not _MIN_MESSAGE <= size <= len(frame) or size > entry.inbound_size:
-            raise InvalidArgument(
-                f"MessageSize {words} words: expected 3 to {entry.inbound_size // 4}"
-            )
-        message = frame[:size]
-        with entry.lock:
-            if held is not None:  # a reset may have taken its real frame away meanwhile
-                held = entry.held_requests.get(id(frame), held)
-            mfa = EMPTY_MFA if held is None else held[1]
-            is_ours = mfa == EMPTY_MFA
-            if is_ours:
-                mfa = entry.port.alloc()
-                if mfa == EMPTY_MFA:
-                    mfa = entry.port.alloc()  # an empty port is read twice
-            was_taken_away = False
-            if mfa != EMPTY_MFA:
-                try:
-                    self._post(entry, mfa, key, message, is_ours)
-                    return
-                except LocalFrameError:
-                    if held is None or is_ours:
-                        raise
-                    # the IOP was reset behind our back and has the frame: take another one
-                    entry.post_nop(mfa)
-                    entry.held_requests[id(frame)] = (held[0], EMPTY_MFA)
-                    was_taken_away = is_ours = True
-        if was_taken_away:
-            mfa = self._take_frame(entry, wait_us, flags)
-        else:
-            mfa = self._wait_for_frame(entry, wait_us, flags)
-        with entry.lock:
-            self._post(entry, mfa, key, message, is_ours)
-
-    def _post(
-        self, entry: IopEntry, mfa: int, key: bytes, message: bytes | bytearray, is_ours: bool
-    ) -> None:
-        """Write and post a request, and note what it is owed. The lock is held.
-
-        A frame that was taken for this request (`is_ours`) goes home if the port fails.
-        """
-        port, outstanding = entry.port, entry.outstanding
-        if entry.refusing:
-            if is_ours and not entry.is_dead:
-                entry.post_nop(mfa)
-            raise InvalidArgument(f"IOP {entry.number} {entry.refusing}")
-        entry.has_posted = True
-        if key[3] in SPECIAL:
-            entry.expect(key)
-        else:
-            outstanding[key] = outstanding.get(key, 0) + 1
-        try:
-            port.write(mfa, message)
-        except BaseException:
-            entry.settle(key)
-            if is_ours:
-                entry.post_nop(mfa)
-            raise
-        entry.with_iop.add(mfa)
-        entry.counters.requests += 1
-        try:
-            port.post(mfa)
-        except Exception:  # an interrupt is no failure: the frame may be posted already
-            entry.settle(key)
-            raise
-
     def _quiet(self, entry: IopEntry) -> None:
         """Make an IOP stop writing to host memory: by message, by the transport, or for good."""
         if not entry.has_posted or entry.is_dead:
             return
         try:
-            bring_up.reset(entry, bring_up.Limits(), self.clock)
+            bring_up.reset(entry, Limits(), self.clock)
             return
         except (I2OError, MemoryError) as error:
             logger.info("IOP %d: reset by message failed (%s)", entry.number, error)

@@ -38,6 +38,8 @@ _DEVICE_RESETS: Final[dict[int, MessageLayout]] = {
     DeviceClass.SCSI_PERIPHERAL: SCSI_DEVICE_RESET,
     DeviceClass.LAN: LAN_RESET,
 }
+_LOOK: Final = "status"
+_UP: Final = "the IOP is OPERATIONAL"
 _ENDED_EARLY: Final = frozenset(
     {
         ReqStatus.ABORT_DIRTY,
@@ -121,27 +123,25 @@ class Ladder:
         steps: list[RecoveryStep] = []
         with self._one_at_a_time:
             is_reachable = True
-            for step, is_wanted, needs_iop in (
-                (self._look, True, False),
-                (self._abort, self._recovery.abort_s > 0, True),
-                (self._reset_device, self._recovery.device_reset_s > 0, True),
-                (self._reset_iop, self._recovery.resets_iop, False),
+            for name, step, is_wanted, needs_iop in (
+                (_LOOK, self._look, True, False),
+                ("abort", self._abort, self._recovery.abort_s > 0, True),
+                ("device reset", self._reset_device, self._recovery.device_reset_s > 0, True),
+                ("IOP reset", self._reset_iop, self._recovery.resets_iop, False),
             ):
                 if pending.is_done():  # perhaps another thread's climb has ended it
                     break
                 if not is_wanted or (needs_iop and not is_reachable):
                     continue
                 start = self._layer.clock.monotonic()
-                name = _NAMES[step.__name__]
                 try:
                     outcome = step(requester, pending)
                 except (I2OError, OSError) as error:
                     outcome = str(error)
-                    is_reachable = is_reachable and step != self._look
                 if outcome is None:
                     continue
-                if step == self._look and outcome != _UP:
-                    is_reachable = False
+                if name == _LOOK:
+                    is_reachable = outcome == _UP
                 seconds = self._layer.clock.monotonic() - start
                 steps.append(RecoveryStep(name, seconds, outcome))
                 logger.warning("IOP %d: %s: %s (%.3f s)", self._iop, name, outcome, seconds)
@@ -152,14 +152,7 @@ class Ladder:
         return _UP if state == IopState.OPERATIONAL.name else f"the IOP is {state}"
 
     def _abort(self, requester: Requester, pending: Pending) -> str:
-        target = pending.target
-        message = UTIL_ABORT.build(
-            target_address=target,
-            abort_type=AbortType.EXACT_ABORT,
-            function_to_abort=pending.message[7],
-            transaction_context_to_abort=pending.context,
-        )
-        return self._ask(requester, message, pending, self._recovery.abort_s)
+        return self._ask(requester, abort_of(pending), pending, self._recovery.abort_s)
 
     def _reset_device(self, requester: Requester, pending: Pending) -> str | None:
         target = pending.target
@@ -194,13 +187,14 @@ class Ladder:
         return "reset, and brought up again"
 
 
-_UP: Final = "the IOP is OPERATIONAL"
-_NAMES: Final = {
-    "_look": "status",
-    "_abort": "abort",
-    "_reset_device": "device reset",
-    "_reset_iop": "IOP reset",
-}
+def abort_of(pending: Pending) -> bytes:
+    """Return the message that aborts a request, and nothing else."""
+    return UTIL_ABORT.build(
+        target_address=pending.target,
+        abort_type=AbortType.EXACT_ABORT,
+        function_to_abort=pending.message[7],
+        transaction_context_to_abort=pending.context,
+    )
 
 
 def ended_early(reply: ReplyFrame) -> bool:

@@ -3,12 +3,14 @@
 
 An IOP gets the table at its bring-up, by SysTabSet. When it changes, because an IOP came, went,
 died or was found in another state, those that are up get the new one by SysModify, which changes
-nothing else. Nobody waits for their answers: what one IOP says to the news holds up no other.
+nothing else. Nobody waits for their answers: what one IOP says to the news holds up no other. An
+IOP that has not answered yet is told of the next change when it has.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,11 +20,11 @@ from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.iop_table import IopEntry
 from i2o.message_frames import ReplyFrame
+from i2o.replies import status_of
 from i2o.requester import Requester, RequestLayer
 from i2o.resources import IopStatus
 
 _LOG: Final = logging.getLogger(__name__)
-_SUCCESS: Final = 0
 
 
 class SystemTable:
@@ -36,6 +38,8 @@ class SystemTable:
         self._last_changed: dict[int, int] = {}
         self._indicator = 0
         self._data = b""
+        self._told: dict[int, bytes] = {}  # what IOPs were sent and did not answer, by number
+        self._lock = threading.Lock()
 
     def update(self, entries: Iterable[IopEntry], news: tuple[IopEntry, IopStatus] | None) -> bool:
         """Look at all IOPs again; return whether anything changed.
@@ -81,8 +85,11 @@ class SystemTable:
 
         What goes wrong is logged: the next change tells the IOP again.
         """
+        with self._lock:
+            if entry.number in self._told:
+                return
+            data = self._told[entry.number] = self._data
         try:
-            data = self._data
             table = entry.port.memory.allocate(len(data))
             table.view[:] = data
             table.to_device()
@@ -94,11 +101,22 @@ class SystemTable:
                     message,
                     buffers=(table,),
                     wait_us=0,
-                    on_reply=lambda reply: _note(entry.number, reply),
+                    on_reply=lambda reply: self._answered(layer, entry, reply),
                 )
                 pending.release()
-        except (I2OError, OSError, MemoryError) as error:
+        except BaseException as error:
+            self._told.pop(entry.number, None)
+            if not isinstance(error, I2OError | OSError | MemoryError):
+                raise
             _LOG.warning("IOP %d: not told of the new system table: %s", entry.number, error)
+
+    def _answered(self, layer: RequestLayer, entry: IopEntry, reply: ReplyFrame) -> None:
+        """Take note of an answer; tell the IOP what has changed since it was told."""
+        data = self._told.pop(entry.number, b"")
+        if reply.failed or status_of(reply).req_status:
+            _LOG.info("IOP %d does not take a new system table while it is up", entry.number)
+        if data != self._data and entry.online:
+            self.send(layer, entry)
 
 
 def _row(entry: IopEntry, status: IopStatus, state: int) -> dict[str, int]:
@@ -119,8 +137,3 @@ def _state(entry: IopEntry) -> IopState:
     if entry.is_dead:
         return IopState.FAULTED
     return IopState.OPERATIONAL if entry.online else IopState.FAILED
-
-
-def _note(number: int, reply: ReplyFrame) -> None:
-    if reply.failed or reply[19] != _SUCCESS:
-        _LOG.info("IOP %d does not take a new system table while it is up", number)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from i2o.errors import LocalFrameError
-from i2o.iop_emulator.block_store import BlockStore, StoreError
+from i2o.iop_emulator.block_store import BlockStore, StoreError, cut_views
 
 MAX_RANGES: Final = 1 << 16
 
@@ -44,18 +44,24 @@ class BadBlocks:
             first = min(first, self._firsts[begin])
             last = max(last, self._lasts[end - 1])
         elif len(self._firsts) >= MAX_RANGES:
-            raise LocalFrameError(f"a disk has at most {MAX_RANGES} ranges of bad blocks")
+            raise _too_many()
         self._firsts[begin:end] = [first]
         self._lasts[begin:end] = [last]
 
     def remove(self, first: int, last: int) -> None:
-        """Make blocks good; those that are good stay so."""
+        """Make blocks good; those that are good stay so.
+
+        Raises:
+            LocalFrameError: that would leave two ranges of one, and there are too many already.
+        """
         begin = bisect_left(self._lasts, first)
         end = bisect_right(self._firsts, last)
         if begin >= end:
             return
         kept = [(self._firsts[begin], first - 1), (last + 1, self._lasts[end - 1])]
         kept = [(low, high) for low, high in kept if low <= high]
+        if len(self._firsts) - (end - begin) + len(kept) > MAX_RANGES:
+            raise _too_many()
         self._firsts[begin:end] = [low for low, _ in kept]
         self._lasts[begin:end] = [high for _, high in kept]
 
@@ -72,6 +78,10 @@ class BadBlocks:
     def __len__(self) -> int:
         """How many ranges there are."""
         return len(self._firsts)
+
+
+def _too_many() -> LocalFrameError:
+    return LocalFrameError(f"a disk has at most {MAX_RANGES} ranges of bad blocks")
 
 
 class FlawedDisk:
@@ -133,16 +143,5 @@ class FlawedDisk:
             move(offset, views)
             return
         good = max(0, bad * size - offset)
-        move(offset, _cut(views, good))
+        move(offset, cut_views(views, good))
         raise StoreError(errno.EIO, f"block {bad} is bad", good)
-
-
-def _cut(views: Sequence[memoryview], length: int) -> list[memoryview]:
-    """Return views of the first `length` bytes of some views."""
-    kept: list[memoryview] = []
-    for view in views:
-        if length <= 0:
-            break
-        kept.append(view[:length])
-        length -= len(kept[-1])
-    return kept

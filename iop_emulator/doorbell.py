@@ -16,6 +16,14 @@ class HasFileno(Protocol):
         """Return the descriptor."""
 
 
+def descriptor_of(watch: select.epoll | None) -> int:
+    """Return the descriptor of an epoll set, or -1 if there is none or it was closed."""
+    try:
+        return -1 if watch is None else watch.fileno()
+    except ValueError:
+        return -1
+
+
 class Doorbell:
     """An eventfd: ringing it any number of times wakes a waiter once."""
 
@@ -23,7 +31,7 @@ class Doorbell:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
-        """Return the descriptor."""
+        """Return the descriptor, or -1 after `close`."""
         return self._fd
 
     def ring(self) -> None:

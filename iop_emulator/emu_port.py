@@ -8,22 +8,22 @@ thread of its own. `run=process` is served by `process_port`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
-from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import IopDead, TransportUnavailable, UriError
-from i2o.iop_emulator.commands import execute
+from i2o.errors import IopDead, UriError
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
-from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator.doorbell import Doorbell, descriptor_of
 from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
@@ -71,7 +71,7 @@ class EmuPort(Closing):
         self.release = self._release_and_wake if is_threaded else unit.release
         self._clock = clock
         self._lock = iop.lock
-        self._control, self._execute = control, partial(execute, iop)
+        self._control, self._commanded = control, CommandedIop(iop, control)
         self._listeners: list[Remark] = []
         self._doorbell: Doorbell | None = None
         self._watch: select.epoll | None = None
@@ -81,11 +81,18 @@ class EmuPort(Closing):
         with self._lock:
             iop.run(0, clock.monotonic_ns())
         self._thread: IopThread | None = None
+        self._progress: Doorbell | None = None  # what `wait` waits for, masked or not
         if is_threaded:
-            self._bell()
-            self._thread = IopThread(
-                iop, self._lock, clock, on_progress=self._ring, control=control
-            )
+            try:
+                self._progress = Doorbell()
+                unit.connect(on_post=self._on_post, on_reply=self._on_progress)
+                self._thread = IopThread(
+                    iop, self._lock, clock, on_progress=self._on_progress, control=control
+                )
+                self._thread.start()
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def of(cls, iop: SoftIop, unit: LocalUnit, *, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
@@ -106,13 +113,17 @@ class EmuPort(Closing):
 
             return ProcessPort.launch(uri, options)
         iop, unit = build_iop(options)
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(iop.close)
             control = options.open_control()
-        except TransportUnavailable:
-            iop.close()
-            raise
-        is_threaded = options.run == "thread"
-        return cls(iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control)
+            if control is not None:
+                on_failure.callback(control.close)
+            is_threaded = options.run == "thread"
+            port = cls(
+                iop, unit, clock=clock, name=uri.text, is_threaded=is_threaded, control=control
+            )
+            on_failure.pop_all()
+        return port
 
     @classmethod
     def in_system(cls, text: str, system: IopSystem, clock: Clock = SYSTEM_CLOCK) -> EmuPort:
@@ -174,8 +185,8 @@ class EmuPort(Closing):
         if self._is_closed:
             raise IopDead(f"{self.name} is closed: open it again")
         end_ns = self._clock.monotonic_ns() + math.ceil(max(0.0, timeout_s) * 1e9)
-        if self._thread is not None:
-            return self.unit.reply_pending or self._wait_for_thread(timeout_s)
+        if self._progress is not None:
+            return self.unit.reply_pending or self._wait_for_thread(self._progress, timeout_s)
         if self.unit.reply_pending:
             self._run()  # a host that polls memory may wait with replies it has not taken
             return True
@@ -200,30 +211,33 @@ class EmuPort(Closing):
         else:
             self._clock.sleep(seconds)
 
-    def _wait_for_thread(self, timeout_s: float) -> bool:
-        doorbell = self._bell()
-        if not doorbell.wait(timeout_s):
+    def _wait_for_thread(self, progress: Doorbell, timeout_s: float) -> bool:
+        if not progress.wait(timeout_s):
             return self.unit.reply_pending
         if self.unit.reply_pending:
-            doorbell.ring()  # somebody else may watch the descriptor
+            progress.ring()  # other threads may wait, too
         return True
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while there may be something to do.
 
-        That is replies, posted requests, and commands if nobody but the caller serves them.
+        That is replies, and what the IOP has done besides; inline also posted requests and
+        commands, which nobody but the caller serves. After `close` it is -1.
         """
         if self._doorbell is None:
             self._bell()
-            if self.unit.reply_pending or self.unit.request_pending:
-                self._ring()
+            self._ring_if_due()
         if self._control is None or self._thread is not None:
             return self._bell().fileno()
+        bell = self._bell()
         if self._watch is None:
-            self._watch = select.epoll()
-            self._watch.register(self._bell(), select.EPOLLIN)
-            self._watch.register(self._control, select.EPOLLIN)
-        return self._watch.fileno()
+            with self._lock:  # two threads may be the first
+                if self._watch is None and not self._is_closed:
+                    watch = select.epoll()
+                    watch.register(bell, select.EPOLLIN)
+                    watch.register(self._control, select.EPOLLIN)
+                    self._watch = watch
+        return descriptor_of(self._watch)
 
     def next_deadline_ns(self) -> int | None:
         """Return when the IOP wants to run although nothing happens, by the port's clock."""
@@ -232,10 +246,11 @@ class EmuPort(Closing):
         return self.soft_iop.next_deadline_ns(self._clock.monotonic_ns())
 
     def mask_interrupt(self, masked: bool) -> None:
-        """Keep replies from making the descriptor readable, or end that."""
+        """Keep the IOP from making the descriptor readable, or end that."""
         self._is_masked = masked
-        if not masked and self.unit.reply_pending:
-            self._ring()
+        if masked:
+            self._silence()
+        self._ring_if_due()
 
     def remark_to(self, listener: Remark) -> None:
         """Tell somebody of every request that a fault hits."""
@@ -258,18 +273,19 @@ class EmuPort(Closing):
         if self._is_closed:
             return
         self._is_closed = True
-        if self._thread is not None:
-            self._thread.stop()
-        with self._lock:
-            self.soft_iop.close()
-            if self._control is not None:
-                self._control.close()
-        if self._watch is not None:
-            self._watch.close()
-        if self._doorbell is not None:
-            self._doorbell.close()
+        with contextlib.ExitStack() as rest:  # an interrupt on the way leaves nothing open
+            rest.callback(self._close_iop)
+            if self._thread is not None:
+                self._thread.stop()
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _close_iop(self) -> None:
+        with self._lock, contextlib.ExitStack() as rest:
+            for one in (self._doorbell, self._progress, self._watch, self._control):
+                if one is not None:
+                    rest.callback(one.close)
+            self.soft_iop.close()
 
     def _run(self) -> None:
         """Let the IOP work, unless another thread of the host is in there already."""
@@ -277,12 +293,9 @@ class EmuPort(Closing):
             return
         with self._lock:  # `with`, and nothing else: an interrupt must not leave it held
             if not self._is_closed:
-                control = self._control
-                has_command = control is not None and control.wait(0)
-                self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
-                if control is not None and has_command:  # behind what was posted before
-                    control.serve(self._execute)
-                    self.soft_iop.run(RUN_BUDGET, self._clock.monotonic_ns())
+                commanded = self._commanded
+                has_command = commanded.has_command()
+                commanded.run(self._clock.monotonic_ns(), has_command=has_command)
 
     def _on_post(self) -> None:
         if self._thread is not None:
@@ -290,7 +303,9 @@ class EmuPort(Closing):
         else:
             self._ring()
 
-    def _on_reply(self) -> None:
+    def _on_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.ring()
         if not self._is_masked:
             self._ring()
 
@@ -304,16 +319,24 @@ class EmuPort(Closing):
         self._has_rung = False
         if self._doorbell is not None:
             self._doorbell.silence()
-            if self.unit.reply_pending:
+            if self.unit.reply_pending and not self._is_masked:
                 self._ring()
+
+    def _ring_if_due(self) -> None:
+        """Make the descriptor readable for what is there already."""
+        is_for_caller = self._thread is None and self.unit.request_pending
+        if is_for_caller or (self.unit.reply_pending and not self._is_masked):
+            self._ring()
 
     def _bell(self) -> Doorbell:
         """Return the descriptor; from the first time on, what happens is told to it."""
         if self._doorbell is None:
             with self._lock:  # two threads may be the first
                 if self._doorbell is None:
-                    self._doorbell = Doorbell()
-                    self.unit.connect(on_post=self._on_post, on_reply=self._on_reply)
+                    bell = self._doorbell = Doorbell()
+                    if self._is_closed:  # nobody would close it any more
+                        bell.close()
+                    self.unit.connect(on_post=self._on_post, on_reply=self._on_progress)
         return self._doorbell
 
 

@@ -184,8 +184,8 @@ class _Values:
             {
                 "bus_id": 0,
                 "bus_type": BusType.LOCAL.value,
-                "max_adapters": 1,
-                "adapter_count": 1,
+                "max_adapters": len(self._executive.assignments.adapters),
+                "adapter_count": len(self._executive.assignments.adapters),
                 "bus_attributes": IopBusAttribute.PRIVATE.value,
             }
         ]
@@ -256,4 +256,4 @@ class _Values:
 
 
 def _module_name(text: str) -> bytes:
-    return text.encode("ascii", "replace")[:24].ljust(24)
+    return text.encode("ascii", "replace").ljust(24)

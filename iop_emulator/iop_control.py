@@ -33,6 +33,9 @@ class IopControl(IopServices, Protocol):
     def clear(self) -> None:
         """End what the host has going on and go to HOLD."""
 
+    def end_static(self, mfa: int) -> int:
+        """Give a static frame home; return how many posts of it were not taken up."""
+
     def enter(self, state: IopState) -> None:
         """Change the state."""
 
@@ -43,6 +46,9 @@ class ExecutiveServices(Protocol):
     iop_id: int
     host_unit_id: int
     system_table: tuple[Record, ...]
+
+    def fit_adapter(self, adapter_id: int) -> None:
+        """Have one more adapter."""
 
     def tell_lct_change(self, event: ExecutiveEvent, device: Ddm) -> None:
         """Tell everybody who waits for a change of the LCT, which is in the table already."""

@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from i2o.clock import Clock
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.doorbell import Doorbell
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 
-_LOG: Final = logging.getLogger(__name__)
+_START_S: Final = 1.0
 
 
 class IopThread:
-    """A daemon thread that runs an IOP whenever it is woken or something is due.
+    """A daemon thread that runs an IOP whenever it is woken or something is due, once started.
 
     Args:
         iop: the IOP.
@@ -38,13 +36,22 @@ class IopThread:
         on_progress: Callable[[], None],
         control: ControlSocket | None = None,
     ) -> None:
-        self._control, self._execute = control, partial(execute, iop)
+        self._control, self._commanded = control, CommandedIop(iop, control)
         self._iop, self._lock, self._clock, self._on_progress = iop, lock, clock, on_progress
         self._doorbell = Doorbell()
         self._is_asleep = False
         self._is_stopped = False
-        self._thread = threading.Thread(target=self._loop, name="i2o-soft-iop", daemon=True)
-        self._thread.start()
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="i2o-soft-iop", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; if that is interrupted, it is gone again when this raises."""
+        try:
+            self._thread.start()
+        except BaseException:
+            self._is_stopped = True  # it may be there already, and only its greeting was missed
+            self._has_ended.wait(_START_S)
+            raise
 
     def wake(self) -> None:
         """Make the thread look at its queues. A system call only if it sleeps."""
@@ -52,27 +59,36 @@ class IopThread:
             self._doorbell.ring()
 
     def stop(self) -> None:
-        """End the thread and wait for it."""
+        """End the thread and wait for it, even if an interrupt comes meanwhile."""
         self._is_stopped = True
-        self._doorbell.ring()
-        if self._thread is not threading.current_thread():
+        try:
+            self._doorbell.ring()
+            self._join()
+        finally:
+            self._join()  # what comes next needs an IOP that nobody runs
+            self._doorbell.close()
+
+    def _join(self) -> None:
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        self._doorbell.close()
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self._has_ended.set()
 
     def _loop(self) -> None:
-        iop = self._iop
+        iop, commanded = self._iop, self._commanded
         while not self._is_stopped:
             with self._lock:
                 before = iop.activity
-                has_command = self._control is not None and self._control.wait(0)
-                deadline_ns = iop.run(RUN_BUDGET, self._clock.monotonic_ns())
-                if self._control is not None and has_command:
-                    self._control.serve(self._execute)  # behind what was posted before
+                deadline_ns = commanded.run(
+                    self._clock.monotonic_ns(), has_command=commanded.has_command()
+                )
                 has_worked = iop.activity != before
             if has_worked:
                 self._on_progress()
-            if has_command:
-                continue
             self._is_asleep = True  # from here on `wake` rings; what came before is seen below
             if not self._is_stopped and not iop.work_pending:
                 self._doorbell.wait(self._seconds_to(deadline_ns), self._control)

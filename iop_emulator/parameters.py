@@ -162,6 +162,7 @@ class ParameterEngine:
         self._cursors.clear()
 
 
+_SUCCESS: Final = (ReqStatus.SUCCESS.value, DetailedStatus.SUCCESS.value)
 _PARTIAL: Final = (ReqStatus.ERROR_PARTIAL_TRANSFER.value, DetailedStatus.UNKNOWN_ERROR.value)
 _REFUSED: Final = (
     ReqStatus.ERROR_NO_DATA_TRANSFER.value,
@@ -186,7 +187,7 @@ class _Run:
         self._capacity, self._initiator, self._may_set = capacity, initiator, may_set
         self._blocks: list[bytes] = []
         self._used = PARAM_RESULT_LIST_HEADER.size
-        self._status = (ReqStatus.SUCCESS.value, DetailedStatus.SUCCESS.value)
+        self._status = _SUCCESS
         self._modified: list[int] = []
         self._is_read = False
 
@@ -234,7 +235,7 @@ class _Run:
         self._fail(_REFUSED)
 
     def _fail(self, status: tuple[int, int]) -> None:
-        if self._status[0] == ReqStatus.SUCCESS:
+        if self._status == _SUCCESS:  # the first failure is the one that is told
             self._status = status
 
     def _append(self, block: bytes) -> None:
@@ -242,8 +243,8 @@ class _Run:
         self._used += len(block)
 
     def _room(self) -> int:
-        """Bytes of the host's buffer that are left."""
-        return max(0, self._capacity - self._used)
+        """Bytes of the host's buffer that are left; below 0 if it is too small already."""
+        return self._capacity - self._used
 
     # --- parts of operations -------------------------------------------------------------------
 

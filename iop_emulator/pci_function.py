@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Final, Self
 
 from i2o.clock import Clock
 from i2o.errors import DmaFault
 from i2o.iop_emulator.block_store import BlockStore
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.message_unit import FrameMemory, MessageUnit, SettlingUnit
 from i2o.iop_emulator.options import EmuOptions, IopOptions
-from i2o.iop_emulator.personality import BAR_SIZE, GENERIC, Personality
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.personality import BAR_SIZE, pci_identity
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.device_unit import DeviceUnit
 from i2o.transport.local_unit import FRAME_AREA
 from i2o.transport.vfio_user import ConfigSpace, GuestMemory, Interrupts, Region
@@ -73,7 +72,6 @@ class IopFunction:
         frames: inbound frames.
         frame_size: bytes of each.
         clock: tells the time.
-        personality: which card it is.
         settle_ns: see `SettlingUnit`.
         control: where commands come in; the function closes it.
         tap: puts something between the IOP and its queue pair, to look at the traffic.
@@ -94,7 +92,6 @@ class IopFunction:
         frames: int,
         frame_size: int,
         clock: Clock,
-        personality: Personality = GENERIC,
         settle_ns: int = SETTLE_NS,
         control: ControlSocket | None = None,
         tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
@@ -114,10 +111,10 @@ class IopFunction:
         self._message_unit = MessageUnit(
             self.unit, self._frames, size=BAR_SIZE, on_misuse=complaints.add
         )
-        self.identity = personality.identity
+        self.identity = pci_identity(options.card)
         self.regions: Mapping[int, Region] = {0: self._message_unit}
         self.soft_iop = SoftIop(tap(self.unit), options, disks, faults, complaints=complaints)
-        self._control, self._execute = control, partial(execute, self.soft_iop)
+        self._control, self._commanded = control, CommandedIop(self.soft_iop, control)
 
     @classmethod
     def from_options(
@@ -159,11 +156,9 @@ class IopFunction:
 
     def run(self, now_ns: int) -> int | None:
         """Serve what has settled and what came in on the control socket; drive the interrupt."""
+        has_command = self._commanded.has_command()
         settles = self.unit.settle(now_ns)
-        deadline = self.soft_iop.run(RUN_BUDGET, now_ns)
-        if self._control is not None and self._control.wait(0):
-            self._control.serve(self._execute)  # behind what was posted before
-            deadline = self.soft_iop.run(RUN_BUDGET, now_ns)
+        deadline = self._commanded.run(now_ns, has_command=has_command)
         self._message_unit.drive()
         return min((time for time in (deadline, settles) if time is not None), default=None)
 

@@ -355,15 +355,18 @@ class Peers:
         if reply[7] == Function.UTIL_EVENT_REGISTER:
             self.iop.replies.send_event(answer)
             return
-        forwards = self._by_alias[alias.tid].forwards
-        for forward in forwards:
-            if forward.remote.frame[4:16] != reply[4:16]:
-                continue
-            if reply[1] & MsgFlags.LAST:
-                forwards.remove(forward)
-                self.iop.scheduler.unpark(forward.request)
-            self.iop.send(answer)
+        connection = self._by_alias[alias.tid]
+        alike = [one for one in connection.forwards if one.remote.frame[4:16] == reply[4:16]]
+        if not alike:
             return
+        if reply[1] & MsgFlags.LAST:
+            # of requests that look the same, it is one that the other IOP has done with
+            unanswered = connection.peer.iop.scheduler
+            done = (one for one in alike if not unanswered.has(one.remote))
+            forward = next(done, alike[0])
+            connection.forwards.remove(forward)
+            self.iop.scheduler.unpark(forward.request)
+        self.iop.send(answer)
 
     def drop_orphans(self) -> None:
         """Take back from other IOPs what they do for requests that were answered here."""

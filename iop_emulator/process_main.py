@@ -6,19 +6,19 @@ Started by `process_port`, never by hand. It serves until the host closes its en
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import socket
 import sys
-from functools import partial
 
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import I2OError
-from i2o.iop_emulator.commands import execute
+from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.options import EmuOptions
-from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.process_unit import DeviceHalf
 from i2o.transport.uri import Uri
 
@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
         except I2OError as error:
             remedy = getattr(error, "remedy", "")
             reason = getattr(error, "reason", str(error))
-            end.send(f"{reason}\0{remedy}".encode())
+            with contextlib.suppress(OSError):  # a host that was interrupted does not want to know
+                end.send(f"{reason}\0{remedy}".encode())
             return 1
         try:
             serve(iop, unit, end, control)
@@ -72,7 +73,8 @@ def make(
         for disk in disks:
             disk.close()
         raise
-    end.send(READY)
+    with contextlib.suppress(OSError):  # without a host `serve` ends at once
+        end.send(READY)
     complaints = Complaints()
     unit = DeviceHalf(
         end,
@@ -92,18 +94,16 @@ def serve(
     poller = select.poll()
     if control is not None:
         poller.register(control, select.POLLIN)
-    run_command = partial(execute, iop)
+    commanded = CommandedIop(iop, control)
     while True:
-        has_command = control is not None and control.wait(0)
+        has_command = commanded.has_command()
         if not unit.drain():
             return
         if unit.take_power_cycle():
             iop.power_cycle()
-        deadline_ns = iop.run(RUN_BUDGET, SYSTEM_CLOCK.monotonic_ns())
-        if control is not None and has_command:
-            control.serve(run_command)  # behind what was posted before
+        deadline_ns = commanded.run(SYSTEM_CLOCK.monotonic_ns(), has_command=has_command)
         unit.flush()
-        if has_command or iop.work_pending:
+        if iop.work_pending:
             continue
         poller.register(end, select.POLLIN | (select.POLLOUT if unit.has_outbox else 0))
         timeout_ms = None

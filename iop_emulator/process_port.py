@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from i2o.closing import Closing
 from i2o.errors import IopDead, TransportUnavailable
-from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator.doorbell import Doorbell, descriptor_of
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.process_main import READY
 from i2o.transport.child_process import module_command, module_environment
@@ -143,13 +143,13 @@ class ProcessPort(Closing):
         return has_news
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while replies may be waiting."""
+        """Return a descriptor that is readable while replies may be waiting; -1 after `close`."""
         if self._watch is None:
             with self._first:
-                if self._watch is None:
+                if self._watch is None and not self._is_closed:
                     self._watch = self._make_watch()
             self._ring()
-        return self._watch.fileno()
+        return descriptor_of(self._watch)
 
     def _make_watch(self) -> select.epoll:
         self._bell = Doorbell()
@@ -197,13 +197,14 @@ class ProcessPort(Closing):
 
     def close(self) -> None:
         """End the child and release everything; a second call does nothing."""
-        if self._is_closed:
+        with self._first:
+            was_closed, self._is_closed = self._is_closed, True
+        if was_closed:
             return
-        self._is_closed = True
-        if self._watch is not None and self._bell is not None:
-            self._watch.close()
-            self._bell.close()
-        self._resources.close()
+        with self._resources:
+            if self._watch is not None and self._bell is not None:
+                self._watch.close()
+                self._bell.close()
 
 
 def _start(uri: str, end_fd: int, memory_fd: int) -> subprocess.Popen[bytes]:

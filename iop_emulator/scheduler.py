@@ -92,6 +92,10 @@ class Scheduler:
         """Whether any request that is not answered yet matches."""
         return any(map(matches, self._unanswered()))
 
+    def has(self, request: Request) -> bool:
+        """Whether this very request is not answered yet."""
+        return any(other is request for other in self._unanswered())
+
     def count(self, matches: Callable[[Request], bool]) -> int:
         """Return how many requests that are not answered yet match."""
         return sum(map(matches, self._unanswered()))

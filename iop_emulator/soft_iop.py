@@ -13,6 +13,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Final
 
 from i2o.errors import LocalFrameError, RemoteFrameError
@@ -68,8 +69,13 @@ class SoftIop:
         complaints: collects what the driver does wrong; give the unit's `on_misuse` the same.
         system: the IOPs that it can be connected with; the unit's memory must be the system's.
 
+    Raises:
+        LocalFrameError: the unit has another memory than the system.
+        DiskBayError: there are too many disks.
+
     Attributes:
         bay: its disks, and what may be done to them while it runs.
+        card: the card that it passes itself off as.
         complaints: what the driver did wrong.
         counters: what went through.
         events: who wants to hear of what.
@@ -101,6 +107,7 @@ class SoftIop:
         self.unit, self.dma = unit, unit.dma
         self._recycle = unit.recycle
         self.options = options if options is not None else IopOptions()
+        self.card = self.options.card
         self.faults = faults
         self.on_fault: Remark | None = None
         self.complaints = complaints if complaints is not None else Complaints()
@@ -135,8 +142,8 @@ class SoftIop:
             )
         )
         self.bay = DiskBay(self, self.executive)
-        for store in disks:
-            self.bay.fit(store)
+        for store, kind in zip_longest(disks, self.options.disk_kinds[: len(disks)]):
+            self.bay.fit(store, kind)
         self.executive.software.reset_state()
         self.state = IopState.RESET
         self._peers.join()
@@ -397,7 +404,8 @@ class SoftIop:
         if failure is not None:
             self.counters.bad_requests += 1
             self.complain(failure.sentence)
-            self._fail(EMPTY, frame, failure.code)
+            if frame[7] != Function.UTIL_NOP:  # which is never answered
+                self._fail(EMPTY, frame, failure.code)
             return
         self.serve_frameless(Request(frame, int.from_bytes(frame[4:8], "little"), self._now_ns))
 
@@ -593,7 +601,7 @@ class SoftIop:
             hold_ns: how long the inbound port stays empty afterwards.
         """
         self._is_calm = False
-        self._end_static_frames()
+        self.executive.static_frames.end_all()
         self._forget_requests()
         self.unit.drop_replies()
         self._has_replies = False
@@ -611,7 +619,7 @@ class SoftIop:
 
     def init_outbound(self, words: int, page_size: int) -> None:
         """Forget all reply frames and replies, take the size of new ones, go to HOLD."""
-        self._end_static_frames()
+        self.executive.static_frames.end_all()
         self._forget_requests()
         self._peers.reset_state()
         self.unit.drop_replies()
@@ -623,7 +631,7 @@ class SoftIop:
     def clear(self) -> None:
         """Answer what is going on as aborted, end claims and registrations, go to HOLD."""
         self._end_requests()
-        self._end_static_frames()
+        self.executive.static_frames.end_all()
         self.events.clear()
         self.lct.restore()
         for device in self.lct:
@@ -642,46 +650,11 @@ class SoftIop:
             if mfa not in self._statics:
                 self._recycle(mfa)
 
-    def _end_static_frames(self) -> None:
-        """Give every static frame home; posts of them are answered as aborted."""
-        for posted in tuple(self._stuck):
-            static = self._statics.get(posted[0])
-            if static is not None:
-                self._stuck.remove(posted)
-                self.executive.static_frames.abort(static)
-        self.executive.static_frames.end_all()
-
-    # --- devices -------------------------------------------------------------------------------
-
-    def add_disk(self, store: BlockStore) -> int:
-        """Plug a disk in: the LCT changes, and whoever waits for that is told.
-
-        Args:
-            store: its blocks.
-
-        Returns:
-            Its TID.
-        """
-        return self.bay.add(store).tid
-
-    def remove_disk(self, tid: int) -> BlockStore:
-        """Pull a disk out: its requests are answered as aborted, and the LCT changes.
-
-        Args:
-            tid: its TID.
-
-        Returns:
-            Its blocks, which are the caller's to close.
-
-        Raises:
-            NoSuchDisk: no disk has that TID.
-        """
-        return self.bay.remove(tid)
-
-    @property
-    def disks(self) -> tuple[BlockStore, ...]:
-        """The blocks of every disk, in TID order; also of those whose DDM was destroyed."""
-        return tuple(device.store for device in self.bay.devices.values())
+    def end_static(self, mfa: int) -> int:
+        """Give a static frame home; return how many posts of it were not taken up."""
+        waiting = len(self._stuck)
+        self._stuck = deque(post for post in self._stuck if post[0] != mfa)
+        return waiting - len(self._stuck) + self.unit.end_static(mfa)
 
     def close(self) -> None:
         """Leave the system and close every disk; nothing is answered any more."""

@@ -132,10 +132,10 @@ class StaticFrames:
     def _end(self, mfa: int) -> None:
         """Give a static frame back; posts of it that were not taken up yet are aborted."""
         static = self.by_mfa.pop(mfa)
-        for _ in range(self._iop.unit.end_static(mfa)):
-            self.abort(static)
+        for _ in range(self._iop.end_static(mfa)):
+            self._abort(static)
 
-    def abort(self, static: StaticFrame) -> None:
+    def _abort(self, static: StaticFrame) -> None:
         """Answer one post of a static frame as aborted."""
         route = int.from_bytes(static.frame[4:8], "little")
         if route >> 24 not in UNANSWERED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 STRICT = os.environ.get("I2O_TESTS_STRICT") == "1"
 """Skipping fails: set where everything that a test may need is installed."""
 
+# shells let their background jobs ignore interrupts, and what they start inherits that: tests that
+# interrupt a program would wait for ever
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
 
 
@@ -30,9 +35,10 @@ def _no_leaks() -> Iterator[None]:
     files, threads = _open_files(), set(threading.enumerate())
     yield
     deadline = time.monotonic() + _PATIENCE_S
-    while left := _left_behind(files, threads):
-        gc.collect()
-        if time.monotonic() >= deadline:
+    while _left_behind(files, threads):
+        is_late = time.monotonic() >= deadline
+        gc.collect()  # on a busy machine this alone may take longer than the patience
+        if is_late and (left := _left_behind(files, threads)):
             pytest.fail(f"left behind: {', '.join(left)}", pytrace=False)
         time.sleep(0.01)
 

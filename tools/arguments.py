@@ -16,6 +16,7 @@ DEFAULT_IOP: Final = "emu:"
 _UNREAL: Final = ("emu",)  # backends behind which there is no hardware
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _MAX_SIZE: Final = 1 << 63
+_MAX_SECONDS: Final = 1e6
 
 
 class UsageError(I2OError):
@@ -138,11 +139,43 @@ def number(text: str) -> int:
     return value
 
 
+def number_up_to(last: int, text: str, what: str) -> int:
+    """Read a number that has a last one.
+
+    Args:
+        last: the highest.
+        text: the number.
+        what: what it is the number of, such as "TID".
+    """
+    value = number(text)
+    if value > last:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what}: those end at {last:#x}")
+    return value
+
+
 def tid(text: str) -> int:
     """Read a TID: a number of 12 bits."""
-    value = number(text)
-    if value > 0xFFF:
-        raise argparse.ArgumentTypeError(f"{text!r} is no TID: those end at 0xfff")
+    return number_up_to(0xFFF, text, "TID")
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds up to {_MAX_SECONDS:g} (write for example 0.5)"
+        )
+    return value
+
+
+def positive_seconds(text: str) -> float:
+    """Read a number of seconds, more than 0."""
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return value
 
 

@@ -26,7 +26,15 @@ from i2o.flight import BLOCK_CLASS
 from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.replies import raise_for_status
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, UsageError, add_iop, add_json, tid, with_faults
+from i2o.tools.arguments import (
+    SubParsers,
+    UsageError,
+    add_iop,
+    add_json,
+    positive_seconds,
+    tid,
+    with_faults,
+)
 from i2o.tools.dump_line import duration_text
 from i2o.tools.failures import OK
 
@@ -38,7 +46,6 @@ SIZES: Final = (4 << 10, 64 << 10, 256 << 10, 1 << 20)
 AREA: Final = 64 << 20
 """At most so many bytes of a disk are used, so that its cache plays the same part in every run."""
 _PERCENTS: Final = (50, 90, 99)
-_MAX_SECONDS: Final = 3600.0
 _SEED: Final = 1
 
 
@@ -79,25 +86,15 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     parser.add_argument(
         "tid", nargs="?", type=tid, metavar="TID", help="the block device (the first one)"
     )
-    parser.add_argument("--seconds", type=_seconds, default=0.5, help="for each measurement (0.5)")
+    parser.add_argument(
+        "--seconds", type=positive_seconds, default=0.5, help="for each measurement (0.5)"
+    )
     parser.add_argument(
         "--write", action="store_true", help="measure writing, too: the bytes that were there"
     )
     add_iop(parser)
     add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of seconds up to {_MAX_SECONDS:g} (write for example 0.5)"
-        )
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

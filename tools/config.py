@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from i2o import opening
 from i2o.bring_up import EXECUTIVE_TID
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, UsageError, add_iop, number, tid, with_faults
+from i2o.tools.arguments import SubParsers, UsageError, add_iop, number_up_to, tid, with_faults
 from i2o.tools.config_pages import text_of
 from i2o.tools.failures import OK
 
@@ -47,17 +47,11 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
 
 
 def _port(text: str) -> int:
-    value = number(text)
-    if value > 0xFFFF:
-        raise argparse.ArgumentTypeError(f"{text!r} is no TCP port: those end at 65535")
-    return value
+    return number_up_to(0xFFFF, text, "TCP port")
 
 
 def _page(text: str) -> int:
-    value = number(text)
-    if value > 0xFFFF_FFFF:
-        raise argparse.ArgumentTypeError(f"{text!r} is no page number: those have 32 bits")
-    return value
+    return number_up_to(0xFFFF_FFFF, text, "page number")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import stat
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -22,15 +23,18 @@ def command_line(name: str, arguments: list[str]) -> bytes:
     """Return a command as the socket takes it; paths are made absolute, blanks escaped.
 
     Raises:
-        I2OError: it is too long.
+        I2OError: it is too long, or a path in it has bytes that are no UTF-8.
     """
     command = COMMANDS.get(name)
     kinds = command.arguments.split() if command is not None else []
-    words = [name]
-    for number, argument in enumerate(arguments):
-        kind = kinds[number] if number < len(kinds) else ""
-        words.append(_as_path(argument) if _is_path(kind, argument) else _one_word(argument))
-    line = " ".join(words).encode() + b"\n"
+    words = [_one_word(name)]
+    try:
+        for number, argument in enumerate(arguments):
+            kind = kinds[number] if number < len(kinds) else ""
+            words.append(_as_path(argument) if _is_path(kind, argument) else _one_word(argument))
+        line = " ".join(words).encode() + b"\n"
+    except UnicodeEncodeError:
+        raise I2OError("the command is no UTF-8 text: give the file a name that is") from None
     if len(line) > MAX_LINE:
         raise I2OError(f"the command has {len(line)} bytes; {MAX_LINE} at most can be sent")
     return line
@@ -87,6 +91,8 @@ def _receive(end: socket.socket) -> bytes:
 def _reason(path: str, error: OSError) -> tuple[str, str]:
     """Return what is wrong with a socket, and what to do."""
     what = f"control socket {path!r}"
+    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        return f"{what} is no socket", "name what stands behind control= of the running IOP"
     if error.errno == errno.ENOENT:
         return f"{what} does not exist", _START
     if error.errno == errno.ECONNREFUSED:

@@ -27,7 +27,7 @@ from i2o.tools.arguments import (
     add_progress,
     add_yes,
     check_yes,
-    number,
+    number_up_to,
     size,
     with_faults,
 )
@@ -79,23 +79,13 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
 def _type(text: str) -> int:
     names = {type_name(kind): int(kind) for kind in SwType}
     value = names.get(text.lower())
-    if value is None:
-        try:
-            value = number(text)
-        except argparse.ArgumentTypeError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no type; known are {', '.join(names)}"
-            ) from None
-    if value > 0xFF:
-        raise argparse.ArgumentTypeError(f"{text!r} is no type: those end at 0xff")
-    return value
+    if value is None and not text[:1].isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no type; known are {', '.join(names)}")
+    return number_up_to(0xFF, text, "type") if value is None else value
 
 
 def _id(text: str) -> int:
-    value = number(text)
-    if value > 0xFFFF:
-        raise argparse.ArgumentTypeError(f"{text!r} is too large: the last one is 0xffff")
-    return value
+    return number_up_to(0xFFFF, text, "number of 16 bits")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from i2o.tools.arguments import (
     add_faults,
     add_json,
     number,
+    positive_seconds,
     size,
     tid,
 )
@@ -49,7 +50,7 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
         help=f"bring an IOP up and watch, until Ctrl-C (default, if nothing else: {DEFAULT_IOP})",
     )  # fmt: skip
     group.add_argument(
-        "--seconds", metavar="N", type=_seconds, help="with -i: stop after N seconds"
+        "--seconds", metavar="N", type=positive_seconds, help="with -i: stop after N seconds"
     )
     add_faults(group)
 
@@ -114,7 +115,11 @@ def _add_keeping(group: argparse._ArgumentGroup) -> None:
         "-C", dest="file_size", metavar="SIZE", type=size, help="a new file after SIZE bytes"
     )
     group.add_argument(
-        "-G", dest="file_seconds", metavar="SECONDS", type=_seconds, help="a new file after SECONDS"
+        "-G",
+        dest="file_seconds",
+        metavar="SECONDS",
+        type=positive_seconds,
+        help="a new file after SECONDS",
     )
     group.add_argument("-W", dest="files", metavar="FILES", type=number, help="keep so many files")
 
@@ -145,13 +150,3 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("-W needs -C or -G")
     if args.write == "-" and output.is_terminal(sys.stdout):
         raise UsageError("a capture is no text for a terminal", remedy="-w FILE, or a pipe")
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return value

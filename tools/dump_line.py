@@ -16,7 +16,6 @@ from typing import Final
 from i2o.decode.conversation import DMA, OTHER, REPLY, Traced
 from i2o.decode.summary import summary
 from i2o.tools.output import printable
-from i2o.transport.capture.packet import Channel
 
 TIME_MODES: Final = {
     "z": "seconds since the first packet",
@@ -31,7 +30,6 @@ _RESET: Final = "\x1b[0m"
 _DIM, _RED, _GREEN, _YELLOW, _CYAN, _BOLD = (
     f"\x1b[{code}m" for code in ("2", "31", "32", "33", "36", "1")
 )
-_TO_DEVICE: Final = Channel.TO_DEVICE.value
 
 
 class LinePrinter:

@@ -20,7 +20,7 @@ from typing import Any
 
 from i2o.errors import RemoteFrameError
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, UsageError, add_faults, add_json
+from i2o.tools.arguments import SubParsers, UsageError, add_faults, add_json, positive_seconds
 from i2o.tools.control_client import ask, command_line
 from i2o.tools.failures import NEGATIVE, OK
 
@@ -58,7 +58,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=positive_seconds,
         default=10.0,
         metavar="SECONDS",
         help="how long to wait for the answer to a command (default: 10)",
@@ -68,16 +68,6 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         "words", nargs="*", metavar="COMMAND", help="a command and its arguments; try help"
     )
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, up to 86400")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,7 +90,7 @@ def _command(args: argparse.Namespace) -> int:
             "which IOP is to be controlled?",
             remedy="name its socket: --control PATH, or serve one: --serve URI",
         )
-    if not args.words:
+    if not "".join(args.words[:1]).strip():
         raise UsageError("no command given", remedy=f"i2o emulate --control {args.control} help")
     name, *arguments = args.words
     answer = ask(args.control, command_line(name, arguments), args.timeout)

@@ -14,7 +14,7 @@ from typing import Final
 from i2o.decode.event_nodes import OF_CLASS
 from i2o.events import ALL_EVENTS
 from i2o.frames.utility import GenericEvent
-from i2o.tools.arguments import number
+from i2o.tools.arguments import number_up_to
 
 ALL: Final = "all"
 
@@ -53,7 +53,7 @@ def event_mask(text: str) -> EventMask:
     for part in text.replace("|", ",").split(","):
         word = part.strip().lower()
         if word[:1].isdigit():
-            everywhere |= _bits(word)
+            everywhere |= number_up_to(0xFFFF_FFFF, word, "event mask")
         elif word == ALL:
             everywhere |= ALL_EVENTS
         elif word.upper() in GenericEvent.__members__:
@@ -71,13 +71,6 @@ def event_name_list() -> list[str]:
     names = [name for names in (GenericEvent, *OF_CLASS.values()) for name in names.__members__]
     hidden = ("BIT", GenericEvent.EVENT_MASK_MODIFIED.name)
     return [ALL, *dict.fromkeys(name.lower() for name in names if not name.startswith(hidden))]
-
-
-def _bits(word: str) -> int:
-    value = number(word)
-    if value > 0xFFFF_FFFF:
-        raise argparse.ArgumentTypeError(f"{word!r} is no event mask: those have 32 bits")
-    return value
 
 
 def _add_class_event(of_class: dict[int, int], word: str) -> None:

@@ -19,9 +19,9 @@ from i2o import opening
 from i2o.errors import IopDead
 from i2o.frames.tables import IopState
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, add_iop, add_json, number, tid, with_faults
+from i2o.tools.arguments import SubParsers, add_iop, add_json, number, seconds, tid, with_faults
 from i2o.tools.event_masks import EventMask, event_mask, event_name_list
-from i2o.tools.failures import NEGATIVE, OK
+from i2o.tools.failures import NEGATIVE, OK, explain
 from i2o.tools.lct import record, tag_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ LOOK_S: Final = 5.0
 """Seconds between two looks at the IOP's state."""
 
 _SLICE_S: Final = 0.1
-_MAX_SECONDS: Final = 1e6
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
@@ -58,7 +57,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     ends = parser.add_mutually_exclusive_group()
     ends.add_argument("--follow", action="store_true", help="go on until interrupted")
     ends.add_argument(
-        "--timeout", type=_seconds, default=1.0, metavar="SECONDS", help="how long to wait (1)"
+        "--timeout", type=seconds, default=1.0, metavar="SECONDS", help="how long to wait (1)"
     )
     parser.add_argument("--count", type=number, metavar="N", help="end after N lines")
     parser.add_argument("--lct", action="store_true", help="show changes of the device table, too")
@@ -66,16 +65,6 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     add_iop(parser)
     add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds (write for example 5)")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -146,7 +135,14 @@ def _news(
 
 
 def _revive_if_lost(iop: Iop) -> None:
-    status = iop.layer.check(iop.number)
+    try:
+        status = iop.layer.check(iop.number)
+    except IopDead as error:  # it may have crashed, which a reset cures, or be gone
+        if iop.layer.why_gone(iop.number):
+            raise
+        output.note(f"i2o: {explain(error)}: bringing the IOP up again")
+        iop.revive()
+        return
     if status.state != IopState.OPERATIONAL:
         output.note(f"i2o: the IOP is {status.state_name}: bringing it up again")
         iop.revive()

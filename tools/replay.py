@@ -26,6 +26,7 @@ from i2o.tools.arguments import (
     add_iop,
     add_json,
     number,
+    positive_seconds,
     tid,
     with_faults,
 )
@@ -66,7 +67,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=positive_seconds,
         default=30.0,
         metavar="S",
         help="wait S seconds for a reply (30)",
@@ -226,17 +227,6 @@ def _speed(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 1 / _MAX_SPEED <= value <= _MAX_SPEED or math.isnan(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not between {1 / _MAX_SPEED:g} and 1e6")
-    return value
-
-
-def _seconds(text: str) -> float:
-    """Read a time in seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 86400 seconds")
     return value
 
 

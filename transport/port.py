@@ -58,7 +58,10 @@ class Port(Protocol):
         """
 
     def fileno(self) -> int:
-        """Return a file descriptor that is readable while replies may be waiting."""
+        """Return a file descriptor that is readable while replies may be waiting.
+
+        -1 once the port is closed, perhaps by another thread just now.
+        """
 
     def next_deadline_ns(self) -> int | None:
         """Return when to call `wait` or `reap` although no interrupt came, or None.

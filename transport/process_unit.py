@@ -73,15 +73,17 @@ class _SharedFrames:
         if frame_count * frame_size > FRAME_AREA_END - FRAME_AREA:
             raise LocalFrameError(f"{frame_count} frames of {frame_size} bytes do not fit")
         self.frame_count, self.frame_size = frame_count, frame_size
-        self._map = mmap.mmap(memory_fd, SHARED_SIZE)
+        self._map: mmap.mmap | None = mmap.mmap(memory_fd, SHARED_SIZE)
         self.memory = memoryview(self._map)
 
     def close(self) -> None:
         """Unmap the memory, unless somebody still has a view of it (then when that is gone)."""
         with contextlib.suppress(BufferError):
             self.memory.release()
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        shared, self._map = self._map, None  # views keep it, and nothing else does
+        if shared is not None:
+            with contextlib.suppress(BufferError):
+                shared.close()
 
     def all(self) -> range:
         """Return every MFA."""

@@ -41,7 +41,6 @@ __all__ = ["Filter", "FilterError", "compile_filter"]
 Filter: TypeAlias = Callable[[Traced], bool]
 """Tells whether a frame is wanted."""
 _Predicate: TypeAlias = Callable[[FieldValue], bool]
-_ToPredicate: TypeAlias = Callable[[FieldValue], _Predicate]
 
 _UNITS_NS: Final = {"": 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _MAX_NUMBER: Final = 1 << 128

@@ -160,7 +160,8 @@ class SglElement:
         """Page size that an attributes element sets."""
         if self.kind != "attributes" or not self.data:
             return None
-        return int(_read_word(self.data)[0])
+        (size,) = _read_word(self.data)
+        return int(size)
 
     def __repr__(self) -> str:
         where = "" if self.list_address is None else f" of list {self.list_address:#010x}"
@@ -336,7 +337,7 @@ def sgl_elements(
             continue
         if element.local:
             raise _error(element, "a chained list in the IOP's own memory cannot be read")
-        address, length = element.pieces[0]
+        ((address, length),) = element.pieces
         chains += 1
         chained_bytes += length
         if address in path:
@@ -417,7 +418,7 @@ class _Reader:
 
     def read(self, here: _List) -> SglElement:
         """Read the element at `here.at` and step behind it."""
-        word = _read_word(here.data, here.at)[0]
+        (word,) = _read_word(here.data, here.at)
         if word & 0x33000000 == 0x10000000 and self.address_size == 4 and here.end - here.at >= 8:
             return self._plain_simple(here, word)
         kind = _KINDS.get(word >> 24 & 0x7C)
@@ -450,7 +451,8 @@ class _Reader:
     def _plain_simple(self, here: _List, word: int) -> SglElement:
         """Read a simple element without contexts: what long lists are made of."""
         element = SglElement("simple", here.at, here.address, here.depth, word)
-        address, count = _read_word(here.data, here.at + 4)[0], word & 0xFFFFFF
+        (address,) = _read_word(here.data, here.at + 4)
+        count = word & 0xFFFFFF
         if address + count > 0x100000000:
             self._check_range(here, address, count)
         if count:

@@ -232,6 +232,8 @@ def _parse(page: FormPage, query: bytes) -> dict[str, str]:
         )
     except ValueError:
         raise ValueError("what came is no form (name=value, joined by &)") from None
+    if any("\0" in value for _, value in pairs):
+        raise ValueError("a field has a NUL, which would end the page")
     known = {wanted.path for wanted in page.inputs}
     entered = dict(pairs)
     if len(entered) < len(pairs):

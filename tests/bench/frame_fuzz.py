@@ -2,8 +2,10 @@
 """Hundreds of thousands of frames into one software IOP, most of them right but for a field or two.
 
 Frames come in episodes of a few hundred, each with its own random numbers: the IOP is brought up
-into some state, devices included, and then gets mutated, valid and meaningless frames. No exception
-may come out, no frame may get lost, nothing may be written where no request points, and what the
+into some state, devices included, and then gets mutated, valid and meaningless frames. Between them
+static frames are posted, disks are plugged in and pulled, and another IOP, which it may be
+connected with, is used, reset or fails. No exception may come out, no frame may get lost, no
+request may stay without its answer, nothing may be written where no request points, and what the
 IOP keeps has limits. After each episode the IOP is power-cycled and must work.
 Run: PYTHONPATH=tests python -m bench.frame_fuzz [--frames 200000] [--seed 1]
 Again: PYTHONPATH=tests python -m bench.frame_fuzz --seed 1 --episode 17 [--last 20] [--show]
@@ -12,23 +14,31 @@ Again: PYTHONPATH=tests python -m bench.frame_fuzz --seed 1 --episode 17 [--last
 from __future__ import annotations
 
 import argparse
-import errno
 import gc
 import json
 import logging
 import random
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
+from fakes.connection_books import disagreement, users
+from fakes.far_iop import FRAMES as FAR_FRAMES
+from fakes.far_iop import SILENT, FarIop
 from fakes.host_arena import HostArena, WatchedDma
 from fakes.iop_rig import Rig
+from fakes.random_plugging import MOST_ADDED, FaultyDisk, Plugging
 from fakes.valid_frames import (
+    ALIAS_EXECUTIVE,
+    ALIASES,
     CONTEXTS,
     DDM,
     DISK,
@@ -37,6 +47,7 @@ from fakes.valid_frames import (
     LARGE_BLOCKS,
     LARGE_SIZE,
     LOADED,
+    NEAR,
     REMOVABLE,
     FrameTable,
     ValidFrame,
@@ -47,28 +58,33 @@ from i2o.frames import block_storage as bsa
 from i2o.frames import executive, utility
 from i2o.frames.catalog import request_layout
 from i2o.frames.functions import Function
-from i2o.frames.header import FAILURE_REPLY
+from i2o.frames.header import FAILURE_REPLY, SpecialTid
 from i2o.frames.sgl_walk import sgl_elements
 from i2o.frames.tables import IopState
-from i2o.iop_emulator.block_store import MemoryDisk, StoreError
+from i2o.iop_emulator.block_store import BlockStore, MemoryDisk
 from i2o.iop_emulator.complaints import KEPT
-from i2o.iop_emulator.ddm.block import MAX_JOBS, BlockDevice
+from i2o.iop_emulator.ddm.block import MAX_JOBS
 from i2o.iop_emulator.ddm.block_parameters import ERRORS_KEPT
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.executive_software import FIRST_TID, LAST_TID
+from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.options import IopOptions
-from i2o.iop_emulator.software_store import MAX_MODULES
+from i2o.iop_emulator.peers import MAX_ALIASES, MAX_FORWARDS
+from i2o.iop_emulator.request import Request
+from i2o.iop_emulator.soft_iop import SoftIop
+from i2o.iop_emulator.software_store import MAX_MODULES, SoftwareStore
+from i2o.iop_emulator.static_frames import MAX_INSTANCES
 from i2o.transport.port import EMPTY
 
 FRAMES = 200_000
 EPISODE = 250
 """Frames of an episode."""
-VALID, MEANINGLESS = 0.07, 0.02
+VALID, MEANINGLESS = 0.05, 0.02
 """Shares of frames that are sent as they are, and that are random bytes; the others are mutated."""
 WHOLE = 0.25
 """Share of sequences of frames in which no frame is mutated."""
 INBOUND, REPLIES, BACKLOG = 16, 24, 12
-MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + 10
+MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + MAX_FORWARDS + MAX_INSTANCES
 """Replies that may wait: everything that is under way may end while the backlog is full."""
 MOST_STORED = MAX_MODULES * (32 << 10)
 """Bytes of software that may be stored: no valid module here is larger than 24 KiB."""
@@ -78,6 +94,7 @@ VARIANTS = 40
 """Valid frames of each kind, which mutated ones start from."""
 _FUNCTIONS = tuple(sorted({function.value for function in Function}))
 _BARE_ADDRESS = (Function.EXEC_STATUS_GET.value, Function.EXEC_IOP_RESET.value)
+_NAMED_IN_BODY = (*_BARE_ADDRESS, Function.EXEC_STATIC_MF_CREATE.value)
 _PACES = ((1, 4), (64,), (1,), (0, 0, 0, 1, 2), (0, 0, 0, 0, 0, 0, 0, 20))
 """How many steps the IOP makes after each frame."""
 _SLOW = ("media_verify", "lct_notify")
@@ -88,40 +105,44 @@ _NUMBERS = (0, 1, 2, 3, 4, 0x10, 0x40, 512)
 _SHOWN = 12
 
 
+Writes = Sequence[tuple[int, int]]
+"""Pieces of host memory, as (bus address, bytes)."""
+
+
 class Broken(AssertionError):
     """A rule that the IOP broke."""
 
 
-class FaultyDisk(MemoryDisk):
-    """A disk on which some things go wrong, always in the same places."""
+class Shot(NamedTuple):
+    """One frame, and what happens before it.
 
-    description = "faulty"
+    Attributes:
+        kind: whether it is mutated.
+        name: its builder.
+        frame: its bytes.
+        changes: mutated sources, as (bus address, bytes).
+        writes: what may be written for it, if that is certain.
+        act: what somebody else does first, or nothing.
+        chance: decides on the details of that.
+    """
 
-    def __init__(self) -> None:
-        super().__init__(DISK_SIZE)
-        self.description = "faulty"
+    kind: str
+    name: str
+    frame: bytes
+    changes: Sequence[tuple[int, bytes]]
+    writes: Writes | None
+    act: str
+    chance: int
 
-    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
-        self._fail(offset)
-        super().read_into(offset, views)
 
-    def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
-        self._fail(offset)
-        super().write_from(offset, views)
-        if offset >> 9 & 7 == 4:  # it comes back differently
-            self._data[offset] ^= 1
-
-    def flush(self) -> None:
-        pass
-
-    def _fail(self, offset: int) -> None:
-        kind = offset >> 9 & 7
-        if kind == 1:
-            raise OSError(errno.EIO, "bad block")
-        if kind == 2:
-            raise StoreError(errno.EIO, "bad block behind good ones", 512)
-        if kind == 3:
-            raise OSError(errno.ENXIO, "gone")
+def _disks() -> list[BlockStore]:
+    return [
+        MemoryDisk(LARGE_SIZE),
+        MemoryDisk(DISK_SIZE, read_only=True),
+        MemoryDisk(DISK_SIZE, removable=True),
+        MemoryDisk(DISK_SIZE, block_size=4096),
+        FaultyDisk(DISK_SIZE),
+    ]
 
 
 class FrameFuzz:
@@ -131,30 +152,30 @@ class FrameFuzz:
         seed: same seed, same frames.
         show: print every frame.
         variants: valid frames of each kind; fewer are made faster.
+        folder: where the IOP keeps software.
 
     Attributes:
         counts: frames by kind.
         recent: the last frames of the episode, newest last.
     """
 
-    def __init__(self, seed: int, *, show: bool = False, variants: int = VARIANTS) -> None:
+    def __init__(
+        self, seed: int, *, show: bool = False, variants: int = VARIANTS, folder: str = ""
+    ) -> None:
         self.seed, self.show = seed, show
         self.counts: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
         self.functions: Counter[int] = Counter()
         self.recent: list[tuple[int, str, bytes]] = []
-        disks = [
-            MemoryDisk(LARGE_SIZE),
-            MemoryDisk(DISK_SIZE, read_only=True),
-            MemoryDisk(DISK_SIZE, removable=True),
-            MemoryDisk(DISK_SIZE, block_size=4096),
-            FaultyDisk(),
-        ]
-        options = IopOptions(backlog=BACKLOG, reset_ms=0.5)
-        self.rig = rig = Rig(disks, options=options, frames=INBOUND, up=False)
+        system = IopSystem()
+        self._folder = folder
+        options = IopOptions(iop_id=NEAR, backlog=BACKLOG, reset_ms=0.5, store=folder)
+        self.rig = rig = Rig(_disks(), options=options, frames=INBOUND, up=False, system=system)
         self.iop, self.unit, self.memory = rig.iop, rig.unit, rig.memory
         self.dma = WatchedDma(rig.memory)
         self.iop.dma = self.dma
+        self.plugging = Plugging(self.iop.bay, _disks)
+        self.far = FarIop(system, self.dma)
         self.arena = HostArena(rig.memory, 1 << 20)
         self.pool = rig.memory.allocate(REPLIES * 512)
         groups = {
@@ -162,7 +183,16 @@ class FrameFuzz:
             for device in self.iop.lct
         }
         groups[LOADED] = groups[DDM]
+        groups[ALIAS_EXECUTIVE] = groups[0]
+        groups |= dict.fromkeys(ALIASES, groups[DISK])
         self.table = FrameTable(self.arena, random.Random(f"table {seed}"), groups, variants)
+        self._far_frames = [
+            valid
+            for scripts in self.table.by_name.values()
+            for script in scripts
+            for valid in script
+            if _target(valid.frame) >= ALIAS_EXECUTIVE
+        ]
         self.arena.freeze()
         self._edges = self.arena.edges
         self._asked: Counter[bytes] = Counter()
@@ -170,13 +200,22 @@ class FrameFuzz:
         self._under_way: list[bytes] = []
         self._kept_back: list[int] = []
         self._unread: list[int] = []
-        self._disks = [one for one in self.iop.lct if isinstance(one, BlockDevice)]
-        self._is_scarce = self._was_dropped = self._is_spoilt = False
+        self._created: dict[int, Writes | None] = {}  # what static frames may write, by MFA
+        self._posted: list[bytes] = []  # static frames of the episode that were posted
+        self._is_scarce = self._was_dropped = self._is_spoilt = self._is_unsure = False
         self._rng = random.Random(0)
         self._pace: tuple[int, ...] = (64,)
         self._last_reply = b""
+        self._acts: dict[str, Callable[[random.Random], None]] = {
+            "post": self._post_static,
+            "plug": lambda rng: self.plugging.act(rng),
+            "far plug": lambda rng: self.far.plugging.act(rng),
+            "far frame": self._send_from_far,
+            "far trouble": lambda rng: self.far.trouble(rng),
+            "store": self._spoil_store,
+        }
         self._changes: Sequence[tuple[int, bytes]] = ()
-        self._page_size = 4096
+        self._page_sizes = {4096}
         self.index = 0
         drop = self.unit.drop_replies
 
@@ -214,17 +253,22 @@ class FrameFuzz:
         self.recent.clear()
         self._begin(self._rng)
         skip = 0 if last is None else length - last
-        for count, (kind, name, frame, changes, writes) in enumerate(self._frames(rng, length)):
+        for count, shot in enumerate(self._frames(rng, length)):
             if count < skip:
                 self.index += 1
                 continue
-            self.counts[kind] += 1
-            self.functions[frame[7] if len(frame) > 7 else 0] += 1
+            self.counts[shot.kind] += 1
+            self.functions[shot.frame[7]] += 1
+            before = f"after {shot.act} {shot.chance}: " if shot.act else ""
             if self.show:
-                print(f"{self.index:7} {kind:11} {name:24} {frame.hex()}", flush=True)
-            self.recent.append((self.index, f"{kind} {name}", frame))
+                words = f"{before}{shot.kind:11} {shot.name:24}"
+                print(f"{self.index:7} {words} {shot.frame.hex()}", flush=True)
+            self.recent.append((self.index, f"{before}{shot.kind} {shot.name}", shot.frame))
             del self.recent[:-_SHOWN]
-            self._send(frame, changes, writes)
+            if shot.act:
+                self.counts[shot.act] += 1
+                self._act(shot)
+            self._send(self._resolved(self.iop, shot.frame), shot.changes, shot.writes)
             self.index += 1
             if count % 50 == 49:
                 self._check_limits()
@@ -232,14 +276,23 @@ class FrameFuzz:
 
     def _begin(self, rng: random.Random) -> None:
         """Bring the IOP up into some state."""
+        self.dma.is_blind = self._is_scarce = self._is_unsure = False
+        self._pace = (64,)
+        if rng.random() < 0.3 or self.far.iop.state != IopState.OPERATIONAL:
+            with self._watched():
+                self.far.come_up()
+        self.plugging.restore(self.iop.power_cycle)
+        if rng.random() < 0.02:
+            self._read_store(rng)
         self._asked.clear()
         self._declared.clear()
-        self.dma.is_blind = False
-        self._is_scarce = False
-        self._pace = (64,)
-        self.iop.power_cycle()
+        self._created.clear()
+        self._posted.clear()
         self._come_up(32)
         self._expect(bsa.BSA_STATUS_CHECK.build(target_address=DISK))
+        if rng.random() < 0.7:
+            for valid in self.table.connected:
+                self._send(valid.frame, (), valid.writes)
         self._is_scarce = rng.random() < 0.2
         self._pace = rng.choice(_PACES)
         self.dma.is_blind = rng.random() < 0.15
@@ -290,11 +343,14 @@ class FrameFuzz:
             self._give_back()
             self.rig.now_ns += 1_000_000
             self._work(64)
+            with self._watched():
+                self.far.work()
             if self._was_dropped:
                 self._after_drop()
-            if not self.iop.work_pending and not self._kept_back:
+            is_over = not (self.iop.work_pending or self.far.iop.work_pending)
+            if is_over and not self._kept_back:
                 break
-        free = self.unit._inbound_free
+        free = [*self.unit._inbound_free, *self.iop.executive.static_frames.by_mfa]
         if len(set(free)) != len(free):
             raise Broken("an inbound frame is free twice")
         if len(free) != INBOUND:
@@ -306,16 +362,14 @@ class FrameFuzz:
         if damage:
             raise Broken(damage)
         self._check_limits()
+        self._check_answers()
 
     # --- frames ----------------------------------------------------------------------------------
 
-    def _frames(
-        self, rng: random.Random, length: int
-    ) -> Iterator[
-        tuple[str, str, bytes, Sequence[tuple[int, bytes]], tuple[tuple[int, int], ...] | None]
-    ]:
-        """Yield kind, name, frame, changed sources, and what may be written if that is certain."""
+    def _frames(self, rng: random.Random, length: int) -> Iterator[Shot]:
+        """Yield the frames of an episode."""
         table, sent = self.table, 0
+        often = rng.choice((0, 0.1, 0.1, 0.3))
         names = rng.choices(table.names, table.weights, k=length)
         if rng.random() < 0.1:  # much of the same
             flood = rng.choice((*_SLOW, *table.names) if rng.randrange(2) else _SLOW)
@@ -327,23 +381,26 @@ class FrameFuzz:
                 if sent == length:
                     return
                 sent += 1
+                act, chance = "", 0
+                if rng.random() < often:
+                    act, chance = rng.choices(*_ACTS)[0], rng.getrandbits(32)
                 dice = rng.random()
                 if dice < MEANINGLESS:
-                    yield "meaningless", name, _meaningless(rng), (), None
+                    yield Shot("meaningless", name, _meaningless(rng), (), None, act, chance)
                 elif is_clean or dice < MEANINGLESS + VALID:
-                    yield "valid", name, valid.frame, (), valid.writes
+                    yield Shot("valid", name, valid.frame, (), valid.writes, act, chance)
                 else:
-                    yield ("mutated", name, *self._mutated(rng, valid))
+                    yield Shot("mutated", name, *self._mutated(rng, valid), act, chance)
 
     def _mutated(
         self, rng: random.Random, valid: ValidFrame
-    ) -> tuple[bytes, Sequence[tuple[int, bytes]], tuple[tuple[int, int], ...] | None]:
+    ) -> tuple[bytes, Sequence[tuple[int, bytes]], Writes | None]:
         """Return a frame with one or two fields changed, in itself or in what it points to."""
         frame = bytearray(valid.frame)
         kinds = list(valid.places)
         weights = [_WEIGHTS[kind] for kind in kinds]
         changes: list[tuple[int, bytes]] = []
-        is_certain = frame[7] not in _BARE_ADDRESS  # the others name memory in their lists alone
+        is_certain = frame[7] not in _NAMED_IN_BODY  # the others name memory in their lists alone
         for _ in range(1 + (rng.random() < 0.3)):
             kind = rng.choices(kinds, weights)[0]
             place = rng.choice(valid.places[kind])
@@ -391,13 +448,115 @@ class FrameFuzz:
         whole = whole & ~(top << bit) | new << bit
         data[byte : byte + size] = whole.to_bytes(size, "little")
 
+    # --- what others do --------------------------------------------------------------------------
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Watch what the IOPs write without being run by the host here."""
+        self._note_under_way()
+        yield
+        self._page_sizes.add(self.iop.page_size)
+        if self.dma.written:
+            self._check_writes()
+
+    def _act(self, shot: Shot) -> None:
+        """Let somebody else do something, and take what comes of it."""
+        with self._watched():
+            self._acts[shot.act](random.Random(shot.chance))
+        self._reap()
+        if self._was_dropped:
+            self._after_drop()
+
+    def _post_static(self, rng: random.Random) -> None:
+        """Post a static frame, once or more."""
+        static = self.iop.executive.static_frames.by_mfa
+        if not static:
+            return
+        mfa = rng.choice(list(static))
+        frame = static[mfa].frame
+        for _ in range(rng.choice((1, 1, 1, 2, 50))):
+            if self.unit._static[mfa] and frame[7] != Function.UTIL_NOP:
+                self._asked[frame[4:16]] += 1
+            self._declare(frame, self._created.get(mfa))
+            self._under_way.append(frame)
+            self._posted.append(frame)
+            self.unit.post(mfa)  # once too often is noticed by the unit
+
+    def _send_from_far(self, rng: random.Random) -> None:
+        """Let the other host use its aliases, or make them."""
+        far = self.far
+        aliases = [device for device in far.iop.lct if device.is_remote]
+        if len(aliases) < 4:
+            frame = executive.EXEC_IOP_CONNECT.build(iop_id1=NEAR)
+            if aliases:
+                frame = executive.EXEC_CONN_SETUP.build(
+                    target_address=aliases[0].tid,
+                    object_info_initiator_device=1,
+                    object_info_target_device=rng.choice(DISKS),
+                )
+            far.send(frame)
+            return
+        valid = rng.choice(self._far_frames)
+        frame = self._resolved(far.iop, valid.frame)
+        self._declared[frame] = valid.writes
+        self._under_way.append(frame)
+        far.send(frame)
+
+    def _spoil_store(self, rng: random.Random) -> None:
+        """Put something in the way of the folder for software, or take it away."""
+        if not self._folder:
+            return
+        folder = Path(self._folder)
+        aside = folder.with_name("aside")
+        if aside.exists():
+            folder.unlink()
+            aside.rename(folder)
+        else:
+            folder.mkdir(exist_ok=True)
+            folder.rename(aside)
+            folder.touch()
+
+    def _read_store(self, rng: random.Random) -> None:
+        """Begin with what the folder has, as an IOP that is made anew."""
+        if self._folder and not Path(self._folder).is_file():
+            software = self.iop.executive.software
+            for name in ("a-note", "01-001b-0999.i2o", "01-001b-0998.i2o"):
+                Path(self._folder).mkdir(exist_ok=True)
+                path = Path(self._folder, name)
+                path.mkdir(exist_ok=True) if name.endswith("9.i2o") else path.touch()
+            software.store = SoftwareStore(self._folder)
+            software.reset_state()
+
     # --- the host --------------------------------------------------------------------------------
+
+    def _resolved(self, iop: SoftIop, frame: bytes) -> bytes:
+        """Put in what a host knows from replies: alias TIDs, and the MFA of a static frame."""
+        target, function = _target(frame), frame[7]
+        number = target - ALIAS_EXECUTIVE
+        data = bytearray(frame)
+        if 0 <= number <= len(ALIASES):
+            aliases = [device.tid for device in iop.lct if device.is_remote]
+            if number < len(aliases):
+                route = int.from_bytes(frame[4:8], "little") - target + aliases[number]
+                data[4:8] = route.to_bytes(4, "little")
+        elif function == Function.EXEC_STATIC_MF_RELEASE and len(frame) >= 20:
+            static = tuple(iop.executive.static_frames.by_mfa)
+            asked = int.from_bytes(frame[16:20], "little")
+            if static and asked < INBOUND:
+                data[16:20] = static[asked % len(static)].to_bytes(4, "little")
+        return bytes(data)
+
+    def _declare(self, seen: bytes, writes: Writes | None) -> None:
+        if writes is None:
+            self._declared.pop(seen, None)
+        else:
+            self._declared[seen] = writes
 
     def _send(
         self,
         frame: bytes,
         changes: Sequence[tuple[int, bytes]],
-        writes: Sequence[tuple[int, int]] | None,
+        writes: Writes | None,
     ) -> None:
         """Post a frame and let the IOP work a little."""
         unit = self.unit
@@ -410,10 +569,8 @@ class FrameFuzz:
         size = 4 * int.from_bytes(frame[2:4], "little")
         # as the IOP sees it: with what an earlier request left, or cut off
         seen = unit.read_inbound(mfa, min(max(size, 16), unit.frame_size))
-        if writes is not None:
-            self._declared[seen] = tuple(writes)
-        else:
-            self._declared.pop(seen, None)
+        self._declare(seen, writes)
+        self._created[mfa] = writes
         if seen[7] != Function.UTIL_NOP:
             self._asked[seen[4:16]] += 1
         self._under_way.append(seen)
@@ -430,19 +587,25 @@ class FrameFuzz:
         """Run the IOP, a step at a time, and take its replies."""
         iop, now_ns = self.iop, self.rig.now_ns
         for _ in range(steps):
-            scheduler = iop.scheduler
-            if iop._stuck or scheduler._parked:
-                self._under_way += [frame for _, frame in iop._stuck]
-                self._under_way += [request.frame for request in scheduler._parked]
-            self._page_size = iop.page_size
+            self._note_under_way()
             iop.run(1, now_ns)
             if self.dma.written:
+                self._page_sizes.add(iop.page_size)
                 self._check_writes()
             if not self.unit.posted_inbound():
                 self._under_way.clear()
             self._reap()
             if not iop.work_pending:
                 return
+
+    def _note_under_way(self) -> None:
+        """Remember whatever the IOPs may do next."""
+        self.far.rig.now_ns = self.rig.now_ns
+        for iop in (self.iop, self.far.iop):
+            if iop._stuck or iop.scheduler._parked:
+                self._under_way += [frame for _, frame in iop._stuck]
+                self._under_way += [request.frame for request in iop.scheduler._parked]
+        self._page_sizes = {self.iop.page_size, self.far.iop.page_size}
 
     def _make_room(self) -> int:
         """Wait until an inbound frame is free."""
@@ -508,10 +671,13 @@ class FrameFuzz:
             raise Broken(f"no reply: {reply.hex()}")
         if flags & _FAIL:
             mfa = FAILURE_REPLY.unpack_from(reply).preserved_mfa_low
-            if mfa not in self.unit._with_host:
+            if mfa == EMPTY:  # a static frame
+                key = reply[4:16]
+            elif mfa not in self.unit._with_host:
                 raise Broken(f"MFA {mfa:#x} of a FAIL reply is not the host's: {reply.hex()}")
-            key = self.unit.read_inbound(mfa, 16)[4:16]
-            self._post_nop(mfa)
+            else:
+                key = self.unit.read_inbound(mfa, 16)[4:16]
+                self._post_nop(mfa)
         else:
             key = reply[4:16]
         if function == Function.UTIL_EVENT_REGISTER and not flags & _FAIL:
@@ -533,7 +699,9 @@ class FrameFuzz:
         """
         reply = self.memory.read(mfa, 36)
         if reply[1] & _FAIL and not self._is_spoilt:
-            self._unread.append(FAILURE_REPLY.unpack_from(reply).preserved_mfa_low)
+            preserved = FAILURE_REPLY.unpack_from(reply).preserved_mfa_low
+            if preserved != EMPTY:
+                self._unread.append(preserved)
 
     def _give_back(self) -> None:
         for mfa in self._kept_back:
@@ -545,7 +713,7 @@ class FrameFuzz:
     def _check_writes(self) -> None:
         """See that every write was to where a request under way points."""
         written = self.dma.written
-        certain: list[tuple[int, int]] = []
+        certain = [(self.far.status.bus_address, 4)]
         others: list[bytes] = []
         for frame in self._under_way:
             declared = self._declared.get(frame)
@@ -559,7 +727,12 @@ class FrameFuzz:
                 continue
             if named is None:
                 self._restore_sources()
-                named = [place for frame in others for place in self._named(frame)]
+                named = [
+                    place
+                    for frame in others
+                    for page_size in self._page_sizes
+                    for place in self._named(frame, page_size)
+                ]
             if length and not _is_inside(address, length, named):
                 raise Broken(
                     f"{length} bytes were written at {address:#x}; the requests under way name "
@@ -567,7 +740,7 @@ class FrameFuzz:
                 )
             self.arena.restore(address, length)
             if address < self.pool.end and self.pool.bus_address < address + length:
-                self._is_spoilt = True
+                self._is_spoilt = self._is_unsure = True
         written.clear()
 
     def _restore_sources(self) -> None:
@@ -581,7 +754,7 @@ class FrameFuzz:
             place = address - self.arena.start
             self.arena.view[place : place + len(data)] = data
 
-    def _named(self, frame: bytes) -> list[tuple[int, int]]:
+    def _named(self, frame: bytes, page_size: int) -> list[tuple[int, int]]:
         """Return the host memory that a request names, whatever its buffers are for."""
         function, tid = frame[7], int.from_bytes(frame[4:6], "little") & 0xFFF
         if function in _BARE_ADDRESS:
@@ -603,7 +776,7 @@ class FrameFuzz:
                     start,
                     len(frame),
                     read_host=self.memory.read,
-                    page_size=self._page_size,
+                    page_size=page_size,
                 ):
                     if element.kind in ("simple", "page_list"):
                         places += element.pieces
@@ -622,31 +795,77 @@ class FrameFuzz:
         if self.rig.account() != INBOUND:
             raise Broken(f"{self.rig.account()} of {INBOUND} inbound frames are accounted for")
         jobs = len(iop.scheduler._jobs)
-        software = iop.executive.software
+        software, static = iop.executive.software, iop.executive.static_frames
         store = software.store
         loaded = sum(tid in iop.lct for tid in range(FIRST_TID, LAST_TID + 1))
+        self._check_static()
+        problem = disagreement(iop, self.far.iop)
+        if problem:
+            raise Broken(problem)
+        if self.far.rig.account() != FAR_FRAMES:
+            raise Broken("the other IOP has lost a frame")
+        connections = iop.executive.peers._connections.values()
+        on_their_way = sum(len(one.forwards) for one in connections)
+        parked = len(iop.scheduler._parked) - on_their_way
+        known = [*iop.lct.devices.values(), *iop.lct.retired.values()]
+        remote = sum(device.is_remote for device in known)
+        if any(disk.state.size != disk.store.size for disk in iop.bay.devices.values()):
+            raise Broken("a disk has another size than its blocks")
+        logged = [len(disk.state.errors) for disk in iop.bay.devices.values()]
         for what, count, most in (
             ("complaints", len(iop.complaints), KEPT),
             ("replies that wait", len(iop.replies.backlog), MOST_WAITING),
-            ("requests that wait", len(iop._stuck), INBOUND),
-            ("event registrations", len(iop.events), len(iop.lct.devices)),
+            ("requests that wait", len(iop._stuck), INBOUND + MAX_INSTANCES),
+            ("static frames", len(static.by_mfa), INBOUND // 2),
+            ("posts of static frames", static.instances, MAX_INSTANCES),
+            ("event registrations", len(iop.events), len(users(iop)) * len(known)),
             ("jobs", jobs, MAX_JOBS),
-            ("parked requests", len(iop.scheduler._parked), MAX_NOTIFIES),
+            ("parked requests", parked, MAX_NOTIFIES),
+            ("requests on their way", on_their_way, MAX_FORWARDS),
             ("timers", len(iop.scheduler._timers), 0),
-            ("devices", len(iop.lct.devices) + len(iop.lct.retired), 2 + len(DISKS) + 7),
+            ("devices", len(known) - remote, 2 + len(DISKS) + MOST_ADDED + 7),
+            ("aliases", remote, MAX_ALIASES),
             ("loaded DDMs without software", loaded - len(software.running), 0),
             ("modules", len(store), MAX_MODULES),
             ("bytes of modules", store.used, MOST_STORED),
             ("downloads", len(iop.executive.software._incoming), 4),
             ("entries of the system table", len(iop.executive.system_table), 255),
             ("reply frames", unit.idle_outbound() + unit.posted_outbound(), REPLIES),
-            ("logged errors", max(len(disk.state.errors) for disk in self._disks), ERRORS_KEPT),
+            ("logged errors", max(logged, default=0), ERRORS_KEPT),
             ("users of a device", max(len(one.claims) for one in iop.lct), 16),
-            ("parameter cursors", sum(len(d.parameters._cursors) for d in iop.lct), 14),
         ):
             self.counts[f"most {what}"] = max(self.counts[f"most {what}"], count)
             if count > most:
                 raise Broken(f"{count} {what}, {most} at most are expected")
+
+    def _check_static(self) -> None:
+        """See that each static frame is as often with its host, posted and in work as it may be."""
+        iop, unit = self.iop, self.unit
+        known = iop.executive.static_frames.by_mfa
+        if unit._static.keys() != known.keys():
+            raise Broken(f"static frames {[*unit._static]}, of which the IOP knows {[*known]}")
+        on_the_way = Counter([*unit._inbound_posted, *(mfa for mfa, _ in iop._stuck)])
+        working = Counter(id(request.frame) for request in iop.scheduler._unanswered())
+        for mfa, static in known.items():
+            if unit._static[mfa] + on_the_way[mfa] != static.max_outstanding:
+                raise Broken(f"posts of the static frame {mfa:#x} are lost")
+            if working.pop(id(static.frame), 0) > static.max_outstanding:
+                raise Broken(f"more posts of the static frame {mfa:#x} are in work than may be")
+        if any(id(frame) in working for frame in self._posted):
+            raise Broken("a static frame is gone, and a post of it is not answered")
+
+    def _check_answers(self) -> None:
+        """See that whatever is not answered yet, at rest, still waits for something."""
+        near, far = self.iop, self.far.iop
+        if near._has_replies and not self._is_unsure:
+            owed = Counter({k: n for k, n in self._asked.items() if n and k[3] not in SILENT})
+            owed.subtract(r.frame[4:16] for r in near.scheduler._unanswered() if _is_own(r))
+            if any(owed.values()):
+                raise Broken(f"requests without an answer: {[k.hex() for k in owed if owed[k]]}")
+        if far.state == IopState.OPERATIONAL:
+            waiting = sum(map(_is_own, far.scheduler._unanswered()))
+            if self.far.owed() != waiting:
+                raise Broken(f"{self.far.owed()} replies are owed to the other host, not {waiting}")
 
     def problem(self, error: BaseException) -> str:
         """Say what went wrong, with what frames, and how to see it again."""
@@ -665,11 +884,25 @@ class FrameFuzz:
         )
 
 
+_ACTS = (
+    ("post", "plug", "far plug", "far frame", "far trouble", "store"),
+    (9, 4, 2, 4, 0.4, 0.2),
+)
+"""What may happen between two frames, and how often."""
 _WEIGHTS = {"header": 0.15, "body": 0.3, "list": 0.22, "source": 0.3}
 
 
 def _is_inside(address: int, length: int, places: Sequence[tuple[int, int]]) -> bool:
     return any(at <= address and address + length <= at + size for at, size in places)
+
+
+def _target(frame: bytes) -> int:
+    return int.from_bytes(frame[4:6], "little") & 0xFFF
+
+
+def _is_own(request: Request) -> bool:
+    """Whether an IOP's own host waits for the reply to a request."""
+    return request.initiator == SpecialTid.HOST and request.function not in SILENT
 
 
 def _meaningless(rng: random.Random) -> bytes:
@@ -693,8 +926,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", action="store_true", help="print every frame")
     parser.add_argument("--json", type=Path, help="write the counts there")
     options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        return _fuzz(options, str(Path(folder, "software")))
+
+
+def _fuzz(options: argparse.Namespace, folder: str) -> int:
     began = time.perf_counter()
-    fuzz = FrameFuzz(options.seed, show=options.show)
+    fuzz = FrameFuzz(options.seed, show=options.show, folder=folder)
     made = time.perf_counter() - began
     blocks = 0
     try:

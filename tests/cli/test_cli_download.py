@@ -186,7 +186,7 @@ def test_a_module_that_the_store_table_leaves_out(cli, module, monkeypatch):
         (("--remove",), "no module is named (name it: --organization NUMBER --module NUMBER)"),
         (("x", "--type", "foo"), "'foo' is no type; known are ddm, ddm_mpb"),
         (("x", "--type", "256"), "those end at 0xff"),
-        (("x", "--module", "65536"), "the last one is 0xffff"),
+        (("x", "--module", "65536"), "those end at 0xffff"),
         (("module.bin", "--module", "1"), "module.bin does not begin with a module header"),
         (("empty", *NAME), "empty is empty"),
         (("large", *NAME), f"{MAX_SIZE + 1} bytes do not fit the {MAX_SIZE} bytes that a module"),

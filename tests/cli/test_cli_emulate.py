@@ -80,14 +80,27 @@ def test_what_the_iop_refuses(cli, control):
     assert (ran.code, "8192 at most can be sent" in one_line(ran)) == (1, True)
 
 
+def test_a_word_is_one_word_whatever_is_in_it(cli, control):
+    ran = cli("emulate", "--control", control, "crash\nstatus")
+    assert (ran.code, "no command is called" in one_line(ran)) == (1, True)
+    assert "state       RESET\n" in cli("emulate", "--control", control, "status").out
+
+
+@pytest.mark.parametrize("words", [("add", "\udcff.img"), ("remove", "\udcff"), ("\udcff",)])
+def test_file_names_that_are_no_text(cli, control, words):
+    ran = cli("emulate", "--control", control, *words)
+    assert (ran.code, "is no UTF-8 text" in one_line(ran)) == (1, True)
+
+
 def test_wrong_usage(cli, tmp_path):
     ran = cli("emulate", "status")
     assert (ran.code, "--control PATH" in one_line(ran)) == (2, True)
-    ran = cli("emulate", "--control", tmp_path / "s")
-    assert (ran.code, "help" in one_line(ran)) == (2, True)
+    for words in ((), ("",), (" ",)):
+        ran = cli("emulate", "--control", tmp_path / "s", *words)
+        assert (ran.code, "help" in one_line(ran)) == (2, True)
     for seconds in ("0", "x", "nan", "1e9"):
         ran = cli("emulate", "--control", tmp_path / "s", "--timeout", seconds, "status")
-        assert (ran.code, "is no time" in one_line(ran)) == (2, True)
+        assert (ran.code, "no number of seconds" in one_line(ran)) == (2, True)
 
 
 def test_no_iop_is_there(cli, tmp_path):
@@ -102,7 +115,8 @@ def test_no_iop_is_there(cli, tmp_path):
     ran = cli("emulate", "--control", "x" * 200, "status")
     assert (ran.code, "too long" in one_line(ran)) == (3, True)
     ran = cli("emulate", "--control", tmp_path, "status")
-    assert (ran.code, one_line(ran).startswith("i2o: emu: control socket")) == (3, True)
+    assert ran.code == 3
+    assert one_line(ran).startswith(f"i2o: emu: control socket '{tmp_path}' is no socket (name ")
 
 
 @pytest.fixture

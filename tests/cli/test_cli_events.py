@@ -16,6 +16,7 @@ import pytest
 
 from i2o import events as events_module
 from i2o.decode.event_nodes import OF_CLASS
+from i2o.errors import IopDead
 from i2o.events import ALL_EVENTS
 from i2o.frames.block_storage import BsaEvent
 from i2o.frames.executive import ExecutiveEvent
@@ -25,6 +26,7 @@ from i2o.iop import Iop
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.soft_iop import SoftIop
+from i2o.resources import IopStatus
 from i2o.tools import events
 from i2o.tools.event_masks import EventMask, event_mask, event_name_list
 
@@ -125,8 +127,8 @@ def test_that_nothing_was_told_is_said(cli):
 
 def test_changes_of_the_table(cli, acting):
     def act(iop: Iop, software: SoftIop) -> None:
-        software.add_disk(MemoryDisk(1 << 20))
-        software.remove_disk(DISK)
+        software.bay.add(MemoryDisk(1 << 20))
+        software.bay.remove(DISK)
 
     acting(act)
     ran = cli("events", "--lct", "--mask", "volume_load", "--timeout", "0.01")
@@ -144,7 +146,7 @@ def test_changes_of_the_table(cli, acting):
 
 
 def test_without_lct_only_the_event_is_shown(cli, acting):
-    acting(lambda iop, software: software.add_disk(MemoryDisk(1 << 20)))
+    acting(lambda iop, software: software.bay.add(MemoryDisk(1 << 20)))
     ran = cli("events", "--timeout", "0.01")
     assert [line.split()[2] for line in ran.out.splitlines()] == ["NEW_LCT_ENTRY"]
     assert "TID 0x011 random_block_storage" in ran.out
@@ -209,6 +211,37 @@ def test_an_iop_that_lost_its_state_is_brought_up_again(cli, acting, monkeypatch
     assert ran.code == 0
     assert "VOLUME_LOAD" in ran.out
     assert one_line(ran) == "i2o: the IOP is RESET: bringing it up again"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--lct",)])
+def test_an_iop_that_failed_is_brought_up_again(cli, acting, monkeypatch, arguments):
+    monkeypatch.setattr(events, "LOOK_S", 0.0)
+    acting(lambda iop, software: software.fail())
+    ran = cli("events", *arguments, "--timeout", "0.2", "--mask", "state_change")
+    assert (ran.code, len(ran.out.splitlines())) == (0, 1)
+    assert "STATE_CHANGE  FAILED" in ran.out
+    assert one_line(ran) == "i2o: the IOP is FAILED: bringing it up again"
+
+
+def test_an_iop_that_crashed_is_brought_up_again(cli, acting, monkeypatch):
+    monkeypatch.setattr(events, "LOOK_S", 0.0)
+
+    def act(iop: Iop, software: SoftIop) -> None:
+        check = iop.layer.check
+
+        def crashed(number: int) -> IopStatus:
+            monkeypatch.setattr(iop.layer, "check", check)
+            raise IopDead("no status block")
+
+        iop.layer.check = crashed
+
+    acting(act)
+    ran = cli("events", "--timeout", "0.2")
+    assert ran.code == 1
+    assert ran.err.splitlines() == [
+        "i2o: no status block: bringing the IOP up again",
+        "i2o: nothing was told",
+    ]
 
 
 def test_an_iop_that_is_gone(cli, acting):
@@ -353,7 +386,7 @@ def test_every_name_is_a_mask():
         ("volume_load,", "'' is no event"),
         ("0", "'0' leaves no event"),
         ("event_mask_modified", "leaves no event"),
-        ("0x100000000", "'0x100000000' is no event mask: those have 32 bits"),
+        ("0x100000000", "'0x100000000' is no event mask: those end at 0xffffffff"),
         ("0x1g", "'0x1g' is no number"),
         ("-1", "'-1' is no event"),
     ],

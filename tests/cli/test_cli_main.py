@@ -85,7 +85,7 @@ BAD = [
     (("write", "16", "/dev/zero"), 2, "more than 16777216 bytes"),
     (("write", "16", "/dev/null", "--offset", "17M"), 2, "behind the device"),
     (("write", "16", "/dev/null", "-i", "pci:0000:03:00.0"), 2, "--yes"),
-    (("write", "16", "/dev/null", "-i", "pci:0000:03:00.0", "--yes"), 2, "no backend"),
+    (("write", "16", "/dev/null", "-i", "usb:1-4", "--yes"), 2, "no backend"),
     (("lct", "-i", "nonsense"), 2, "no IOP URI"),
     (("lct", "-i", "nonsense:"), 2, "no backend called"),
     (("lct", "-i", "emu:?nonsense=1"), 2, "unknown option"),
@@ -394,10 +394,10 @@ def test_json_is_one_object_per_line(cli, words):
     assert all(isinstance(json.loads(line), dict) for line in lines)
 
 
-def test_what_goes_wrong_with_a_capture_is_said(tmp_path):
+def test_what_goes_wrong_with_a_capture_is_said(program, environment, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "i2o", "read", "0x10", "-o", str(tmp_path / "out")],
-        env={**os.environ, "I2O_CAPTURE": "/dev/full"},
+        [*program, "read", "0x10", "-o", str(tmp_path / "out")],
+        env={**environment, "I2O_CAPTURE": "/dev/full"},
         capture_output=True,
         text=True,
         check=False,

@@ -528,7 +528,7 @@ def test_frames_run_out(cli, trace, image):
         (["--map", "3"], "OLD=NEW"),
         (["--map", "3=0x1000"], "no TID"),
         (["--timeout", "soon"], "no number of seconds"),
-        (["--timeout", "0"], "is not between"),
+        (["--timeout", "0"], "no number of seconds above 0"),
         (["--filter", "functoin"], "did you mean function"),
         (["-c", "-1"], "not between"),
     ],

@@ -110,12 +110,11 @@ class BareIop:
         layer: MessageLayer | None = None,
         frame_source: str = "memory",
         frame_count: int = 8,
-        debug: bool = False,
         reply_frames: int = 8,
     ) -> None:
         shared = layer.clock if layer is not None else None
         self.clock = shared if isinstance(shared, ManualClock) else ManualClock()
-        self.layer = layer or MessageLayer(clock=self.clock, debug=debug)
+        self.layer = layer or MessageLayer(clock=self.clock)
         self.port = BarePort(self.clock, frame_count=frame_count)
         self.number = self.layer.attach(
             self.port,

@@ -138,6 +138,9 @@ class Machine:
         seed: everything follows from it.
         iops: how many IOPs.
         is_threaded: each in a thread of its own, on the machine's clock.
+
+    Attributes:
+        pulled_at_work: disks that were pulled while a request to them was not answered.
     """
 
     def __init__(self, seed: int, *, iops: int = 3, is_threaded: bool = False) -> None:
@@ -154,6 +157,7 @@ class Machine:
         self.spare: list[Disk] = []
         self.disks: list[Disk] = []
         self.held: list[tuple[Station, Any]] = []
+        self.pulled_at_work = 0
         self._context = 0x1000
         self._stamp = 0
         self._depth = 0
@@ -554,16 +558,25 @@ class Machine:
         assert not station.owed, "requests from before the reset are still owed"
 
     def plug_or_pull(self, station: Station) -> None:
-        """Move a disk."""
+        """Move a disk; one that is pulled has something to do, most of the time."""
         with self._frozen(station):
             tid = station.iop.lct.free_tid(FIRST_DISK_TID)
             former = station.former.get(tid)
             if self.spare and not (former and (former.busy or former.readers)):
                 station.plug(self.spare.pop())
-            elif len(self.spare) < 3 and station.disks:
-                tid = self.random.choice(list(station.disks))
-                station.former[tid] = station.disks[tid]
-                self.spare.append(station.pull(tid))
+                return
+        if len(self.spare) < 3 and station.disks:
+            self._pull(station, self.random.choice(list(station.disks)))
+
+    def _pull(self, station: Station, tid: int) -> None:
+        verify = bsa.BSA_MEDIA_VERIFY.build(target_address=tid, byte_count=BLOCK * BLOCKS)
+        self._send(station, self.random.choice(self.osms).cookies[0], verify)
+        with self._frozen(station):
+            iop = station.iop
+            iop.run(station.unit.posted_inbound(), self.clock.monotonic_ns())  # it begins
+            self.pulled_at_work += iop.scheduler.any(lambda request: request.target == tid)
+            station.former[tid] = station.disks[tid]
+            self.spare.append(station.pull(tid))
 
     def change_osm(self, station: Station) -> None:
         """Deregister an OSM in mid-flight; another one comes."""

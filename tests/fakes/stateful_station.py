@@ -320,7 +320,7 @@ class Station:
 
     def plug(self, disk: Disk) -> None:
         """Add a disk to the running IOP."""
-        tid = self.iop.add_disk(disk.store)
+        tid = self.iop.bay.add(disk.store).tid
         assert isinstance(self.iop.lct.devices[tid], BlockDevice)
         assert tid not in self.disks
         self.disks[tid] = disk
@@ -328,7 +328,8 @@ class Station:
     def pull(self, tid: int) -> Disk:
         """Remove a disk."""
         disk = self.disks.pop(tid)
-        assert self.iop.remove_disk(tid) is disk.store
+        assert self.iop.bay.remove(tid) is disk.store
+        assert not self.iop.scheduler.any(lambda request: request.target == tid)
         return disk
 
     def allocate(self, data: bytes | int) -> HostBuffer:

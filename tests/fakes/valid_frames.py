@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from fakes.host_arena import HostArena
@@ -19,14 +19,25 @@ from i2o.frames.functions import Function
 from i2o.frames.header import MSG_HEADER
 from i2o.frames.layout import Field, MessageLayout, ParameterGroup
 from i2o.frames.params import ParamOperation
+from i2o.iop_emulator.peers import FIRST_ALIAS_TID
 
 DDM, LOADED = 0x008, 0x009
 DISK, READ_ONLY, REMOVABLE, LARGE_BLOCKS, FAULTY = 0x010, 0x011, 0x012, 0x013, 0x014
 DISKS = (DISK, READ_ONLY, REMOVABLE, LARGE_BLOCKS, FAULTY)
 TIDS = (0, DDM, LOADED, *DISKS)
+ALIAS_EXECUTIVE = FIRST_ALIAS_TID
+"""What stands for the other IOP, if it was connected first thing after a reset."""
+FAR_DISKS = FAR_DISK, FAR_REMOVABLE, FAR_FAULTY = 0x010, 0x011, 0x012
+ALIASES = ALIAS_DISK, ALIAS_REMOVABLE, ALIAS_FAULTY = 0x801, 0x802, 0x803
+"""What stands for its disks, if those were set up in order."""
+NEAR, FAR = 2, 3
+"""Ids of the IOPs."""
+ALIASED = 0.15
+"""Share of requests that could be for any device which are for one of the other IOP."""
 CONTEXTS = 16
 """Transaction contexts are small numbers, so that aborts name some that exist."""
 BLOCK = {LARGE_BLOCKS: 4096}
+_LARGE = (DISK, ALIAS_DISK)
 DISK_SIZE = 1 << 18
 LARGE_SIZE = 3 << 20
 """Bytes of the disk at 0x010: a verify of all of it takes a few steps."""
@@ -101,6 +112,8 @@ class FrameTable:
             self.by_name[name] = [builder(self) for _ in range(count)]
             self.weights.append(weight)
         self.names = list(self.by_name)
+        self._name = "connected"
+        self.connected = connected(self)
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -108,7 +121,18 @@ class FrameTable:
         return self.rng.choice(values)
 
     def tid(self) -> int:
+        """Return any device."""
+        if self.rng.random() < ALIASED:
+            return self.rng.choice((ALIAS_EXECUTIVE, *ALIASES))
         return self.rng.choice(TIDS)
+
+    def disk(self, *more: int) -> int:
+        """Return any disk, `more` of them more often."""
+        return self.rng.choice((*more, *DISKS, *ALIASES))
+
+    def executive(self) -> int:
+        """Return the executive, or what stands for the other one."""
+        return ALIAS_EXECUTIVE if self.rng.random() < ALIASED else 0
 
     def message(
         self,
@@ -156,7 +180,7 @@ def _place(field: Field) -> Place:
     if field.path == "function" or field.path == "function_to_abort":
         kind = "function"
     elif field.path.endswith(("tid", "target_address", "initiator_address", "_device")):
-        kind, known = "tid", (*TIDS, 1, 0xFFF)
+        kind, known = "tid", (*TIDS, ALIAS_EXECUTIVE, *ALIASES, 1, 0xFFF)
     elif field.path in _ADDRESSES:
         kind = "address"
     elif field.path == "transaction_context" or field.path == "transaction_context_to_abort":
@@ -181,7 +205,7 @@ def abort(table: FrameTable) -> list[ValidFrame]:
     return [
         table.message(
             utility.UTIL_ABORT,
-            table.one_of(DISK, DISK, 0),
+            table.one_of(DISK, DISK, 0, ALIAS_DISK, ALIAS_EXECUTIVE),
             abort_type=table.rng.randrange(8),
             function_to_abort=table.one_of(*_ABORTABLE).value,
             transaction_context_to_abort=table.rng.randrange(CONTEXTS),
@@ -304,7 +328,11 @@ _SETS = (
 _WRITEABLE: dict[ParameterGroup, dict[str, tuple[int, ...]]] = {
     params.USER_INFORMATION: {"device_name": (), "service_name": (), "physical_location": ()},
     bsa_groups.BSA_CACHE_CONTROL: {"write_policy": (1, 2, 3, 4)},
-    bsa_groups.BSA_OPERATIONAL_CONTROL: {"retry_attempts": (0, 3), "timeout_base": (1000, 60000)},
+    bsa_groups.BSA_OPERATIONAL_CONTROL: {
+        "auto_reassign": (0, 1, 1),
+        "retry_attempts": (0, 3),
+        "timeout_base": (1000, 60000),
+    },
     bsa_groups.BSA_POWER_CONTROL: {"powerdown_timeout": (0, 9), "on_access": (0, 1)},
     executive_groups.EXEC_IOP_MESSAGE_INTERFACE: {
         "inbound_size_target": (64, 512, 4096),
@@ -551,7 +579,7 @@ def status_get(table: FrameTable) -> list[ValidFrame]:
     return [
         table.message(
             exe.EXEC_STATUS_GET,
-            0,
+            table.executive(),
             writes=[(address, size)],
             reply_buffer_address_low=address,
             reply_buffer_length=size,
@@ -588,7 +616,7 @@ def lct_notify(table: FrameTable) -> list[ValidFrame]:
     return [
         table.message(
             exe.EXEC_LCT_NOTIFY,
-            0,
+            table.executive(),
             listed,
             class_identifier=table.one_of(0xFFFFFFFF, 0xFFFFFFFF, 0x10, 0),
             last_reported_change_indicator=table.one_of(0, 0, 1, 2, 3, 5, 9, 1000),
@@ -598,32 +626,23 @@ def lct_notify(table: FrameTable) -> list[ValidFrame]:
 
 @builds()
 def hrt_get(table: FrameTable) -> list[ValidFrame]:
-    return [table.message(exe.EXEC_HRT_GET, 0, table.lists.make(Buffer(None, 256)))]
+    return [table.message(exe.EXEC_HRT_GET, table.executive(), table.lists.make(Buffer(None, 256)))]
 
 
 @builds(2)
 def system_table(table: FrameTable) -> list[ValidFrame]:
-    rng = table.rng
-    count = rng.randrange(4)
-    data = tables.SYSTAB_HEADER.build(number_entries=count, current_change_indicator=1)
-    data += b"".join(
-        tables.SYSTAB_IOP_ENTRY.build(iop_id=number + 2, i2o_version=1) for number in range(count)
-    )
+    named = [NEAR + number for number in range(table.rng.randrange(4))]
+    return [_system_table(table, named, iop_id=table.one_of(0, 0, NEAR, NEAR, FAR))]
+
+
+def _system_table(table: FrameTable, named: Sequence[int], *, iop_id: int) -> ValidFrame:
+    data = tables.SYSTAB_HEADER.build(number_entries=len(named), current_change_indicator=1)
+    data += b"".join(tables.SYSTAB_IOP_ENTRY.build(iop_id=one, i2o_version=1) for one in named)
     places = [(0, 8, (0, 1, 4, 255)), *[(at, 32, ()) for at in range(16, len(data), 4)]]
-    more = [Buffer(None, 16), Buffer(None, 16)][: rng.randrange(3)]
-    if rng.randrange(3):
-        return [
-            _reading(
-                table,
-                exe.EXEC_SYS_TAB_SET,
-                0,
-                data,
-                places,
-                *more,
-                iop_id=table.one_of(0, 2, 3),
-            )
-        ]
-    return [_reading(table, exe.EXEC_SYS_MODIFY, 0, data, places, *more)]
+    more = [Buffer(None, 16), Buffer(None, 16)][: table.rng.randrange(3)]
+    if table.rng.randrange(3):
+        return _reading(table, exe.EXEC_SYS_TAB_SET, 0, data, places, *more, iop_id=iop_id)
+    return _reading(table, exe.EXEC_SYS_MODIFY, 0, data, places, *more)
 
 
 @builds(0.7)
@@ -659,7 +678,7 @@ def service(table: FrameTable) -> list[ValidFrame]:
     else:
         frames = [table.message(asked, 0, device_tid=tid)]
     for _ in range(table.rng.randrange(3)):
-        frames.append(table.message(bsa.BSA_STATUS_CHECK, table.rng.choice(DISKS)))
+        frames.append(table.message(bsa.BSA_STATUS_CHECK, table.disk()))
     for enabled in (tid, DDM, LOADED):
         frames.append(table.message(exe.EXEC_DDM_ENABLE, 0, device_tid=enabled))
     return frames
@@ -676,15 +695,112 @@ def paths(table: FrameTable) -> list[ValidFrame]:
     return [table.message(layout, 0, iop_id=table.one_of(2, 2, 3))]
 
 
-@builds()
-def unserved(table: FrameTable) -> list[ValidFrame]:
-    layout = table.one_of(
+# --- static frames -------------------------------------------------------------------------
+
+
+@builds(2)
+def static_frame(table: FrameTable) -> list[ValidFrame]:
+    """One is made, and later given back; whoever sends the frames posts it in between."""
+    makers = (block_transfer, params_get, media_verify, lct_notify, block_status, abort, nop)
+    frames = [_static(table, table.rng.choice(makers)(table)[0])]
+    for _ in range(table.rng.randrange(3)):
+        number = table.rng.randrange(8)  # the sender knows the MFA of the one with that number
+        frames.append(table.message(exe.EXEC_STATIC_MF_RELEASE, 0, static_mfa=number))
+    return frames
+
+
+@builds(0.2)
+def more_static_frames_than_there_may_be(table: FrameTable) -> list[ValidFrame]:
+    return [_static(table, block_status(table)[0]) for _ in range(12)]
+
+
+def _static(table: FrameTable, inner: ValidFrame) -> ValidFrame:
+    """Return a request that makes a valid frame a static one."""
+    made = table.message(
         exe.EXEC_STATIC_MF_CREATE,
-        exe.EXEC_STATIC_MF_RELEASE,
-        exe.EXEC_IOP_CONNECT,
-        exe.EXEC_CONN_SETUP,
+        0,
+        max_outstanding=table.one_of(1, 1, 2, 4, 90),
+        static_message_frame=inner.frame[:12],
+        tail=inner.frame[12:],
+        writes=inner.writes,
     )
-    return [table.message(layout, 0)]
+    offset = len(made.frame) - len(inner.frame)
+    moved = {
+        kind: tuple(
+            place if place.source else place._replace(byte=place.byte + offset) for place in places
+        )
+        for kind, places in inner.places.items()
+    }
+    body = [place for place in made.places["body"] if place.byte < offset]
+    places = {
+        **moved,
+        "header": made.places["header"],
+        "body": (*body, *moved.get("header", ()), *moved.get("body", ())),
+    }
+    return replace(made, places=places)
+
+
+# --- other IOPs ----------------------------------------------------------------------------
+
+
+@builds(3)
+def connection(table: FrameTable) -> list[ValidFrame]:
+    """Both IOPs are named, and what an order of messages makes of it is connected."""
+    frames = [_system_table(table, (NEAR, FAR), iop_id=NEAR)] if table.rng.randrange(3) else []
+    frames.append(table.message(exe.EXEC_IOP_CONNECT, 0, iop_id1=FAR))
+    frames += [_setup(table, target) for target in FAR_DISKS]
+    return frames + block_transfer(table)
+
+
+def connected(table: FrameTable) -> list[ValidFrame]:
+    """What connects both IOPs, so that aliases have the TIDs that they have in valid frames."""
+    return [
+        _system_table(table, (NEAR, FAR), iop_id=NEAR),
+        table.message(exe.EXEC_IOP_CONNECT, 0, iop_id1=FAR),
+        *[_setup(table, target, ALIAS_EXECUTIVE) for target in FAR_DISKS],
+    ]
+
+
+@builds(1.5)
+def long_way(table: FrameTable) -> list[ValidFrame]:
+    """The other IOP has something to do for a while, and that is ended from here."""
+    if table.rng.randrange(2):
+        tid = ALIAS_DISK
+        long = table.message(bsa.BSA_MEDIA_VERIFY, tid, byte_count=LARGE_SIZE)
+    else:
+        tid = ALIAS_EXECUTIVE
+        listed = table.lists.make(Buffer(None, 1024))
+        long = table.message(
+            exe.EXEC_LCT_NOTIFY,
+            tid,
+            listed,
+            class_identifier=0xFFFFFFFF,
+            last_reported_change_indicator=0xFFFF,
+        )
+    end = table.one_of(
+        table.message(exe.EXEC_DDM_RESET, 0, device_tid=tid),
+        table.message(utility.UTIL_ABORT, tid, abort_type=table.one_of(3, 3, 7)),
+        table.message(exe.EXEC_SYS_QUIESCE, 0),
+    )
+    return [long, end]
+
+
+@builds(0.7)
+def connection_setup(table: FrameTable) -> list[ValidFrame]:
+    """An alias for anything, most of the time asked of the right one."""
+    return [_setup(table, table.one_of(0, DDM, LOADED, 0x013, *FAR_DISKS))]
+
+
+def _setup(table: FrameTable, target: int, executive: int | None = None) -> ValidFrame:
+    if executive is None:
+        executive = table.one_of(*[ALIAS_EXECUTIVE] * 8, 0, ALIAS_DISK)
+    return table.message(
+        exe.EXEC_CONN_SETUP,
+        executive,
+        object_info_target_device=target,
+        object_info_initiator_device=1,
+        message_class=table.one_of(0, 0x10, 0xFFFFFFFF),
+    )
 
 
 @builds(1.5)
@@ -860,7 +976,7 @@ def remove(table: FrameTable) -> list[ValidFrame]:
 
 def _range(table: FrameTable, tid: int) -> tuple[int, int]:
     block = BLOCK.get(tid, 512)
-    size = DISK_SIZE if tid != DISK else LARGE_SIZE
+    size = LARGE_SIZE if tid in _LARGE else DISK_SIZE
     count = table.rng.choice((block, block, 2 * block, 4 * block))
     address = table.rng.randrange((size - count) // block + 1) * block
     return count, table.one_of(address, address, 0, size - count)
@@ -868,7 +984,7 @@ def _range(table: FrameTable, tid: int) -> tuple[int, int]:
 
 @builds(6)
 def block_transfer(table: FrameTable) -> list[ValidFrame]:
-    tid = table.rng.choice((DISK, DISK, *DISKS))
+    tid = table.disk(DISK, DISK)
     count, address = _range(table, tid)
     layout = table.one_of(
         bsa.BSA_BLOCK_READ, bsa.BSA_BLOCK_READ, bsa.BSA_BLOCK_WRITE, bsa.BSA_BLOCK_WRITE_VERIFY
@@ -910,9 +1026,9 @@ _CONTENTS = bytes(range(256)) * 64
 
 @builds(1.5)
 def media_verify(table: FrameTable) -> list[ValidFrame]:
-    tid = table.rng.choice((DISK, *DISKS))
+    tid = table.disk(DISK, ALIAS_DISK)
     count, address = _range(table, tid)
-    if tid == DISK and table.rng.randrange(3) == 0:
+    if tid in _LARGE and table.rng.randrange(3) == 0:
         count, address = LARGE_SIZE, 0
     return [
         table.message(
@@ -928,7 +1044,7 @@ def media_verify(table: FrameTable) -> list[ValidFrame]:
 @builds()
 def block_status(table: FrameTable) -> list[ValidFrame]:
     layout = table.one_of(bsa.BSA_STATUS_CHECK, bsa.BSA_CACHE_FLUSH, bsa.BSA_DEVICE_RESET)
-    return [table.message(layout, table.rng.choice(DISKS))]
+    return [table.message(layout, table.disk())]
 
 
 @builds(2)
@@ -941,13 +1057,13 @@ def medium(table: FrameTable) -> list[ValidFrame]:
         bsa.BSA_MEDIA_UNLOCK,
     )
     fields = {"load_flags": table.one_of(0, 0x80)} if layout is bsa.BSA_MEDIA_MOUNT else {}
-    tid = table.rng.choice((REMOVABLE, REMOVABLE, *DISKS))
+    tid = table.disk(REMOVABLE, REMOVABLE, ALIAS_REMOVABLE)
     return [table.message(layout, tid, **fields)]
 
 
 @builds(1.5)
 def power(table: FrameTable) -> list[ValidFrame]:
-    tid = table.rng.choice(DISKS)
+    tid = table.disk()
     operations = [operation.value for operation in bsa.BsaPowerOperation]
     frames = [
         table.message(bsa.BSA_POWER_MANAGEMENT, tid, operation=table.rng.choice(operations)),
@@ -959,7 +1075,7 @@ def power(table: FrameTable) -> list[ValidFrame]:
 @builds()
 def reassign(table: FrameTable) -> list[ValidFrame]:
     data = struct.pack("<QQ", 0, 512)
-    tid = table.rng.choice(DISKS)
+    tid = table.disk()
     places = [(at, 32, ()) for at in range(0, 16, 4)]
     return [_reading(table, bsa.BSA_BLOCK_REASSIGN, tid, data, places)]
 

@@ -69,6 +69,7 @@ def run(seed: int, steps: int, *, is_threaded: bool = False) -> Machine:
 def test_hosts_and_iops_agree_with_the_model(seed: int) -> None:
     machine = run(seed, STEPS)
     assert len(machine.happened) == len(set(machine.steps)), "a kind of step never happened"
+    assert machine.pulled_at_work > 4, "disks were idle when they were pulled"
 
 
 @pytest.mark.parametrize("seed", _seeds(2))

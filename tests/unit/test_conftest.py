@@ -64,6 +64,27 @@ def test_leaks_are_errors(tmp_path: Path) -> None:
     assert "3 passed, 2 errors" in output
 
 
+CYCLE = """
+import gc, os, conftest
+
+class Holder:
+    def __init__(self):
+        self.descriptor = os.open("/dev/null", os.O_RDONLY)
+        self.itself = self
+    def __del__(self):
+        os.close(self.descriptor)
+
+def test_leaves_something_to_the_garbage_collector():
+    gc.disable()
+    conftest._PATIENCE_S = 0
+    Holder()
+"""
+
+
+def test_what_is_garbage_is_no_leak_however_long_it_takes_to_collect(tmp_path: Path) -> None:
+    assert "1 passed in" in run(tmp_path, CYCLE)
+
+
 @pytest.mark.parametrize(
     ("strict", "closing"),
     [("1", "1 failed, 1 passed, 1 xfailed"), ("", "1 passed, 1 skipped, 1 xfailed")],

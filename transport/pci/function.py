@@ -85,7 +85,7 @@ class PciFunction:
         self.folder = sysfs / "bus" / "pci" / "devices" / address
         if not self.folder.is_dir():
             raise TransportUnavailable(
-                backend, f"there is no PCI device {address}", remedy="i2o list shows what there is"
+                backend, f"there is no PCI device {address}", remedy="i2o doctor shows the cards"
             )
 
     def _number(self, name: str) -> int:

@@ -26,6 +26,7 @@ from i2o.frames.sgl_walk import (
     SglBuffer,
     SglElement,
     SglError,
+    lone_simple,
     sgl_elements,
     walk_sgl,
 )
@@ -172,6 +173,10 @@ def test_bit_bucket(end: int, contexts: int, kept: int) -> None:
     assert walk(data)[0].length == (100 if end else 108)
 
 
+def test_equal_bit_buckets_are_one_key() -> None:
+    assert {BitBucket(4): "drop"}[BitBucket(4)] == "drop"
+
+
 def test_empty_bit_bucket() -> None:
     assert show(walk(words(first(BIT_BUCKET | EOB | LAST, 0), 5))) == [([], 0, None, False, (5,))]
 
@@ -188,6 +193,13 @@ def test_ignore_skips_its_count() -> None:
     data = words(first(IGNORE, 5), 0xFFFF_FFFF, 0xFFFF_FFFF, first(SIMPLE | LAST, 4), 0x40)
     assert [e.kind for e in elements(data)] == ["ignore", "simple"]
     assert show(walk(data)) == [([(0x40, 4)], 4, False, False, ())]
+
+
+@pytest.mark.parametrize(("count", "skipped"), [(0, 0), (1, 1), (3, 1), (4, 1), (5, 2), (8, 2)])
+def test_ignore_skips_whole_words(count: int, skipped: int) -> None:
+    junk = [first(0x34, 0)] * skipped
+    data = words(first(IGNORE, count), *junk, first(SIMPLE | LAST, 4), 0x40)
+    assert [e.kind for e in elements(data)] == ["ignore", "simple"]
 
 
 def test_ignore_may_claim_more_than_there_is() -> None:
@@ -598,6 +610,17 @@ def test_chained_bytes_are_bounded() -> None:
     assert sum(reads) <= MAX_CHAINED_BYTES
 
 
+def test_as_many_chained_bytes_as_allowed() -> None:
+    def read_host(address: int, length: int) -> bytes:
+        return words(first(IGNORE | LAST, 0)) + bytes(length - 4)
+
+    rest = MAX_CHAINED_BYTES - 0xFFFFF0
+    frame = chain_element(0x1000, 0xFFFFF0, last=False)
+    assert len(elements(frame + chain_element(0x100_1000, rest), read_host=read_host)) == 4
+    with pytest.raises(SglError, match=f"or {MAX_CHAINED_BYTES} bytes"):
+        elements(frame + chain_element(0x100_1000, rest + 1), read_host=read_host)
+
+
 def test_a_chain_needs_host_memory() -> None:
     frame = chain_element(0x1000, 8, last=False) + simple_sgl([(0x300, 4)], out=False)
     with pytest.raises(SglError, match="no host memory to read it from") as caught:
@@ -774,6 +797,79 @@ def test_the_quick_way_and_the_long_way_agree() -> None:
                 walk(head)
         else:
             assert show(walk(head)) == expected
+            assert [b.has_addresses for b in walk(head)] == [True]
+
+
+TOP = words(first(SIMPLE | LAST | EOB, 0x1000), 0xFFFF_F000)
+"""One simple element, up to the last byte of memory."""
+
+
+@pytest.mark.parametrize("flags", [SIMPLE, SIMPLE | DIR, SIMPLE | EOB, SIMPLE | EOB | DIR])
+def test_a_lone_simple_element_is_found(flags: int) -> None:
+    data = words(first(flags | LAST, 0x201), 0x1000)
+    assert lone_simple(data, 0, 8) == (0x1000, 0x201)
+    assert lone_simple(b"head" + data + b"tail", 4, 12) == (0x1000, 0x201)
+    assert lone_simple(TOP, 0, 8) == (0xFFFF_F000, 0x1000)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        first(SIMPLE, 4),
+        first(SIMPLE | LAST, 0),
+        first(SIMPLE | LAST | LOCAL, 4),
+        first(SIMPLE | LAST | 1, 4),
+        first(SIMPLE | LAST | 2, 4),
+        first(PAGES | LAST, 4),
+        first(CHAIN | LAST, 4),
+        first(IGNORE | LAST, 4),
+    ],
+)
+def test_any_other_list_is_no_lone_simple_element(word: int) -> None:
+    assert lone_simple(words(word, 0x1000, 0x1000, 0x1000), 0, 16) is None
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 8), (-8, 8), (0, 7), (1, 8), (0, 9), (8, 8)])
+def test_a_lone_simple_element_lies_within_the_message(start: int, end: int) -> None:
+    assert lone_simple(TOP, start, end) is None
+
+
+def test_a_lone_simple_element_lies_within_memory() -> None:
+    assert lone_simple(words(first(SIMPLE | LAST, 0x1001), 0xFFFF_F000), 0, 8) is None
+
+
+@pytest.mark.parametrize("head", [b"", b"head"])
+@pytest.mark.parametrize("tail", [b"", b"tail"])
+def test_the_commonest_list_takes_the_quick_way(
+    head: bytes, tail: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sgl_walk, "sgl_elements")
+    odd = words(first(SIMPLE | LAST | LOCAL | DIR, 0x201), 0x1000)
+    for data, piece in ((TOP, (0xFFFF_F000, 0x1000)), (odd, (0x1000, 0x201))):
+        (buffer,) = walk_sgl(head + data + tail, len(head), len(head) + 8)
+        assert buffer.pieces == [piece]
+
+
+@pytest.mark.parametrize("start", [-1, -8])
+def test_a_list_before_the_frame_is_refused(start: int) -> None:
+    with pytest.raises(SglError, match=f"bytes {start} to 8"):
+        walk_sgl(TOP, start, 8)
+
+
+def test_simple_elements_of_a_long_list_take_the_short_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(sgl_walk._Reader, "_address")
+    data = words(first(SIMPLE, 4), 0x40, first(SIMPLE | LOCAL | DIR | EOB | LAST, 4), 0x80)
+    assert [e.pieces for e in elements(data)] == [((0x40, 4),), ((0x80, 4),)]
+
+
+def test_no_simple_element_reaches_behind_the_message() -> None:
+    data = words(first(IGNORE, 0), first(SIMPLE | LAST, 4), 0x40)
+    for end in (8, 11):
+        with pytest.raises(SglError, match="without its address"):
+            walk_sgl(data, 0, end)
+    assert len(walk_sgl(data, 0, 12)) == 1
 
 
 def test_the_walkers_numbers_are_those_of_the_layouts() -> None:

@@ -81,6 +81,28 @@ def test_any_offset_and_size(either, image, offset, length):
     assert image.read_bytes() == content[:offset] + new + content[offset + length :]
 
 
+@pytest.mark.parametrize("size", [512, 3 * 262144])
+def test_success_that_moved_less_than_asked_is_none(either, size):
+    finish = either._requester.finish
+
+    def short(pending, *limits, **options):
+        reply = finish(pending, *limits, **options)
+        reply[20:24] = (511).to_bytes(4, "little")
+        return reply
+
+    either._requester.finish = short
+    for transfer in (lambda: either.read(0, size), lambda: either.write(0, bytes(size))):
+        with pytest.raises(RequestFailed, match=r"it moved 511 of (512|262144) bytes") as caught:
+            transfer()
+        assert (caught.value.req_status, caught.value.transfer_count) == (0, 511)
+
+
+def test_a_reply_without_a_count_is_believed(disk):
+    finish = disk._requester.finish
+    disk._requester.finish = lambda *a, **k: type(reply := finish(*a, **k))(reply[:20])
+    disk.read(0, 4096)
+
+
 def test_readinto_fills_the_callers_buffer(disk, image):
     buffer = bytearray(b"\xff" * 1000)
     assert disk.readinto(10, memoryview(buffer)[100:900]) == 800

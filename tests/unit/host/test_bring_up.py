@@ -205,7 +205,7 @@ class TestAgain:
         layer.bring_up(number)
         assert sorted(seen) == [(True, 1), (True, 2)]
         assert layer.iop_valid(number)
-        assert layer._iops.entry(number).event_registrations == set()
+        assert layer._iops.entry(number).event_registrations == {}
         held[:16] = UTIL_LOCK.build(target_address=0x10, initiator_context=cookie)
         layer.send(number, held)  # a frame held across the reset is still good
         layer.deregister(base)

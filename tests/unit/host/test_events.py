@@ -12,6 +12,7 @@ import pytest
 
 import i2o
 from fakes.bare_iop import BareIop
+from fakes.opened_iop import everything_is_home, serve, soft
 from i2o import events as events_module
 from i2o.aio import AsyncDriver
 from i2o.clock import ManualClock
@@ -41,35 +42,15 @@ def iop() -> Iterator[Iop]:
         yield opened
 
 
-def soft(iop: Iop) -> SoftIop:
-    software = iop.layer.port(iop.number).soft_iop
-    assert isinstance(software, SoftIop)
-    return software
-
-
 def masks(iop: Iop) -> dict[int, int]:
     """The registrations in force at the IOP; there is one initiator, the host."""
     serve(iop)
     return {tid: r.mask for (tid, _), r in soft(iop).events._registrations.items()}
 
 
-def serve(iop: Iop) -> None:
-    iop.layer.run_until(lambda: False, 0)
-
-
 def tell(iop: Iop, tid: int, indicator: int, data: bytes = b"") -> int:
     serve(iop)  # the registrations reach it
     return soft(iop).events.post(tid, indicator, data)
-
-
-def everything_is_home(iop: Iop) -> None:
-    serve(iop)
-    software = soft(iop)
-    entry = iop.layer._iops.entry(iop.number)
-    assert software.unit.idle_inbound() == software.unit.frame_count
-    assert software.unit.idle_outbound() == len(entry.reply_frames)
-    assert entry.held_replies == {}
-    assert iop.layer.outstanding(iop.number) == 0
 
 
 def take(stream: EventStream) -> Event:
@@ -179,7 +160,7 @@ class TestDevices:
     def test_a_new_device_is_registered_with_at_once(self, iop):
         with iop.events() as stream:
             serve(iop)
-            tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+            tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
             serve(iop)  # the event comes: nobody has taken it
             assert tid in masks(iop)
             tell(iop, tid, LOAD)
@@ -194,14 +175,14 @@ class TestDevices:
     def test_a_stream_for_other_devices_leaves_a_new_one_alone(self, iop):
         with iop.events([0, DISK]):
             serve(iop)
-            tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+            tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
             assert tid not in masks(iop)
 
     def test_a_device_is_waited_for(self, iop):
         with iop.events([0x011, DISK], LOAD) as stream:
             assert stream.refused == {0x011: "there is no such device"}
             serve(iop)
-            assert soft(iop).add_disk(MemoryDisk(1 << 20)) == 0x011
+            assert soft(iop).bay.add(MemoryDisk(1 << 20)).tid == 0x011
             iop.refresh()
             assert stream.refused == {}
             assert masks(iop) == {DISK: LOAD, 0x011: LOAD}
@@ -209,9 +190,9 @@ class TestDevices:
     def test_another_device_with_the_same_tid_is_registered_with(self, iop):
         with iop.events([DISK], LOAD):
             serve(iop)
-            soft(iop).remove_disk(DISK)
+            soft(iop).bay.remove(DISK)
             soft(iop).lct._spent.clear()  # firmware that gives the TID away again at once
-            assert soft(iop).add_disk(MemoryDisk(1 << 20)) == DISK
+            assert soft(iop).bay.add(MemoryDisk(1 << 20)).tid == DISK
             assert masks(iop) == {}
             iop.refresh()
             assert masks(iop) == {DISK: LOAD}
@@ -219,16 +200,16 @@ class TestDevices:
     def test_the_same_tid_again_without_reading_the_table(self, iop):
         with iop.events():
             serve(iop)
-            soft(iop).remove_disk(DISK)
+            soft(iop).bay.remove(DISK)
             soft(iop).lct._spent.clear()
-            assert soft(iop).add_disk(MemoryDisk(1 << 20)) == DISK
+            assert soft(iop).bay.add(MemoryDisk(1 << 20)).tid == DISK
             serve(iop)
             assert DISK in masks(iop)
 
     def test_a_device_that_is_gone_is_forgotten(self, iop):
         with iop.events() as stream:
             serve(iop)
-            soft(iop).remove_disk(DISK)
+            soft(iop).bay.remove(DISK)
             iop.refresh()
             requests = iop.layer.counters(iop.number).fails
         assert iop.layer.counters(iop.number).fails == requests  # nothing was sent to it
@@ -238,7 +219,7 @@ class TestDevices:
     def test_a_refusal_is_told_and_its_frame_goes_home(self, iop):
         with iop.events([DISK, DDM], LOAD | WARNING | GenericEvent.LOCK_RELEASE) as stream:
             serve(iop)
-        soft(iop).remove_disk(DISK)
+        soft(iop).bay.remove(DISK)
         with iop.events([DISK]) as stream, iop.events([DDM]) as other:
             serve(iop)
             assert "FAIL" in stream.refused[DISK]
@@ -426,7 +407,7 @@ def test_a_refused_acknowledgement_is_told(iop):
     with iop.events([DISK]) as stream, iop.events([DDM]) as other:
         tell(iop, DISK, UNLOAD)
         event = take(stream)
-        soft(iop).remove_disk(DISK)
+        soft(iop).bay.remove(DISK)
         stream.acknowledge(event)
         serve(iop)
         assert stream.refused[DISK].startswith("acknowledgement: FAIL")
@@ -565,6 +546,24 @@ def test_a_short_fail_reply(odd):
     assert odd.is_home()
 
 
+def test_a_refused_change_leaves_the_registration_of_before(odd):
+    loads = odd.iop.events([DISK], LOAD)
+    odd.take_requests()
+    both = odd.iop.events([DISK], UNLOAD)
+    odd.take_requests()
+    assert odd.requests[DISK][16:20] == word(LOAD | UNLOAD)
+    odd.tell(b"", flags=0xE0)
+    serve(odd.iop)
+    assert "FAIL" in both.refused[DISK]
+    odd.tell(word(LOAD))
+    assert take(loads).indicator == LOAD
+    both.close()
+    loads.close()
+    odd.take_requests()
+    assert odd.requests[DISK][16:20] == word(0), "it is taken back"
+    assert odd.is_home()
+
+
 def test_an_event_of_a_device_that_nobody_registered_with_is_dropped(odd):
     stream = odd.listen([DISK])
     odd.requests[0x123] = odd.requests[DISK][:4] + b"\x23\x11" + odd.requests[DISK][6:]
@@ -666,7 +665,7 @@ def test_a_dispatcher_brings_events_to_a_thread_that_waits(run):
 def test_a_dispatcher_registers_with_new_devices(run):
     with i2o.open(f"emu:?run={run}") as iop, Dispatcher(iop.layer), iop.events():
         wait_for_masks(iop, 0, DDM, DISK)
-        in_iop(iop, lambda software: software.add_disk(MemoryDisk(1 << 20)))
+        in_iop(iop, lambda software: software.bay.add(MemoryDisk(1 << 20)))
         wait_for_masks(iop, 0x011)
 
 
@@ -722,7 +721,7 @@ def test_a_new_device_while_another_thread_is_sending(iop):
         serve(iop)
         registrations = iop._registrations
         with registrations._sending:
-            soft(iop).add_disk(MemoryDisk(1 << 20))
+            soft(iop).bay.add(MemoryDisk(1 << 20))
             serve(iop)
             assert 0x011 not in masks(iop)
         with iop.events([DISK]):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 import i2o
+from fakes.opened_iop import everything_is_home, serve, soft
 from fakes.scripted_iop import Script, ScriptedPort
 from i2o.clock import ManualClock
 from i2o.dispatcher import Dispatcher
@@ -22,7 +23,6 @@ from i2o.frames.tables import LCT_ENTRY, LCT_HEADER, LCT_HEADER_SIZE, IopState
 from i2o.iop import Iop
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.faults import FaultPlan
-from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.lct_watch import PATIENCE, PAUSE_S, LctChange, LctWatch, difference
 from i2o.message_layer import MessageLayer
 from i2o.resources import Lct, LctEntry, parse_lct
@@ -38,24 +38,10 @@ def iop() -> Iterator[Iop]:
         yield opened
 
 
-def soft(iop: Iop) -> SoftIop:
-    software = iop.layer.port(iop.number).soft_iop
-    assert isinstance(software, SoftIop)
-    return software
-
-
 def parked(iop: Iop) -> int:
     """LctNotifys that wait at the IOP."""
-    iop.layer.run_until(lambda: False, 0)
+    serve(iop)
     return sum(request.function == NOTIFY for request in soft(iop).scheduler.parked)
-
-
-def everything_is_home(iop: Iop) -> None:
-    software, entry = soft(iop), iop.layer._iops.entry(iop.number)
-    assert parked(iop) == 0
-    assert software.unit.idle_inbound() == software.unit.frame_count
-    assert software.unit.idle_outbound() == len(entry.reply_frames)
-    assert iop.layer.outstanding(iop.number) == 0
 
 
 def tids(entries: tuple[LctEntry, ...]) -> list[int]:
@@ -130,16 +116,17 @@ def test_devices_that_come_and_go(iop):
     with iop.lct_changes() as watch:
         assert watch.take(0) is None
         assert parked(iop) == 1
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         change = take(watch)
         assert tids(change.added) == [tid]
         assert (change.removed, change.changed) == ((), ())
         assert change.lct is iop.lct
         assert change.added[0].class_id == DeviceClass.RANDOM_BLOCK_STORAGE
         assert watch.take(0) is None
-        soft(iop).remove_disk(tid)
+        soft(iop).bay.remove(tid)
         assert tids(take(watch).removed) == [tid]
         assert watch.useless == 0
+    assert parked(iop) == 0
     everything_is_home(iop)
 
 
@@ -150,29 +137,31 @@ def test_a_device_that_changes(iop):
         disk.change_indicator = soft(iop).lct.changed()
         soft(iop).executive.tell_lct_change(ExecutiveEvent.MODIFIED_LCT, disk)
         assert tids(take(watch).changed) == [DISK]
+    assert parked(iop) == 0
     everything_is_home(iop)
 
 
 def test_changes_before_the_first_look_are_not_missed(iop):
     with iop.lct_changes() as watch:
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         assert tids(take(watch).added) == [tid]
 
 
 def test_a_table_that_somebody_else_reads(iop):
     with iop.lct_changes() as watch:
         watch.take(0)
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         iop.refresh()
         assert tids(take(watch).added) == [tid]
         assert watch.take(0) is None
+    assert parked(iop) == 0
     everything_is_home(iop)
 
 
 def test_iterating_waits_as_long_as_told(iop):
     clock = iop.layer.clock
     with iop.lct_changes(timeout_s=3) as watch:
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         changes = iter(watch)
         assert tids(next(changes).added) == [tid]
         start = clock.monotonic()
@@ -195,7 +184,7 @@ def test_waiting_sends_one_notify(iop):
 def test_requests_go_on_meanwhile(iop):
     with iop.lct_changes() as watch, iop.block(DISK) as disk:
         watch.take(0)
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         disk.write(0, b"x" * 512)
         assert disk.read(0, 512) == b"x" * 512
         assert tids(take(watch).added) == [tid]
@@ -208,7 +197,7 @@ def test_every_buffer_is_given_back(iop):
         watch.take(0)
         before = memory.buffer_count
         for _ in range(3):
-            soft(iop).add_disk(MemoryDisk(1 << 20))
+            soft(iop).bay.add(MemoryDisk(1 << 20))
             take(watch)
             watch.take(0)
         assert memory.buffer_count == before
@@ -239,12 +228,12 @@ def test_a_dead_iop_ends_the_watch():
 def test_a_reset_is_no_end(iop):
     with iop.lct_changes() as watch:
         watch.take(0)
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         iop.revive()
         assert tids(take(watch).added) == [tid]
         assert watch.take(0) is None
         assert parked(iop) == 1
-        soft(iop).remove_disk(tid)
+        soft(iop).bay.remove(tid)
         assert tids(take(watch).removed) == [tid]
 
 
@@ -258,6 +247,29 @@ def test_an_iop_that_lost_its_state_is_waited_for(iop):
         iop.revive()
         assert watch.take(0) is None
         assert parked(iop) == 1
+
+
+def test_an_iop_that_fails_is_waited_for(iop):
+    with iop.lct_changes() as watch:
+        watch.take(0)
+        soft(iop).fail()
+        assert watch.take(2) is None
+        assert (watch.ended, iop.layer.iop_valid(iop.number)) == ("", False)
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
+        iop.revive()
+        assert tids(take(watch).added) == [tid]
+    everything_is_home(iop)
+
+
+def test_a_notify_that_is_not_delivered_although_the_iop_is_up_is_an_error(iop):
+    plan = FaultPlan()
+    plan.on(NOTIFY).times(1).fail()
+    soft(iop).faults = plan
+    with iop.lct_changes() as watch:
+        with pytest.raises(RequestFailed, match=r"LctNotify: FAIL frame: CONGESTION"):
+            watch.take(1)
+        assert watch.take(0) is None
+    everything_is_home(iop)
 
 
 def test_a_reset_in_between_is_no_error(iop, monkeypatch):
@@ -290,7 +302,7 @@ def test_an_abort_that_is_lost_leaves_the_notify_alone(iop, faulty):
     in_flight = watch._requester.in_flight
     soft(iop).faults = None
     assert in_flight == 2 * faulty  # the notify, and its abort
-    soft(iop).add_disk(MemoryDisk(1 << 20))
+    soft(iop).bay.add(MemoryDisk(1 << 20))
     assert parked(iop) == 0  # its answer came, and its buffer was given back
     assert watch.take(0) is None
 
@@ -306,6 +318,7 @@ def test_closing_in_a_callback(iop):
     )
     iop.layer.run_until(lambda: bool(watch.ended), 1)
     iop.layer.deregister(base)
+    assert parked(iop) == 0
     everything_is_home(iop)
 
 
@@ -323,7 +336,7 @@ def test_changes_with_a_dispatcher():
         waiter = Waiter(watch)
         port = iop.layer.port(iop.number)
         with port._lock:
-            tid = port.soft_iop.add_disk(MemoryDisk(1 << 20))
+            tid = port.soft_iop.bay.add(MemoryDisk(1 << 20)).tid
         change = waiter.result()
         assert change is not None
         assert tids(change.added) == [tid]
@@ -340,7 +353,7 @@ def test_a_table_that_another_thread_reads_ends_the_wait():
         assert iop.layer.run_until(lambda: port.soft_iop.counters.faults > 0, 10)
         with port._lock:
             port.soft_iop.faults = None
-            tid = port.soft_iop.add_disk(MemoryDisk(1 << 20))
+            tid = port.soft_iop.bay.add(MemoryDisk(1 << 20)).tid
         iop.refresh()
         change = waiter.result()
         assert change is not None
@@ -369,6 +382,7 @@ def test_a_refusal_is_an_error(iop):
             watch.take(1)
         soft(iop).faults = None
         assert watch.take(0) is None
+    assert parked(iop) == 0
     everything_is_home(iop)
 
 
@@ -385,7 +399,7 @@ def test_an_aborted_notify_is_asked_again_and_not_too_often(iop):
         asked = iop.layer.counters(iop.number).requests - sent
         assert PATIENCE <= asked <= PATIENCE + 11
         soft(iop).faults = None
-        tid = soft(iop).add_disk(MemoryDisk(1 << 20))
+        tid = soft(iop).bay.add(MemoryDisk(1 << 20)).tid
         assert tids(take(watch).added) == [tid]
 
 

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import select
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.bare_iop import BareIop, BarePort
-from i2o.clock import ManualClock
+from i2o import message_layer
+from i2o.clock import SYSTEM_CLOCK, ManualClock
 from i2o.errors import (
     I2OError,
     InvalidArgument,
@@ -22,7 +26,7 @@ from i2o.errors import (
 from i2o.frames.header import FAILURE_REPLY, MSG_HEADER, FailureCode, FailureSeverity
 from i2o.frames.lan import LAN_PACKET_SEND
 from i2o.frames.utility import UTIL_EVENT_REGISTER, UTIL_LOCK, UTIL_NOP
-from i2o.iop_table import read_head
+from i2o.iop_table import IopNews, read_head
 from i2o.message_frames import ReplyFrame, RequestFrame
 from i2o.message_layer import MessageLayer
 
@@ -137,6 +141,50 @@ class TestRequestFrames:
         frame.message_size = 4
         iop.layer.send(iop.number, frame)
 
+    @pytest.mark.parametrize("words", [3, 32])
+    def test_the_smallest_and_the_largest_message_are_sent(self, iop, words):
+        message = bytearray(UTIL_LOCK.build().ljust(132, b"\0"))
+        message[2:4] = words.to_bytes(2, "little")
+        iop.layer.submit(iop.number, bytes(message))
+        assert iop.layer.outstanding(iop.number) == 1
+
+    def test_attempts_after_the_first_are_counted(self, iop):
+        iop.port.empty_reads = 4  # each attempt reads twice
+        iop.layer.submit(iop.number, UTIL_LOCK.build(), 500_000)
+        assert (iop.entry.counters.retries, iop.entry.counters.no_frame) == (2, 0)
+        iop.port.empty_reads = 99
+        with pytest.raises(OutOfFrames):
+            iop.layer.submit(iop.number, UTIL_LOCK.build(), 300_000)
+        assert (iop.entry.counters.retries, iop.entry.counters.no_frame) == (5, 1)
+
+    def test_a_real_frame_is_not_waited_for_without_being_told_to(self):
+        iop = BareIop(frame_source="fifo")
+        iop.port.empty_reads = 99
+        for arguments, spun in (((), []), ((30,), [0.1] * 3)):
+            with pytest.raises(OutOfFrames):
+                iop.layer.request_frame(iop.number, *arguments)
+            assert (iop.clock.spun, iop.clock.slept) == (spun, [])
+            iop.clock.spun.clear()
+
+    def test_nobody_waits_or_sleeps_without_being_told_to(self, iop):
+        iop.port.empty_reads = 99
+        frame = Osm(iop).request()
+        for arguments, spun in (((), []), ((300_000,), [0.1] * 3)):
+            with pytest.raises(OutOfFrames):
+                iop.layer.submit(iop.number, UTIL_LOCK.build(), *arguments)
+            assert (iop.clock.spun, iop.clock.slept) == (spun, [])
+            iop.clock.spun.clear()
+            with pytest.raises(OutOfFrames):
+                iop.layer.send(iop.number, frame, *arguments)
+            assert (iop.clock.spun, iop.clock.slept) == (spun, [])
+            iop.clock.spun.clear()
+
+    def test_a_message_larger_than_a_frame_of_the_iop_is_refused(self, iop):
+        message = bytearray(UTIL_LOCK.build().ljust(132, b"\0"))
+        message[2:4] = (33).to_bytes(2, "little")
+        with pytest.raises(InvalidArgument, match="33 words: expected 3 to 32"):
+            iop.layer.submit(iop.number, bytes(message))
+
     def test_only_message_size_words_reach_the_iop(self, iop):
         osm = Osm(iop)
         frame = osm.request()
@@ -241,6 +289,15 @@ class TestReplies:
         assert iop.entry.counters.bad_frees == 1
         assert iop.port.misuse == []
 
+    def test_the_budget_is_for_all_iops_together(self, iop):
+        other = BareIop(layer=iop.layer)
+        for each in (iop, other):
+            osm = Osm(each)
+            for context in range(2):
+                osm.send(context=context)
+                each.answer(each.fetch())
+        assert [iop.layer.poll(3), iop.layer.poll(1), iop.layer.poll(1)] == [3, 1, 0]
+
     def test_the_budget_bounds_a_poll(self, iop):
         osm = Osm(iop)
         for context in range(5):
@@ -326,6 +383,13 @@ class TestReplies:
         iop.layer.poll()
         assert len(osm.replies[0]) == 128
 
+    def test_a_nop_of_any_initiator_has_no_reply(self, iop):
+        for initiator in (0x001, 0x550, 0xFFF):
+            iop.layer.submit(
+                iop.number, UTIL_NOP.build(initiator_address=initiator).ljust(16, b"\0")
+            )
+        assert iop.layer.outstanding(iop.number) == 0
+
     def test_nop_has_no_reply(self, iop):
         osm = Osm(iop)
         frame = iop.layer.request_frame(iop.number)
@@ -358,7 +422,7 @@ class TestReplies:
             other.cookie.to_bytes(4, "little")
         }
         iop.layer.deregister(other.base)
-        assert iop.entry.event_registrations == set()
+        assert iop.entry.event_registrations == {}
         iop.answer(request)
         iop.layer.poll()
         assert osm.replies == []
@@ -443,9 +507,17 @@ class TestCallbackErrors:
         with pytest.raises(InvalidArgument, match="callback"):
             iop.layer.poll()
 
-    @pytest.mark.parametrize(("debug", "refused"), [(True, True), (False, False)])
-    def test_sleeping_in_a_callback_is_named_by_the_checker(self, debug, refused):
-        iop = BareIop(debug=debug)
+    @pytest.mark.parametrize(
+        ("options", "flags", "refused"),
+        [
+            ({"debug": True}, 1, True),
+            ({"debug": True}, 0, False),
+            ({"debug": False}, 1, False),
+            ({}, 1, False),
+        ],
+    )
+    def test_sleeping_in_a_callback_is_named_by_the_checker(self, options, flags, refused):
+        iop = BareIop(layer=MessageLayer(clock=ManualClock(), **options))
         errors = []
 
         def sleeps(number, reply):
@@ -453,7 +525,7 @@ class TestCallbackErrors:
             frame = iop.layer.request_frame(number)
             frame[:16] = UTIL_LOCK.build(initiator_context=cookie)
             try:
-                iop.layer.send(number, frame, 100_000, 1)
+                iop.layer.send(number, frame, 100_000, flags)
             except InvalidArgument as error:
                 errors.append(str(error))
                 iop.layer.free_request(number, frame)
@@ -634,7 +706,74 @@ class TestFail:
         iop.fail(request)
         iop.layer.poll()
         assert len(osm.replies) == 1
-        assert iop.entry.event_registrations == set()
+        assert iop.entry.event_registrations == {}
+
+    def test_a_failed_event_registration_leaves_the_one_of_before(self, iop):
+        osm = Osm(iop)
+        osm.send(UTIL_EVENT_REGISTER, event_mask=1)
+        taken = iop.fetch()
+        osm.send(UTIL_EVENT_REGISTER, event_mask=3)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.answer(taken)
+        iop.layer.poll()
+        assert len(osm.replies) == 2
+        assert iop.entry.counters.unexpected == 0
+        iop.layer.deregister(osm.base)
+        assert iop.entry.event_registrations == {}
+
+    @pytest.mark.parametrize(("words", "size"), [(0, 16), (3, 16), (4, 16), (9, 36), (32, 128)])
+    def test_mfa_convert_gives_as_much_as_message_size_says(self, iop, words, size):
+        osm = Osm(iop, free=False)
+        osm.send()
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        content = request.data[:2] + words.to_bytes(2, "little") + request.data[4:16]
+        content += bytes(range(16, 128))
+        iop.port.unit.write(request.mfa, content)
+        saved = iop.layer.mfa_convert(iop.number, osm.replies[0].preserved_mfa_low)
+        assert bytes(saved) == content[:size]
+
+    def test_mfa_convert_gives_no_more_than_a_frame(self, iop):
+        osm = Osm(iop, free=False)
+        osm.send()
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        iop.layer.poll()
+        iop.port.unit.write(request.mfa, b"\x01\x01\xff\xff" + request.data[4:16])
+        saved = iop.layer.mfa_convert(iop.number, osm.replies[0].preserved_mfa_low)
+        assert len(bytes(saved)) == 128
+
+    def test_mfa_convert_finds_each_of_several_preserved_requests(self, iop):
+        osm = Osm(iop, free=False)
+        for context in (1, 2, 3):
+            osm.send(context=context)
+        for _ in range(3):
+            request = iop.port.unit.fetch()
+            iop.port.unit.preserve(request.mfa)
+            iop.fail(request)
+        iop.layer.poll()
+        saved = [
+            iop.layer.mfa_convert(iop.number, reply.preserved_mfa_low).transaction_context
+            for reply in osm.replies
+        ]
+        assert saved == [1, 2, 3]
+
+    def test_mfa_convert_of_nonsense_is_none_while_replies_are_held(self, iop):
+        osm = Osm(iop, free=False)
+        osm.send(context=1)
+        iop.answer(iop.fetch())
+        osm.send(context=2)
+        request = iop.port.unit.fetch()
+        iop.port.unit.preserve(request.mfa)
+        iop.fail(request)
+        assert iop.layer.poll() == 2
+        for mfa in (request.mfa ^ 0x40, 0xFFFFFFFF, 0xF0000000):
+            assert iop.layer.mfa_convert(iop.number, mfa) is None
 
     def test_mfa_convert_of_nonsense_is_none(self, iop):
         for mfa in (0, 0x1000, 0xFFFFFFFF, 0xF0000000):
@@ -683,6 +822,7 @@ class TestFinalCallbacks:
 
         def replied(number, reply):
             iop.layer.free_reply(number, reply)
+            assert not iop.layer.iop_valid(number)
             try:
                 iop.layer.request_frame(number)
             except InvalidArgument as error:
@@ -739,7 +879,8 @@ class TestFinalCallbacks:
         assert resets == [1]
         assert port.closed
 
-    def test_an_iop_to_which_nothing_was_posted_is_not_reset(self, iop):
+    def test_an_iop_to_which_nothing_was_posted_is_not_reset(self, iop, monkeypatch):
+        monkeypatch.setattr(iop.port, "reap", None)  # nor asked for replies
         frame = iop.layer.request_frame(iop.number)
         iop.layer.free_request(iop.number, frame)
         iop.layer.detach(iop.number)
@@ -884,6 +1025,20 @@ class TestDeadIop:
         assert osm.replies[0].failed
         assert not iop.layer.iop_valid(iop.number)
         assert not iop.layer.run_until(lambda: False, 1)
+
+    def test_that_a_port_died_is_something_that_happened(self, iop, monkeypatch):
+        def gone(_):
+            raise IopDead("the cable is out")
+
+        monkeypatch.setattr(iop.port, "wait", gone)
+        assert iop.layer.wait(1)
+        assert not iop.layer.wait(1)
+
+    def test_an_iop_that_gives_no_status_is_not_valid(self, iop):
+        assert iop.layer.iop_valid(iop.number)
+        with pytest.raises(IopDead):
+            iop.layer.check(iop.number)
+        assert not iop.layer.iop_valid(iop.number)
 
     def test_what_a_callback_of_a_dead_iop_raises_comes_out_once(self, dead):
         def fails(number, reply):
@@ -1034,16 +1189,177 @@ class TestIops:
         other.answer(other.fetch())
         assert iop.layer.wait(0.01)
 
+    def test_the_first_look_at_two_iops_takes_no_time(self, iop, monkeypatch):
+        other = BareIop(layer=iop.layer)
+        waits = []
+        for each in (iop, other):
+            monkeypatch.setattr(each.port, "wait", lambda timeout: bool(waits.append(timeout)))
+        assert not iop.layer.wait(0)
+        assert waits == [0.0, 0.0]
+
+    def test_two_iops_are_looked_at_in_turns_of_a_millisecond(self, iop):
+        BareIop(layer=iop.layer)
+        assert not iop.layer.wait(0.0025)
+        assert iop.clock.slept[2:] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
+
+    def test_the_condition_is_looked_at_again_after_a_tenth_of_a_second(self, iop):
+        assert not iop.layer.run_until(lambda: False, 0.25)
+        assert iop.clock.slept == pytest.approx([0.1, 0.1, 0.05])
+
+    @pytest.mark.parametrize(
+        ("timeout_s", "wanted_ns", "expected_ms"),
+        [
+            (9.0, None, 100),
+            (0.02, None, 20),
+            (9.0, 30_000_000, 30),
+            (9.0, 900_000_000, 100),
+            (9.0, -1, 0),
+        ],
+    )
+    def test_sleeping_on_descriptors_ends_when_a_port_wants_to_run(
+        self, iop, monkeypatch, timeout_s, wanted_ns, expected_ms
+    ):
+        slept = []
+
+        class Poll:
+            def register(self, descriptor, events):
+                slept.append((descriptor, events))
+
+            def poll(self, milliseconds):
+                slept.append(milliseconds)
+
+        iop.clock.advance(5)
+        if wanted_ns is not None:
+            due = iop.clock.monotonic_ns() + wanted_ns
+            monkeypatch.setattr(iop.port, "next_deadline_ns", lambda: due)
+        monkeypatch.setattr(message_layer.select, "poll", Poll)
+        iop.layer._sleep_until_readable(timeout_s)
+        assert slept == [(iop.port.fileno(), select.POLLIN), pytest.approx(expected_ms)]
+        iop.port.close()
+
+    def test_what_another_thread_polls_is_left_to_it(self, iop):
+        osm = Osm(iop)
+        osm.send()
+        iop.answer(iop.fetch())
+        iop.layer.polled_by_thread(True)
+        assert not iop.layer.run_until(lambda: bool(osm.replies), 0)
+        iop.layer.polled_by_thread(False)
+        assert iop.layer.run_until(lambda: bool(osm.replies), 0)
+
+    def test_what_another_thread_did_just_now_is_not_waited_for(self, iop, monkeypatch):
+        answers = iter([False, False])
+        iop.layer.polled_by_thread(True)
+        monkeypatch.setattr(iop.layer._progress, "wait", None)
+        assert iop.layer.run_until(lambda: next(answers, True), 9)
+
+    def test_threads_that_wait_are_woken_by_a_poll_that_did_something(self, iop, monkeypatch):
+        woken = []
+        osm = Osm(iop)
+        osm.send()
+        iop.answer(iop.fetch())
+        iop.layer.polled_by_thread(True)
+        monkeypatch.setattr(iop.layer._progress, "notify_all", lambda: woken.append(1))
+        iop.layer.poll()
+        assert woken == [1]
+        iop.layer.poll()
+        assert woken == [1]
+
+    def test_while_another_thread_polls_this_one_sleeps(self, iop, monkeypatch):
+        looks, slept = [], []
+
+        def done():
+            looks.append(1)
+            return len(slept) == 2 or len(looks) > 20
+
+        iop.layer.polled_by_thread(True)
+        monkeypatch.setattr(iop.layer._progress, "wait", slept.append)
+        assert iop.layer.run_until(done, 0.5)
+        assert slept == pytest.approx([0.1, 0.1])
+
+    @pytest.mark.parametrize(("options", "taken"), [({}, 1), ({"drain": True}, 3)])
+    def test_run_until_stops_at_the_reply_it_waits_for(self, iop, options, taken):
+        osm = Osm(iop)
+        for context in range(3):
+            osm.send(context=context)
+            iop.answer(iop.fetch())
+        assert iop.layer.run_until(lambda: bool(osm.replies), 1, **options)
+        assert len(osm.replies) == taken
+
+    def test_an_iop_that_is_detached_while_somebody_waits_for_it_did_not_die(
+        self, iop, monkeypatch, caplog
+    ):
+        told = []
+        iop.layer.listen(iop.number, told.append)
+
+        def wait(timeout_s):
+            iop.layer.detach(iop.number)  # as another thread does
+            raise IopDead("it is closed")
+
+        monkeypatch.setattr(iop.port, "wait", wait)
+        assert iop.layer.wait(1.0)
+        assert told == [IopNews.GONE]
+        assert not caplog.records
+
+    def test_waiting_for_two_iops_of_which_one_is_closed_just_now(self, iop, monkeypatch):
+        layer = MessageLayer()
+        numbers = [layer.attach(BarePort(SYSTEM_CLOCK), bring_up=False) for _ in range(2)]
+        monkeypatch.setattr(layer.port(numbers[0]), "fileno", lambda: -1)
+        assert list(layer.filenos()) == numbers[1:]
+        assert not layer.wait(0.001)
+        layer.close()
+
+    def test_iops_that_two_threads_attach_are_two(self, iop, monkeypatch):
+        meeting = threading.Barrier(2)
+        free_id = iop.layer._iops._free_id
+
+        def slow() -> int:
+            iop_id = free_id()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.05)  # for a second one that is added meanwhile
+            iop.layer._iops._next_id = iop_id
+            return iop_id
+
+        monkeypatch.setattr(iop.layer._iops, "_free_id", slow)
+        threads = [
+            threading.Thread(target=lambda: iop.layer.attach(BarePort(), bring_up=False))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert meeting.broken
+        assert iop.layer.iop_numbers() == (0, 1, 2)
+        assert len({entry.iop_id for entry in iop.layer._iops}) == 3
+
+    def test_a_wrong_number_is_told_while_another_thread_attaches(self, iop, monkeypatch):
+        class Growing(dict):
+            def __iter__(self):
+                raise RuntimeError("dictionary changed size during iteration")
+
+        monkeypatch.setattr(iop.layer._iops, "_entries", Growing(iop.layer._iops._entries))
+        with pytest.raises(InvalidArgument, match=r"no IOP 9 \(registered: 0\)"):
+            iop.layer.port(9)
+
     def test_run_until_gives_up(self, iop):
         assert not iop.layer.run_until(lambda: False, 0.5)
         assert iop.clock.monotonic() >= 0.5
 
 
 class TestInboundFrameSize:
-    @pytest.mark.parametrize("size", [0, 1, 3, 96, 100, -128, 1 << 20])
+    @pytest.mark.parametrize("size", [0, 1, 2, 3, 96, 100, -128, 1 << 18, 1 << 20])
     def test_only_powers_of_two(self, iop, size):
         with pytest.raises(InvalidArgument):
             iop.layer.set_inbound_frame_size(iop.number, size)
+
+    @pytest.mark.parametrize("size", [128, 1 << 17])
+    def test_sizes_up_to_the_largest_are_asked_for(self, iop, size):
+        with pytest.raises(RequestTimeout):  # this IOP does not answer
+            iop.layer.set_inbound_frame_size(iop.number, size)
+
+    def test_the_smallest_size(self, iop):
+        iop.layer.set_inbound_frame_size(iop.number, 4)  # lower than now: ignored
+        assert not iop.port.unit.request_pending
 
     def test_reserved_flags(self, iop):
         with pytest.raises(InvalidArgument):
@@ -1121,6 +1437,44 @@ class TestLastResorts:
         assert closed_when_told == [True]
         iop.layer.deregister(base)
 
+    @pytest.mark.parametrize("looks", [0, 1, 3])
+    def test_detach_waits_for_a_callback_on_another_thread(self, iop, monkeypatch, looks):
+        slept = []
+        monkeypatch.setattr(
+            iop.layer._replies, "is_busy_elsewhere", lambda entry: len(slept) < looks
+        )
+        monkeypatch.setattr(message_layer.time, "sleep", slept.append)
+        iop.layer.detach(iop.number)
+        assert slept == [0.001] * looks
+
+    def test_detach_gives_a_callback_on_another_thread_five_seconds(self, iop, monkeypatch, caplog):
+        slept = []
+        monkeypatch.setattr(iop.layer._replies, "is_busy_elsewhere", lambda entry: True)
+        monkeypatch.setattr(message_layer.time, "sleep", slept.append)
+        iop.layer.detach(iop.number)
+        assert sum(slept) == pytest.approx(5)
+        assert "still running" in caplog.text
+        assert iop.port.closed
+
+    def test_a_bring_up_that_fails_tells_so_before_what_callbacks_raised(self, iop, monkeypatch):
+        def fails(number, reply):
+            iop.layer.free_reply(number, reply)
+            raise ValueError(reply)
+
+        def half(layer, entry, limits, *, after_reset):
+            after_reset()
+            raise RequestTimeout("no answer")
+
+        osm = Osm(iop)
+        _, (osm.cookie,) = iop.layer.register([fails])
+        for context in (1, 2):
+            osm.send(context=context)
+        monkeypatch.setattr(message_layer.bring_up, "bring_up", half)
+        with pytest.raises(ExceptionGroup) as caught:
+            iop.layer.bring_up(iop.number)
+        kinds = [type(error) for error in caught.value.exceptions]
+        assert kinds == [RequestTimeout, ValueError, ValueError]
+
     def test_an_interrupt_in_one_final_callback_robs_no_other_of_its_own(self, iop):
         told = []
 
@@ -1140,6 +1494,16 @@ class TestLastResorts:
         assert sorted(told) == [1, 2, 3]
         assert iop.port.closed
         assert iop.layer.iop_count() == 0
+
+    def test_an_interrupt_before_an_iop_is_registered_closes_its_port(self, iop, monkeypatch):
+        def interrupted(port, **options):
+            raise KeyboardInterrupt
+
+        port = BarePort()
+        monkeypatch.setattr(iop.layer._iops, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            iop.layer.attach(port, bring_up=False)
+        assert port.closed
 
     def test_a_port_that_refuses_a_post_leaves_the_frame_with_the_caller(self, iop, monkeypatch):
         def refuses(mfa):
@@ -1172,6 +1536,52 @@ class TestLastResorts:
         iop.layer.poll()
         assert len(osm.replies) == 1
 
+    def test_a_frame_taken_for_a_request_that_is_refused_goes_home(self, iop):
+        iop.entry.refusing = "is being reset"
+        with pytest.raises(InvalidArgument, match="is being reset"):
+            iop.layer.submit(iop.number, UTIL_LOCK.build())
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+
+    def test_a_real_frame_of_a_request_that_is_refused_stays_with_it(self):
+        iop = BareIop(frame_source="fifo", frame_count=FRAMES)
+        frame = Osm(iop).request()
+        iop.entry.refusing = "is being reset"
+        with pytest.raises(InvalidArgument, match="is being reset"):
+            iop.layer.send(iop.number, frame)
+        assert not iop.port.unit.request_pending
+        iop.layer.free_request(iop.number, frame)
+        assert iop.fetch().data[7] == UTIL_NOP.function
+        assert frames_home(iop)
+
+    def test_a_real_frame_that_a_reset_took_meanwhile_is_not_used(self, monkeypatch):
+        iop = BareIop(frame_source="fifo", frame_count=FRAMES)
+        frame = Osm(iop).request()
+
+        class ResetFirst:
+            """A lock that another thread had, which reset the IOP."""
+
+            def __init__(self, lock):
+                self.lock, self.is_late = lock, False
+
+            def __enter__(self):
+                self.lock.acquire()
+                if not self.is_late:
+                    self.is_late = True
+                    iop.port.reset()
+                    iop.entry.forget_frames()
+
+            def __exit__(self, *_):
+                self.lock.release()
+
+        monkeypatch.setattr(iop.entry, "lock", ResetFirst(iop.entry.lock))
+        iop.port.alloc_calls = 0
+        iop.layer.send(iop.number, frame)
+        assert iop.port.alloc_calls == 1
+        assert iop.fetch().data[:16] == bytes(frame[:16])
+        assert iop.port.unit.idle_inbound() == FRAMES
+        assert iop.port.misuse == []
+
     @pytest.mark.parametrize("size", [0, 8, 15])
     def test_a_frame_cut_short_by_its_osm_is_refused(self, iop, size):
         frame = Osm(iop).request()
@@ -1179,6 +1589,25 @@ class TestLastResorts:
         with pytest.raises(InvalidArgument, match="no header"):
             iop.layer.send(iop.number, frame)
         iop.layer.free_request(iop.number, frame)
+
+    def test_a_callback_may_register_an_iop_but_not_bring_it_up(self, iop):
+        ports = [BarePort(), BarePort()]
+        registered = []
+
+        def replied(number, reply):
+            iop.layer.free_reply(number, reply)
+            registered.append(iop.layer.attach(ports[0], bring_up=False))
+            iop.layer.attach(ports[1])
+
+        osm = Osm(iop)
+        _, (osm.cookie,) = iop.layer.register([replied])
+        osm.send()
+        iop.answer(iop.fetch())
+        with pytest.raises(InvalidArgument, match="bring up"):
+            iop.layer.poll()
+        assert len(registered) == 1
+        assert iop.layer.iop_numbers() == (iop.number, *registered)
+        assert not ports[1].closed, "it was never the layer's"
 
     @pytest.mark.parametrize("call", ["bring_up", "refresh", "attach", "run_until"])
     def test_what_waits_is_refused_in_a_callback(self, call):

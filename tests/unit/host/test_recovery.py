@@ -146,11 +146,15 @@ def test_an_iop_that_crashed_is_reset_by_the_transport(opened):
 def test_an_iop_in_failed_answers_and_is_revived_by_hand(opened):
     iop, software, _ = opened()
     disk = iop.block()
+    counters = iop.layer.counters(iop.number)
+    assert iop.layer.check(iop.number).state == IopState.OPERATIONAL
+    assert (iop.layer.iop_valid(iop.number), counters.lost) == (True, 0)
     software.fail()
     with pytest.raises(RequestFailed, match="STATE_ERROR"):
         disk.read(0, 512)
-    assert iop.layer.check(iop.number).state == IopState.FAILED
-    assert not iop.layer.iop_valid(iop.number)
+    for _ in range(2):  # once lost, an IOP is not lost again
+        assert iop.layer.check(iop.number).state == IopState.FAILED
+        assert (iop.layer.iop_valid(iop.number), counters.lost) == (False, 1)
     iop.revive()
     assert iop.layer.iop_valid(iop.number)
     assert disk.read(0, 512) == CONTENT[:512]
@@ -233,7 +237,7 @@ def test_what_cannot_be_revived_says_so(opened, monkeypatch):
 def test_a_device_that_somebody_took_meanwhile_is_told_of(opened, caplog):
     iop, software, _ = opened()
     iop.block()
-    software.remove_disk(DISK).close()
+    software.bay.remove(DISK).close()
     iop.revive()
     assert "TID 0x010 is not ours again" in caplog.text
 

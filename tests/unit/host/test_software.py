@@ -9,12 +9,12 @@ import random
 import pytest
 
 import i2o
+from fakes.opened_iop import soft
 from i2o.errors import InvalidArgument, ParameterError, RemoteFrameError, RequestFailed
 from i2o.frames.executive_groups import EXEC_DRIVER_STORE_TABLE, EXEC_EXECUTING_DDM_TABLE
 from i2o.frames.functions import Function
 from i2o.frames.header import DetailedStatus
 from i2o.frames.tables import MODULE_HEADER
-from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.software import (
     FRAGMENT_SIZE,
     MAX_SIZE,
@@ -39,10 +39,6 @@ HEADER = MODULE_HEADER.build(
 def iop():
     with i2o.open("emu:") as opened:
         yield opened
-
-
-def soft(iop: i2o.Iop) -> SoftIop:
-    return iop.layer.port(iop.number).soft_iop
 
 
 def content(size: int) -> bytes:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from i2o import iop_table
+from i2o import bring_up, iop_table
 from i2o.clock import SYSTEM_CLOCK, ManualClock
-from i2o.errors import InvalidArgument, OutOfFrames, RequestFailed
+from i2o.errors import InvalidArgument, IopDead, OutOfFrames, RequestFailed
 from i2o.frames.functions import Function
 from i2o.frames.tables import IopState
 from i2o.frames.utility import UTIL_LOCK
@@ -152,6 +152,18 @@ def test_an_iop_that_is_found_in_another_state_is_failed_for_the_others(layer):
     assert set(table(layer, second)) == {2, 3}
 
 
+def test_an_iop_that_does_not_tell_its_state_is_failed_for_the_others(layer, monkeypatch):
+    first, second = layer.attach("emu:"), layer.attach("emu:")
+
+    def silent(*arguments):
+        raise IopDead("no status")
+
+    with monkeypatch.context() as patched, pytest.raises(IopDead):
+        patched.setattr(bring_up, "read_status", silent)
+        layer.check(second)
+    assert table(layer, first)[3] == IopState.FAILED
+
+
 def test_an_iop_that_does_not_come_up_leaves_no_trace(layer, tmp_path):
     number = layer.attach("emu:")
     plan = tmp_path / "plan.toml"
@@ -177,6 +189,56 @@ def test_an_iop_that_takes_no_news_stops_nobody(layer, tmp_path, action):
     assert len(layer.port(second).soft_iop.executive.system_table) == 3
     unit = layer.port(first).unit
     assert unit.held_by_host() == 0
+
+
+def test_an_iop_that_never_answers_is_not_told_again_and_again(layer, tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\non = "EXEC_SYS_MODIFY"\naction = "drop"\ntimes = 1\n')
+    number = layer.attach(f"emu:?faults={plan}")
+    for _ in range(3):
+        layer.detach(layer.attach("emu:?frames=8"))
+    assert layer.outstanding(number) == 1
+    layer.revive(number)
+    other = layer.attach("emu:?frames=8")
+    assert table(layer, number) == {2: UP, layer._iops.entry(other).iop_id: UP}
+
+
+def test_an_iop_that_answers_late_is_told_of_the_last_change_alone(tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\non = "EXEC_SYS_MODIFY"\naction = "delay"\nms = 1000\ntimes = 1\n')
+    with MessageLayer(clock=ManualClock()) as layer:
+        number = layer.attach(f"emu:?faults={plan}")
+        before = layer.counters(number).requests
+        others = [layer.attach("emu:?frames=8") for _ in range(3)]
+        layer.detach(others[0])
+        assert layer.counters(number).requests == before + 1
+        assert table(layer, number) == {2: UP, 4: UP, 5: UP}
+        assert layer.counters(number).requests == before + 2
+
+
+def test_an_answer_without_a_status_harms_nobody(layer):
+    number = layer.attach("emu:")
+    executive = layer.port(number).soft_iop.executive
+    executive.dispatch[Function.EXEC_SYS_MODIFY] = lambda request: (
+        b"\1\xc0\4\0" + bytes(request.frame[4:16])
+    )
+    layer.attach("emu:")
+    settle(layer)
+    assert layer.counters(number).callback_errors == 0
+
+
+def test_an_interrupt_while_an_iop_is_told_does_not_keep_the_next_news_from_it(layer, monkeypatch):
+    def interrupted(size):
+        raise KeyboardInterrupt
+
+    number = layer.attach("emu:")
+    with monkeypatch.context() as patch:
+        patch.setattr(layer.port(number).memory, "allocate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            layer.attach("emu:")
+    assert layer.iop_numbers() == (number,)
+    other = layer.attach("emu:")
+    assert table(layer, number) == {2: UP, layer._iops.entry(other).iop_id: UP}
 
 
 def test_an_iop_without_a_free_frame_is_told_next_time(layer, caplog):

@@ -63,6 +63,12 @@ def test_ranges_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         ranges.add(4, 4)
     ranges.add(1, 1)
     assert list(ranges) == [(0, 2)]
+    ranges.add(4, 6)
+    with pytest.raises(LocalFrameError, match="at most 2 ranges"):
+        ranges.remove(5, 5)
+    assert list(ranges) == [(0, 2), (4, 6)]
+    ranges.remove(2, 4)
+    assert list(ranges) == [(0, 1), (5, 6)]
 
 
 # --- the disk ------------------------------------------------------------------------------------
@@ -181,6 +187,18 @@ def test_reassigned_blocks_are_good_again() -> None:
     listed = immediate_element(struct.pack("<2Q", 2 * BLOCK + 100, 4 * BLOCK), last=True)
     assert bench.rig.call(frame + listed).status == (0, 0)
     assert list(bench.disk.bad) == []
+
+
+def test_a_disk_runs_out_of_spare_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that mends every other block would make as many ranges as there are blocks."""
+    monkeypatch.setattr(bad_blocks, "MAX_RANGES", 2)
+    bench = Bench("direct", (0, 9))
+    refusal = (ReqStatus.ERROR_NO_DATA_TRANSFER, Detail.MEDIA_ERROR, 0, 6 * BLOCK)
+    assert reassign(bench, 3 * BLOCK, 6 * BLOCK) == refusal
+    assert list(bench.disk.bad) == [(0, 2), (4, 9)]
+    bench.rig.iop.lct.devices[DISK].state.control["auto_reassign"] = 1
+    assert bench.transfer(bsa.BSA_BLOCK_WRITE, 6, 1)[0][1] == Detail.MEDIA_ERROR
+    assert list(bench.disk.bad) == [(0, 2), (4, 9)]
 
 
 def test_a_wrong_list_reassigns_nothing() -> None:

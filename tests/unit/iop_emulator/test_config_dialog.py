@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fakes.iop_rig import DISK, Reply, Rig
@@ -272,6 +272,7 @@ def test_without_a_page_buffer():
         ).map(lambda form: urlencode(form, errors="replace").encode()),
     ),
 )
+@example(page=2, tid=DISK, query=b"write_policy=%00")
 def test_no_form_breaks_a_page(page, tid, query):
     rig = Rig()
     reply, data = ask(rig, tid, page, query)

@@ -248,6 +248,33 @@ def test_masked_interrupts_do_not_ring(inline):
     assert readable(inline)
 
 
+def test_a_masked_port_tells_who_waits_and_not_the_descriptor():
+    with open_port("emu:?run=thread") as port:
+        bring_up(port)
+        port.fileno()
+        port.mask_interrupt(True)
+        post(port)
+        while not port.unit.reply_pending:
+            assert port.wait(5)
+        port._thread.stop()  # it has said what it had to say
+        assert port._progress.wait(0)
+        assert not readable(port)
+        port.mask_interrupt(False)
+        assert readable(port)
+        port.mask_interrupt(True)
+        assert not readable(port)
+
+
+def test_a_port_that_is_masked_before_it_is_watched(inline):
+    post(inline)
+    inline.wait(5)
+    inline.mask_interrupt(True)
+    assert inline.unit.reply_pending
+    assert not readable(inline)
+    post(inline)
+    assert readable(inline), "the IOP has to run"
+
+
 def test_preserved_frames_can_be_read(port):
     frame = bsa.BSA_STATUS_CHECK.build(target_address=0x777, transaction_context=5)
     post(port, frame)
@@ -280,6 +307,56 @@ def test_closing_twice_and_working_after_it(tmp_path):
         with pytest.raises(IopDead, match="is closed: open it again"):
             port.wait(5)
     assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
+
+
+@pytest.mark.parametrize("is_asked_before", [True, False])
+@pytest.mark.parametrize("run", ["inline", "thread", "process"])
+@pytest.mark.parametrize("is_controlled", [True, False])
+def test_a_closed_port_has_no_descriptor(tmp_path, run, is_controlled, is_asked_before):
+    control = f"&control={tmp_path}/control" if is_controlled else ""
+    before = set(os.listdir("/proc/self/fd"))
+    port = open_port(f"emu:?run={run}{control}")
+    if is_asked_before:
+        assert port.fileno() >= 0
+    port.close()
+    assert port.fileno() == -1
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_interrupt_while_it_closes_leaves_nothing_open(tmp_path, monkeypatch):
+    uri = f"emu:?run=thread&disk={tmp_path}/a.img,create=4K"
+    port = open_port(uri)
+    bell = port._thread._doorbell
+    ring = bell.ring
+
+    def interrupted():
+        ring()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bell, "ring", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        port.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
+    assert port.fileno() == -1
+    open_port(uri).close()  # the image is not locked any more
+
+
+def test_an_interrupt_while_it_opens_leaves_nothing_open(tmp_path, monkeypatch):
+    uri = f"emu:?run=thread&disk={tmp_path}/a.img,create=4K&control={tmp_path}/control"
+    before = set(os.listdir("/proc/self/fd"))
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_port(uri)
+    assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]
+    assert set(os.listdir("/proc/self/fd")) == before
+    open_port(uri).close()
 
 
 def test_a_port_says_what_it_is():

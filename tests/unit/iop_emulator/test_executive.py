@@ -52,6 +52,7 @@ def test_the_status_block_is_written_whole_and_its_sync_byte_last():
     assert status.iop_capabilities == 0
     assert status.init_code == 0x80
     assert rig.replies() == []
+    assert not len(rig.complaints)
 
 
 @pytest.mark.parametrize("length", [0, 4, 87])
@@ -87,8 +88,20 @@ def test_a_status_buffer_outside_host_memory_is_complained_about(high):
         x.EXEC_STATUS_GET.build(reply_buffer_address_low=0x666000, reply_buffer_address_high=high)
     )
     rig.run()
-    assert "StatusGet" in next(iter(rig.complaints))
+    (complaint,) = rig.complaints
+    assert "StatusGet" in complaint
+    assert f"bus address {high << 32 | 0x666000:#010x}" in complaint
     assert rig.unit.idle_inbound() == 16
+
+
+def test_what_the_host_has_not_set_is_zero():
+    rig = Rig(up=False)
+    for _ in range(2):
+        status = rig.status_block()
+        assert (status.host_unit_id, status.segment_number, status.init_code) == (0, 0, 0)
+        rig.bring_up()
+        assert rig.call(sys_tab_set(rig)).status == PLAIN
+        reset(rig)
 
 
 # --- states -----------------------------
@@ -151,7 +164,7 @@ def test_a_reset_forgets_everything():
     assert rig.run() is None
     assert rig.account() == 16
     rig.bring_up()
-    rig.iop.add_disk(MemoryDisk(1 << 20))
+    rig.iop.bay.add(MemoryDisk(1 << 20))
     rig.call(bsa.BSA_DEVICE_RESET.build(target_address=DISK))  # no event reply comes with it
 
 
@@ -173,12 +186,17 @@ def test_a_slow_reset_keeps_the_inbound_port_empty():
     assert rig.run() is None
 
 
-def test_a_reset_with_a_bad_status_address_still_resets():
+@pytest.mark.parametrize("high", [0, 1])
+def test_a_reset_with_a_bad_status_address_still_resets(high):
     rig = Rig()
-    rig.post(x.EXEC_IOP_RESET.build(status_word_low_address=0x700000))
+    rig.post(
+        x.EXEC_IOP_RESET.build(status_word_low_address=0x700000, status_word_high_address=high)
+    )
     rig.run()
     assert rig.iop.state == IopState.RESET
-    assert "IopReset" in next(iter(rig.complaints))
+    (complaint,) = rig.complaints
+    assert "IopReset" in complaint
+    assert f"bus address {high << 32 | 0x700000:#010x}" in complaint
 
 
 def test_iop_clear_ends_what_is_going_on():
@@ -288,14 +306,20 @@ def test_outbound_init_again_forgets_old_reply_frames_and_replies():
     assert (rig.unit.posted_outbound(), rig.unit.idle_outbound()) == (0, 0)
 
 
-def test_the_page_size_serves_page_lists():
-    rig = Rig(up=False)
-    rig.init_outbound(host_page_frame_size=512)
+@pytest.mark.parametrize(("told", "page_size"), [(512, 512), (8192, 8192), (0, 4096)])
+def test_the_page_size_serves_page_lists(told, page_size):
+    disk = MemoryDisk(1 << 20)
+    first, second = b"1" * page_size, b"2" * page_size
+    disk.write_from(0, [memoryview(first + second)])
+    rig = Rig([disk], up=False)
+    rig.init_outbound(host_page_frame_size=told)
     rig.give_replies(4, 128)
-    data = rig.buffer(2048)
-    frame = bsa.BSA_BLOCK_READ.build(target_address=DISK, transfer_byte_count=1024)
-    pages = struct.pack("<III", 0xE0000400, data.bus_address + 1024, data.bus_address)
+    data = rig.buffer(3 * page_size)
+    start = -(-data.bus_address // page_size) * page_size
+    frame = bsa.BSA_BLOCK_READ.build(target_address=DISK, transfer_byte_count=2 * page_size)
+    pages = struct.pack("<III", 0xE0 << 24 | 2 * page_size, start + page_size, start)
     assert rig.call(frame + pages).status == PLAIN
+    assert rig.memory.read(start, 2 * page_size) == second + first
 
 
 # --- tables -----------------------------
@@ -372,7 +396,7 @@ def test_lct_notify_is_held_until_the_table_has_changed():
     rig.post(notify(rig, 3, 1024, transaction_context=3))
     assert rig.replies() == []
     rig.call(utility.UTIL_CLAIM.build(target_address=DISK, claim_type=1))  # no change: see Lct
-    assert rig.iop.add_disk(MemoryDisk(1 << 20)) == 0x11
+    assert rig.iop.bay.add(MemoryDisk(1 << 20)).tid == 0x11
     (reply,) = rig.replies()
     assert (reply.words[3], reply.status) == (2, PLAIN)
     listed = entries(bytes(early.view))
@@ -382,7 +406,7 @@ def test_lct_notify_is_held_until_the_table_has_changed():
         (0x10, 1),
         (0x11, 2),
     ]
-    rig.iop.remove_disk(0x11).close()
+    rig.iop.bay.remove(0x11).close()
     (reply,) = rig.replies()
     assert reply.words[3] == 3
 
@@ -400,8 +424,26 @@ def test_a_held_notify_whose_buffer_went_away_gets_an_error():
     rig.post(notify(rig, 2, 256))
     rig.run()
     rig.table.free()
-    rig.iop.add_disk(MemoryDisk(1 << 20))
+    rig.iop.bay.add(MemoryDisk(1 << 20))
     assert [reply.status for reply in rig.replies()] == [(5, 0x11)]
+
+
+@pytest.mark.parametrize(
+    ("frame", "start"),
+    [
+        (x.EXEC_HRT_GET.build(), b"\1\0\4\0"),
+        (x.EXEC_LCT_NOTIFY.build(), struct.pack("<H", 30)),
+        (x.EXEC_ADAPTER_READ.build(adapter_id=1, offset=8, length=4), b"\1\1\0\x0e"),
+    ],
+    ids=["hrt", "lct", "adapter"],
+)
+def test_what_is_asked_for_goes_to_the_first_buffer(frame, start):
+    rig = Rig()
+    first, second = rig.buffer(bytes([0xAA]) * 24), rig.buffer(b"\xaa")
+    sgl = element(0x50, 24, first.bus_address) + element(0xD0, 1, second.bus_address)
+    assert rig.call(frame + sgl).status == PLAIN
+    assert bytes(first.view).startswith(start)
+    assert bytes(second.view) == b"\xaa"
 
 
 def test_tables_need_a_buffer_that_exists():
@@ -422,17 +464,17 @@ def test_hot_plug_events_carry_the_lct_entry():
     rig.post(utility.UTIL_EVENT_REGISTER.build(event_mask=0xFFFFFFFF, transaction_context=77))
     assert rig.replies() == []
     rig.post(utility.UTIL_EVENT_REGISTER.build(target_address=DISK, event_mask=0xFFFFFFFF))
-    tid = rig.iop.add_disk(MemoryDisk(1 << 20))
+    tid = rig.iop.bay.add(MemoryDisk(1 << 20)).tid
     (event,) = rig.replies()
     assert (event.words[3], event.words[4]) == (77, ExecutiveEvent.NEW_LCT_ENTRY)
     assert tables.LCT_ENTRY.unpack_from(event.data, 20).local_tid == tid
     rig.post(notify(rig, 99, 64))
-    rig.iop.remove_disk(DISK)
+    rig.iop.bay.remove(DISK)
     (event,) = rig.replies()
     assert event.words[4] == ExecutiveEvent.MODIFIED_LCT
     assert len(rig.iop.events) == 1
     with pytest.raises(KeyError):
-        rig.iop.remove_disk(8)
+        rig.iop.bay.remove(8)
 
 
 # --- SysTabSet -----------------------------
@@ -496,6 +538,28 @@ def test_a_system_table_in_pieces():
     frame = x.EXEC_SYS_TAB_SET.build(version_offset=0x01, iop_id=4)
     assert rig.call(frame + sgl + element(0x54, 0, 0) + element(0xD4, 0, 0)).status == PLAIN
     assert len(rig.iop.executive.system_table) == 3
+    assert not len(rig.complaints)
+
+
+def test_the_largest_system_table():
+    rig = Rig()
+    table = system_table(255)
+    buffer = rig.buffer(table)
+    sgl = simple_sgl([(buffer.bus_address, len(table))], out=True)
+    assert rig.call(x.EXEC_SYS_TAB_SET.build() + sgl).status == PLAIN
+    assert len(rig.iop.executive.system_table) == 255
+    assert not len(rig.complaints)
+
+
+@pytest.mark.parametrize(("cut", "entries"), [(0, 2), (1, 1), (32, 1), (33, 0), (64, 0)])
+def test_an_entry_of_a_system_table_that_is_cut_is_none(cut, entries):
+    rig = Rig()
+    table = system_table(2)
+    frame = x.EXEC_SYS_TAB_SET.build()
+    data = immediate_element(table[: len(table) - cut], last=True)
+    assert rig.call(frame + data).status == PLAIN
+    assert [entry.iop_id for entry in rig.iop.executive.system_table] == [2, 3][:entries]
+    assert len(rig.complaints) == (cut > 0)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.lct import BUILT_IN_DDM
+from i2o.iop_emulator.options import IopOptions
 
 CHECK = bsa.BSA_STATUS_CHECK.build(target_address=DISK)
 SECOND = DISK + 1
@@ -126,7 +127,7 @@ def test_ddm_reset_aborts_releases_and_tells():
     rig.post(x.EXEC_DDM_RESET.build(device_tid=DISK))
     aborted, event, done = rig.replies()
     assert (aborted.data[7], aborted.status[0]) == (Function.BSA_STATUS_CHECK, 9)
-    assert event.words[4:6] == (GenericEvent.DEVICE_RESET, 1)
+    assert event.words[4:] == (GenericEvent.DEVICE_RESET, 1)
     assert done.status == PLAIN
     assert rig.iop.lct.devices[DISK].claims == []
     assert rig.call(utility.UTIL_EVENT_ACK.build(target_address=DISK)).flags & MsgFlags.FAIL == 0
@@ -153,7 +154,7 @@ def test_destroy_takes_a_ddm_and_its_devices_out_until_a_reset():
     reply = rig.call(CHECK)
     assert failure(reply) == FailureCode.SERVICE_TERMINATED
     give_back(rig, reply)
-    assert len(rig.iop.disks) == 2
+    assert len(rig.iop.bay.devices) == 2
     rig.iop.reset()
     assert parents(rig) == {0: 0, BUILT_IN_DDM: 0, DISK: BUILT_IN_DDM, SECOND: BUILT_IN_DDM}
 
@@ -161,8 +162,8 @@ def test_destroy_takes_a_ddm_and_its_devices_out_until_a_reset():
 def test_a_destroyed_disk_can_be_pulled_and_its_tid_is_not_taken_meanwhile():
     rig = Rig()
     rig.call(x.EXEC_DDM_DESTROY.build(ddm_tid=BUILT_IN_DDM))
-    assert rig.iop.add_disk(MemoryDisk(4096)) == SECOND
-    assert rig.iop.remove_disk(DISK).size == 1 << 20
+    assert rig.iop.bay.add(MemoryDisk(4096)).tid == SECOND
+    assert rig.iop.bay.remove(DISK).size == 1 << 20
     rig.iop.reset()
     assert set(parents(rig)) == {0, BUILT_IN_DDM, SECOND}
 
@@ -205,15 +206,24 @@ def test_the_hrt_says_who_controls_the_adapter():
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 256), (8, 4), (255, 1), (256, 0)])
 def test_the_adapters_configuration_registers(offset, length):
-    rig = Rig()
+    rig = Rig(options=IopOptions(organization_id=0x1B))
     target = rig.buffer(bytes([0xAA]) * 260)
     reply = rig.call(
         x.EXEC_ADAPTER_READ.build(adapter_id=1, offset=offset, length=length)
         + simple_sgl([(target.bus_address, 260)], out=False)
     )
     assert reply.status == PLAIN
-    expected = (bytes(8) + b"\x01\x01\x00\x0e").ljust(256, b"\0")[offset : offset + length]
+    registers = (b"\x1b" + bytes(7) + b"\x01\x01\x00\x0e").ljust(256, b"\0")
+    expected = registers[offset : offset + length]
     assert bytes(target.view) == expected + bytes([0xAA]) * (260 - length)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 257), (255, 2), (257, 0), (0x200, 4)])
+def test_there_are_no_registers_behind_the_last(offset, length):
+    rig = Rig()
+    frame = x.EXEC_ADAPTER_READ.build(adapter_id=1, offset=offset, length=length)
+    sgl = simple_sgl([(rig.buffer(512).bus_address, 512)], out=False)
+    assert rig.call(frame + sgl).status == (5, 0x11)
 
 
 def test_a_released_device_is_served_again_once_it_is_assigned():
@@ -242,9 +252,56 @@ def test_a_reset_gives_released_devices_back():
     assert rig.call(CHECK).status == PLAIN
 
 
+def with_second_ddm() -> Rig:
+    """Return an IOP with a DDM at TID 9, too."""
+    rig = Rig()
+    buffer = rig.buffer(b"code")
+    frame = x.EXEC_SW_DOWNLOAD.build(
+        sw_type=1, sw_size=4, current_fragment=1, total_fragments=1, download_flags=1
+    )
+    assert rig.call(frame + simple_sgl([(buffer.bus_address, 4)], out=True)).status == PLAIN
+    return rig
+
+
+def test_a_released_device_may_go_to_another_ddm_and_comes_back_with_a_reset():
+    rig = with_second_ddm()
+    words = {"device_tid": DISK}
+    assert rig.call(x.EXEC_DEVICE_RELEASE.build(ddm_tid=8, **words)).status == PLAIN
+    for ddm in (9, 8, 9):  # once it has its own driver again, nobody else gets it
+        reply = rig.call(x.EXEC_DEVICE_ASSIGN.build(ddm_tid=ddm, **words))
+        assert reply.status == (PLAIN if parents(rig)[DISK] == ddm else (5, 0x1B))
+    assert parents(rig)[DISK] == 8
+    rig.call(x.EXEC_DEVICE_RELEASE.build(ddm_tid=8, **words))
+    assert rig.call(x.EXEC_DEVICE_ASSIGN.build(ddm_tid=9, **words)).status == PLAIN
+    assert rig.call(CHECK).status == PLAIN
+    rig.iop.reset()
+    assert parents(rig)[DISK] == 8
+
+
+@pytest.mark.parametrize("tid", [0, DISK, 0x7FF])
+def test_only_a_ddm_drives_anything(tid):
+    rig = Rig()
+    rig.call(x.EXEC_ADAPTER_RELEASE.build(hrt_entry_adapter_id=1))
+    rig.call(x.EXEC_DEVICE_RELEASE.build(device_tid=DISK, ddm_tid=BUILT_IN_DDM))
+    for frame in (
+        x.EXEC_ADAPTER_ASSIGN.build(ddm_tid=tid, hrt_entry_adapter_id=1),
+        x.EXEC_DEVICE_ASSIGN.build(ddm_tid=tid, device_tid=DISK),
+    ):
+        assert rig.call(frame).status == (5, 0x11)
+
+
+def test_an_adapter_goes_to_one_ddm_at_a_time():
+    rig = with_second_ddm()
+    assign = {"hrt_entry_adapter_id": 1}
+    assert rig.call(x.EXEC_ADAPTER_ASSIGN.build(ddm_tid=9, **assign)).status == (5, 0x1B)
+    assert rig.call(x.EXEC_ADAPTER_RELEASE.build(**assign)).status == PLAIN
+    assert rig.call(x.EXEC_ADAPTER_ASSIGN.build(ddm_tid=9, **assign)).status == PLAIN
+    assert hrt(rig) == (1, 9, 6)
+
+
 def test_a_released_disk_that_is_pulled_is_no_trouble():
     rig = Rig()
     rig.call(x.EXEC_DEVICE_RELEASE.build(device_tid=DISK, ddm_tid=BUILT_IN_DDM))
-    rig.iop.remove_disk(DISK)
+    rig.iop.bay.remove(DISK)
     rig.iop.reset()
     assert DISK not in parents(rig)

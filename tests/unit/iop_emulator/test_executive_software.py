@@ -119,11 +119,41 @@ def test_a_fragment_that_does_not_fit_ends_the_download(second, status):
     assert download(rig, TABLE, bytes(30)) == PLAIN
 
 
-def test_a_module_shorter_than_it_said_is_not_kept():
+def test_a_fragment_is_in_the_first_buffer():
     rig = Rig()
+    good, other = rig.buffer(b"code"), rig.buffer(b"none")
+
+    def sgl(size: int, *, out: bool) -> bytes:
+        first = simple_sgl([(good.bus_address, 4)], out=out, last=False)
+        return first + simple_sgl([(other.bus_address, size)], out=out)
+
+    head = {"current_fragment": 1, "total_fragments": 1, **words(TABLE)}
+    assert rig.call(x.EXEC_SW_DOWNLOAD.build(sw_size=4, **head) + sgl(4, out=True)).status == PLAIN
+    assert stored(rig) == {TABLE: b"code"}
+    good.view[:] = bytes(4)
+    assert rig.call(x.EXEC_SW_UPLOAD.build(**head) + sgl(4, out=False)).status == PLAIN
+    assert (bytes(good.view), bytes(other.view)) == (b"code", b"none")
+
+
+def test_a_module_of_another_size_than_it_said_is_not_kept():
+    rig = Rig()
+    assert send(rig, TABLE, bytes(31), 1, 1, 30).status == BAD
     assert send(rig, TABLE, bytes(29), 1, 1, 30).status == BAD
     assert "29 bytes came of a module that says it has 30" in list(rig.complaints)[-1]
     assert stored(rig) == {}
+
+
+def test_a_module_may_be_as_large_as_the_store_takes():
+    assert send(Rig(), TABLE, b"x", 1, 2, MAX_SIZE).status == PLAIN
+
+
+def test_an_upload_ends_with_the_last_byte():
+    rig = Rig()
+    content = os.urandom(16384)
+    assert download(rig, TABLE, content) == PLAIN
+    assert upload(rig, TABLE, 2, 2, 8192) == content[8192:]
+    assert upload(rig, TABLE, 2, 3, 9000) == content[8192:].ljust(9000, b"\0")
+    assert upload(rig, TABLE, 3, 3, 8192) is None
 
 
 def test_the_first_fragment_starts_over():
@@ -238,10 +268,25 @@ def test_a_destroyed_ddm_can_still_be_removed():
 
 
 def test_there_are_tids_for_seven_ddms():
-    rig = Rig()
+    rig = Rig([])  # what disks get stays free for disks
     for number in range(7):
         assert download(rig, DDM._replace(module_id=number), b"x") == PLAIN
     assert download(rig, DDM._replace(module_id=7), b"x") == FULL
+
+
+def test_only_ddms_are_started():
+    rig = Rig()
+    before = tids(rig)
+    assert download(rig, TABLE, HEADER) == PLAIN
+    assert tids(rig) == before
+
+
+def test_one_ddm_too_many_is_stored_but_not_started(tmp_path: Path):
+    for number in range(8):
+        (tmp_path / DDM._replace(module_id=number).file_name).write_bytes(b"x")
+    rig = Rig(options=IopOptions(store=str(tmp_path)))
+    assert len(stored(rig)) == 8
+    assert tids(rig) == {0, *range(8, 0x11)}
 
 
 def test_the_groups_show_the_store():

@@ -511,7 +511,7 @@ def test_a_disk_plugged_into_a_crashed_iop_is_told_to_nobody():
     rig.post(utility.UTIL_EVENT_REGISTER.build(event_mask=0xFFFFFFFF))
     rig.run()
     rig.iop.crash()
-    rig.iop.add_disk(MemoryDisk(1024))
+    rig.iop.bay.add(MemoryDisk(1024))
     assert rig.replies() == []
     assert bytes(table.view) == bytes(1024)
 

@@ -155,4 +155,4 @@ def test_blocks_agree_with_a_model():
         )
         assert rig.call(frame + sgl).status == (0, 0)
         assert buffer.view[:count] == model[address : address + count]
-    assert bytes(rig.iop.disks[0]._data) == bytes(model)
+    assert bytes(rig.iop.bay.disk(DISK).store._data) == bytes(model)

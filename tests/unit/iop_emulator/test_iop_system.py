@@ -57,7 +57,7 @@ def test_a_disk_of_one_iop_is_read_through_another(run):
             disk.write(4096, text)
             disk.flush()
             view = memoryview(bytearray(512))
-            layer.port(second).soft_iop.disks[0].read_into(4096, [view])
+            layer.port(second).soft_iop.bay.disk(DISK).store.read_into(4096, [view])
             assert bytes(view) == text
             layer.detach(third)
             assert disk.read(4096, 512) == text

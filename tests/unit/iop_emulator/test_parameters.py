@@ -16,7 +16,9 @@ from i2o.frames.params import ParamOperation as Op
 from i2o.frames.sgl import immediate_element, simple_sgl
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator.block_store import MemoryDisk
+from i2o.iop_emulator.options import IopOptions
 from i2o.iop_emulator.parameter_groups import ScalarGroup, TableGroup, describe
+from i2o.iop_emulator.software_store import MAX_MODULES, MAX_SIZE
 
 PLAIN = (0, 0)
 REFUSED = (5, 0x11)
@@ -46,6 +48,13 @@ def one(rig: Rig, tid: int, operation: bytes, **arguments):
     reply, blocks = rig.parameters(tid, operation, **arguments)
     assert len(blocks) == 1
     return reply.status, blocks[0]
+
+
+def what_failed(block) -> tuple[int, ...]:
+    """Return operation, group, field index and additional status of a refusal."""
+    assert len(block.error_info) == params.PARAM_ERROR_INFO.size
+    info = params.PARAM_ERROR_INFO.unpack_from(block.error_info)
+    return info.operation_code, info.group_number, info.field_idx, info.additional_status
 
 
 def add_users(*tids: int) -> bytes:
@@ -109,6 +118,32 @@ def test_the_executive_tells_the_truth():
     assert [row.local_tid for row in values[0x0102]] == [0, 8, 0x10]
     assert len(values[0x0100]) == len(values[0x0006]) == 1
     assert values[0x0103] == []
+
+
+def test_what_the_executive_says_it_is_made_of():
+    rig = Rig(options=IopOptions(organization_id=0x1B, backlog=9))
+
+    def ask(layout):
+        _, block = one(rig, 0, get(layout.number, op=Op.TABLE_GET if layout.is_table else 1))
+        return rows(block, layout)[0] if layout.is_table else layout.unpack_from(block.data)
+
+    hardware = ask(executive_groups.EXEC_IOP_HARDWARE)
+    assert (hardware.i2o_vendor_id, hardware.processor_memory) == (0x1B, 64 << 20)
+    assert hardware.perm_memory == MAX_MODULES * MAX_SIZE == 1 << 30
+    assert (hardware.hw_capabilities, hardware.processor_type) == (0x0C, 0xFF)
+    environment = ask(executive_groups.EXEC_EXECUTING_ENVIRONMENT)
+    assert (environment.mem_total, environment.mem_free) == (64 << 20, 32 << 20)
+    assert (environment.page_size, environment.event_q_max) == (4096, 9)
+    ddm = ask(executive_groups.EXEC_EXECUTING_DDM_TABLE)
+    assert (ddm.ddm_tid, ddm.module_type, ddm.i2o_vendor_id) == (8, 0x22, 0x1B)
+    assert (ddm.module_id, ddm.module_version, ddm.code_size) == (1, 1, 0)
+    bus = ask(executive_groups.EXEC_IOP_BUS_ATTRIBUTES)
+    assert (bus.bus_id, bus.bus_type, bus.bus_attributes) == (0, 0, 2)
+    assert (bus.max_adapters, bus.adapter_count) == (1, 1)
+    software = ask(executive_groups.EXEC_IOP_SW_ATTRIBUTES)
+    assert (software.i2o_vendor_id, software.sw_capabilities) == (0x1B, 0x0D)
+    adapter = ask(executive_groups.EXEC_HARDWARE_RESOURCE_TABLE)
+    assert (adapter.adapter_id, adapter.state_info, adapter.bus_type) == (1, 0x6008, 0)
 
 
 def test_the_system_table_is_a_group():
@@ -206,16 +241,42 @@ def test_several_operations_in_one_list():
         0,
         0,
     ]
-    info = params.PARAM_ERROR_INFO.unpack_from(blocks[2].error_info)
-    assert (info.operation_code, info.group_number, info.field_idx) == (1, 4, 9)
+    assert [what_failed(block) for block in blocks[1:3]] == [(1, 0x9999, 0, 0), (1, 4, 9, 0)]
     assert blocks[0].error_info == b""
     assert blocks[4].data == (512).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("op", [Op.FIELD_GET, Op.TABLE_GET, Op.MORE_GET, Op.SIZE_GET])
+def test_a_refused_get_does_not_keep_the_next_from_running(op):
+    reply, blocks = Rig().parameters(DISK, get(0x9999, op=op) + get(0x0004, 1), count=2)
+    assert reply.status == REFUSED
+    assert [block.status != 0 for block in blocks] == [True, False]
+    assert blocks[1].data == (512).to_bytes(4, "little")
+
+
+def test_the_first_failure_is_the_one_that_is_told():
+    operations = get(0x9999) + get(0x0004)
+    assert Rig().parameters(DISK, operations, count=2, size=24)[0].status == REFUSED
+    assert Rig().parameters(DISK, get(0x0004) + get(0x9999), count=2, size=19)[0].status == CUT
+
+
+@pytest.mark.parametrize("index", [2, 3, 0xFFFE])
+def test_the_first_field_behind_the_last(index):
+    status, block = one(Rig(), DISK, get(0x0004, index))
+    assert (status, block.status) == (REFUSED, Status.NO_SUCH_FIELD)
+    assert what_failed(block) == (Op.FIELD_GET, 4, index, 0)
 
 
 def test_the_buffer_may_lack_the_padding():
     rig = Rig()  # Linux: field size + 8
     reply, _ = rig.parameters(DISK, get(0x0000, 0), size=9)
     assert reply.status == PLAIN
+
+
+@pytest.mark.parametrize(("size", "status"), [(20, PLAIN), (19, CUT)])
+def test_a_buffer_that_is_one_byte_short(size, status):
+    reply, _ = Rig().parameters(DISK, get(0x0004), size=size)
+    assert reply.status == status
 
 
 @pytest.mark.parametrize("size", [16, 64, 100])
@@ -244,6 +305,22 @@ def test_operations_behind_a_buffer_that_is_just_full():
     rig = Rig()
     reply, blocks = rig.parameters(DISK, get(0x0004) * 2, count=2, size=20)
     assert (reply.status, len(blocks)) == (CUT, 1)
+
+
+def test_sets_behind_a_full_buffer_are_not_done():
+    rig = Rig()
+    operations = u16(Op.TABLE_CLEAR, USERS) + add_users(5)
+    reply, blocks = rig.parameters(DISK, operations, set_=True, count=2, size=8)
+    assert (reply.status, len(blocks)) == (CUT, 1)
+    assert users(rig) == []
+
+
+def test_a_block_larger_than_its_size_can_say():
+    count = 10_000
+    operation = u16(Op.LIST_GET, 0x0102, 0xFFFF, count) + bytes(2 * count)  # TID 0, again and again
+    status, block = one(Rig(), 0, operation, size=1 << 20)
+    assert (status, block.data[:4]) == (PLAIN, u16(count, 0))
+    assert len(block.data) == 4 * 0xFFFF - 4  # all that BlockSize can tell of
 
 
 # --- tables -----------------------------
@@ -283,6 +360,7 @@ def test_rows_are_added_listed_and_deleted():
         (u16(Op.FIELD_SET, 0x9999, 1, 0, 5), Status.INVALID_GROUP_ID),
         (u16(Op.FIELD_SET, USERS, 1, 0, 5), Status.WRONG_GROUP_TYPE),
         (u16(Op.FIELD_SET, 0x0004, 1, 1, 512, 0), Status.FIELD_UNWRITEABLE),
+        (u16(Op.FIELD_SET, 0x0004, 1, 2, 512, 0), Status.NO_SUCH_FIELD),
         (u16(Op.FIELD_SET, 0x0004, 1, 9, 512, 0), Status.NO_SUCH_FIELD),
         (get(0x0004), Status.INVALID_OPERATION),
         (u16(0x0B, 0x0004, 0), Status.INVALID_OPERATION),
@@ -294,6 +372,11 @@ def test_sets_that_cannot_be_done(operation, status):
     reply, block = one(rig, DISK, operation, set_=True)
     assert (reply, block.status) == (REFUSED, status)
     assert block.error_info[:2] == operation[:2]
+
+
+def test_a_row_that_is_refused_blames_no_field():
+    _, block = one(Rig(), DISK, add_users(5, 5), set_=True)
+    assert what_failed(block) == (Op.ROW_ADD, USERS, 0, 0)
 
 
 def test_a_set_inside_a_get_is_refused():
@@ -332,6 +415,15 @@ def test_a_buffer_without_room_for_one_row():
     rig = Rig()
     status, block = one(rig, 0, table(0x0102), size=24)
     assert (status, block.status) == (REFUSED, Status.BUFFER_TOO_SMALL)
+
+
+@pytest.mark.parametrize("size", [8, 11, 12, 13])
+def test_a_buffer_without_room_for_a_table(size):
+    rig = Rig()
+    one(rig, DISK, add_users(5, 6, 7), set_=True)
+    reply, _ = rig.parameters(DISK, table(USERS), size=size)
+    assert reply.status == REFUSED
+    assert one(rig, DISK, get(USERS, op=Op.MORE_GET))[1].status == Status.OPERATION_ERROR
 
 
 def test_sizes_can_be_asked_for():
@@ -387,6 +479,13 @@ def test_a_whole_group_can_be_written_back():
     assert (status, block.status) == (REFUSED, Status.FIELD_UNWRITEABLE)
 
 
+def test_numbers_have_no_sign():
+    rig = Rig()
+    operation = u16(Op.FIELD_SET, 0x0001, 1, 8) + b"\xff" * 4
+    assert one(rig, DISK, operation, set_=True)[0] == PLAIN
+    assert one(rig, DISK, get(0x0001, 8))[1].data == b"\xff" * 4
+
+
 def test_a_value_that_makes_no_sense_is_refused():
     rig = Rig()
     for value, wanted in ((2, 0), (7, Status.OPERATION_ERROR)):
@@ -411,7 +510,10 @@ def test_the_inbound_frame_size_of_the_next_reboot():
     operation = u16(Op.FIELD_SET, 0x0001, 1, 1) + struct.pack("<I", 1024)
     assert one(rig, 0, operation, set_=True)[0] == PLAIN
     assert one(rig, 0, get(0x0001, 1))[1].data == (1024).to_bytes(4, "little")
-    for bad in (32, 100, 1 << 30):
+    for good in (64, 1 << 17):
+        operation = u16(Op.FIELD_SET, 0x0001, 1, 1) + struct.pack("<I", good)
+        assert one(rig, 0, operation, set_=True)[0] == PLAIN
+    for bad in (0, 32, 63, 65, 100, 1 << 18, 1 << 30):
         operation = u16(Op.FIELD_SET, 0x0001, 1, 1) + struct.pack("<I", bad)
         assert one(rig, 0, operation, set_=True)[1].status == Status.OPERATION_ERROR
     operation = u16(Op.FIELD_SET, 0x0001, 1, 3) + struct.pack("<I", 5)
@@ -442,6 +544,13 @@ def test_rows_of_the_error_log_can_be_annotated_and_removed():
     assert {(row.function, row.detailed_error_code, row.time_stamp) for row in logged} == {
         (0x30, 1, 5000)
     }
+    row = bytearray(logged[2].pack())
+    whole = get(0x0005, op=Op.LIST_SET) + u16(1, 2)
+    assert one(rig, DISK, whole + row, set_=True)[0] == PLAIN
+    row[2] ^= 1  # the function: the device's own
+    assert one(rig, DISK, whole + row, set_=True)[1].status == Status.FIELD_UNWRITEABLE
+    same = u16(Op.LIST_SET, 0x0005, 1, 1, 1, 2) + b"\x30"
+    assert one(rig, DISK, same, set_=True)[1].status == Status.FIELD_UNWRITEABLE
     one(rig, DISK, u16(Op.ROW_DELETE, 0x0005, 1, 1), set_=True)
     assert [row["error_data_index"] for row in state.errors] == [0, 2]
     one(rig, DISK, u16(Op.TABLE_CLEAR, 0x0005), set_=True)

@@ -323,8 +323,8 @@ def test_options_are_those_of_uris(plug, tmp_path):
     found = [slot.client.read32(INBOUND) for _ in range(4)]
     assert found == [0x1000, 0x1100, 0x1200, EMPTY]
     assert slot.iop.soft_iop.options.iop_id == 9
-    (store,) = slot.iop.soft_iop.disks
-    assert store.size == 4 << 20
+    (device,) = slot.iop.soft_iop.bay.devices.values()
+    assert device.store.size == 4 << 20
 
 
 def test_a_control_socket_that_cannot_be_made_leaves_no_disk_open(tmp_path):

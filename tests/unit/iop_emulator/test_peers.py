@@ -143,6 +143,29 @@ def test_an_iop_without_a_system_reaches_nobody():
     assert Pair().here.status_block().iop_capabilities == 0x70
 
 
+def test_the_executive_tells_of_connections_that_it_can():
+    pair = Pair()
+    executive = pair.here.iop.lct.devices[0]
+    wanted = ExecutiveEvent.XCT_CHANGE | ExecutiveEvent.CONNECTION_FAIL
+    assert executive.event_capabilities & wanted == wanted
+
+
+def test_a_request_on_its_way_does_not_hold_up_the_news_of_another_lct():
+    pair = Pair()
+    pair.there.iop.misbehave(FaultPlan().on("BSA_STATUS_CHECK").delay(ms=1000))
+    pair.here.post(check(pair.disk))  # parked before the LctNotify
+    buffer = pair.here.buffer(4096)
+    notify = x.EXEC_LCT_NOTIFY.build(
+        class_identifier=0xFFFFFFFF,
+        last_reported_change_indicator=pair.here.iop.lct.indicator + 1,
+        message_size=10,
+    )
+    pair.here.post(notify + simple_sgl(((buffer.bus_address, 4096),), out=False))
+    assert pair.here.replies() == []
+    pair.here.iop.bay.add(MemoryDisk(1 << 16))
+    assert [reply.data[7] for reply in pair.here.replies()] == [Function.EXEC_LCT_NOTIFY]
+
+
 def test_the_iops_of_a_system_share_its_memory():
     with pytest.raises(LocalFrameError, match=r"LocalUnit\(system.memory\)"):
         SoftIop(LocalUnit(BusSpace()), system=IopSystem())
@@ -185,7 +208,7 @@ def test_there_are_only_so_many_aliases(monkeypatch):
     pair = Pair()
     assert setup(pair.here, pair.executive, 8).data[19] == 0
     assert setup(pair.here, pair.executive, DISK).data[19] == 0, "it is there already"
-    pair.there.iop.add_disk(MemoryDisk(1 << 20))
+    pair.there.iop.bay.add(MemoryDisk(1 << 20))
     assert setup(pair.here, pair.executive, DISK + 1).data[19] == 5
     third = Rig(system=pair.system)
     third.set_system_table(4, HERE, 4)
@@ -282,7 +305,7 @@ def test_a_message_to_an_alias_reaches_the_device_and_its_reply_comes_from_the_a
     assert reply.status == PLAIN
     assert reply.data[4:16] == write[4:16], "target, initiator, function and contexts"
     views = [memoryview(bytearray(16))]
-    pair.there.iop.disks[0].read_into(1 << 20, views)
+    pair.there.iop.bay.disk(DISK).store.read_into(1 << 20, views)
     assert bytes(views[0]) == b"over there".ljust(16, b"\0")
     assert pair.there.iop.counters.requests > 0
     assert not pair.here.iop.executive.peers.is_waiting
@@ -405,9 +428,9 @@ def test_a_change_of_the_lct_here_answers_nothing_that_is_over_there():
     pair.here.post(notify + simple_sgl([(buffer.bus_address, 1024)], out=False))
     assert pair.here.replies() == []
     for _ in range(9):
-        pair.here.iop.add_disk(MemoryDisk(1 << 20))
+        pair.here.iop.bay.add(MemoryDisk(1 << 20))
     assert pair.here.replies() == []
-    pair.there.iop.add_disk(MemoryDisk(1 << 20))
+    pair.there.iop.bay.add(MemoryDisk(1 << 20))
     assert [reply.data[7] for reply in pair.here.replies()] == [0xA2]
     pair.here.advance(10)
     assert [reply.status for reply in pair.here.replies()] == [PLAIN]
@@ -473,7 +496,7 @@ def test_what_keeps_a_message_from_going_over_is_a_fail_with_the_frame_preserved
     assert refused(pair.check()) == FailureCode.STATE_ERROR
     other.call(x.EXEC_SYS_ENABLE.build())
     assert rig.call(pair.check()).status == PLAIN
-    other.iop.remove_disk(DISK)
+    other.iop.bay.remove(DISK)
     assert refused(pair.check()) == FailureCode.INVALID_TARGET_ID
 
 
@@ -503,6 +526,29 @@ def test_requests_that_look_the_same_are_answered_once_each():
 
 
 # --- faults over there --------------------------------------------------------------------------
+
+
+def test_of_requests_that_look_the_same_the_one_that_ended_is_answered():
+    """What is left is what the other IOP still does: an abort of it reaches that."""
+    pair = Pair()
+    rig, other = pair.here, pair.there
+    buffers = [rig.buffer(b"\xee" * 1024) for _ in range(2)]
+    for buffer, changes in zip(buffers, (2, 1), strict=True):
+        notify = x.EXEC_LCT_NOTIFY.build(
+            target_address=pair.executive,
+            last_reported_change_indicator=other.iop.lct.indicator + changes,
+        )
+        rig.post(notify + simple_sgl([(buffer.bus_address, 1024)], out=False))
+    assert rig.replies() == []
+    other.iop.bay.add(MemoryDisk(1 << 20))
+    assert [reply.status for reply in rig.replies()] == [PLAIN]
+    rig.post(x.EXEC_DDM_RESET.build(device_tid=pair.executive))
+    assert [reply.status for reply in rig.replies()] == [(9, 0), PLAIN]
+    other.iop.bay.add(MemoryDisk(1 << 20))
+    assert rig.replies() == []
+    first, second = (bytes(buffer.view) for buffer in buffers)
+    assert first == b"\xee" * 1024, "it was aborted, and written all the same"
+    assert second != b"\xee" * 1024
 
 
 def test_faults_of_the_other_iop_reach_over():
@@ -615,6 +661,24 @@ def test_when_this_iop_ends_the_other_one_does_nothing_for_it_any_more(how):
     assert connections(other) == []
     assert [device.tid for device in rig.iop.lct] == [0, 8, DISK]
     assert rig.replies() == []
+
+
+def test_who_gets_the_alias_tid_of_one_that_is_gone_begins_tables_anew():
+    pair = Pair()
+    rig, other = pair.here, pair.there
+    group = params.GROUP_DESCRIPTORS.number
+    get = struct.pack("<3H", ParamOperation.TABLE_GET, group, 0xFFFF)
+    more = struct.pack("<3H", ParamOperation.MORE_GET, group, 0xFFFF)
+    (initiator,) = (
+        alias.initiator_tid for alias in rig.iop.lct if alias.tid == pair.disk
+    )  # who reads, as the other IOP sees it
+    rig.parameters(pair.disk, get, size=64)
+    engine = other.iop.lct.devices[DISK].parameters
+    assert engine.cursor(initiator) is not None
+    _, (block,) = rig.parameters(pair.disk, more, size=64)
+    assert block.status == 0
+    rig.iop.power_cycle()
+    assert engine.cursor(initiator) is None
 
 
 def test_a_clear_here_answers_what_was_on_its_way_once():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ def test_closing_never_raises_for_a_view_in_use():
 
 
 HOST = """
-import os, sys, time
+import os, signal, sys, time
 from i2o.transport import open_port
 with open_port("emu:?run=process") as port:
     try:
@@ -329,6 +330,16 @@ def test_a_child_whose_disk_is_missing(tmp_path):
     with near:
         assert process_main.main([f"emu:?disk={tmp_path}/x.img", str(far.detach()), "0"]) == 1
         assert b"does not exist" in near.recv(4096)
+
+
+@pytest.mark.parametrize(("query", "code"), [("frames=4", 0), ("disk=/nonexistent", 1)])
+def test_a_child_whose_host_is_gone_before_it_is_ready(query, code):
+    near, far = socket_pair()
+    near.close()
+    memory_fd = os.memfd_create("test")
+    os.ftruncate(memory_fd, SHARED_SIZE)
+    assert process_main.main([f"emu:?{query}", str(far.detach()), str(memory_fd)]) == code
+    os.close(memory_fd)
 
 
 @pytest.fixture
@@ -582,6 +593,20 @@ def test_a_buffer_that_nobody_is_told_of_takes_no_room(halves):
         host.memory.allocate(8)
     with pytest.raises(DmaFault):
         host.memory.window(first.bus_address + 4096, 8)
+
+
+def test_memory_goes_with_the_last_view_of_it(halves):
+    host, _ = halves
+    memory = weakref.ref(host._frames._map)
+    buffer = host.memory.allocate(8)
+    view = buffer.view
+    buffer.free()
+    host.close()
+    assert memory() is not None, "the view is still there"
+    assert bytes(view) == bytes(8)
+    del buffer, view
+    assert memory() is None
+    host.close()
 
 
 def test_misuse_is_told(halves):

@@ -302,6 +302,34 @@ def test_posts_wait_while_replies_do():
     assert (rig.unit.idle_inbound(), rig.unit.posted_inbound()) == (15, 0)
 
 
+def test_a_static_nop_is_never_answered():
+    rig = Rig()
+    mfa = create(rig, utility.UTIL_NOP.build(target_address=DISK).ljust(16, b"\0"))
+    assert post(rig, mfa) == []
+    rig.iop.lct.withhold(DISK, FailureCode.SERVICE_SUSPENDED.value)
+    assert post(rig, mfa) == []
+    assert rig.complaints.count == 1
+    assert release(rig, mfa).status == PLAIN
+
+
+def test_posts_behind_a_release_that_waited_like_them_are_aborted():
+    rig = Rig(replies=1, options=IopOptions(backlog=1))
+    mfa = create(rig, posts=2)
+    for _ in range(3):  # one is answered, one waits for a reply frame, one for that
+        rig.post(CHECK)
+    rig.post(x.EXEC_STATIC_MF_RELEASE.build(static_mfa=mfa))
+    for _ in range(2):
+        rig.unit.post(mfa)
+    rig.run()
+    assert len(rig.iop._stuck) == 4
+    seen = []
+    while batch := rig.replies():
+        seen += [(reply.data[7], reply.status) for reply in batch]
+    assert sorted(seen) == [(0x25, PLAIN)] * 3 + [(0x25, (9, 0))] * 2 + [(0xDF, PLAIN)]
+    assert sorted(rig.unit._inbound_free) == [0x1000 + 512 * index for index in range(16)]
+    assert rig.unit.held_by_host() == 0
+
+
 def reset(rig: Rig) -> None:
     word = rig.buffer(4)
     rig.post(x.EXEC_IOP_RESET.build(status_word_low_address=word.bus_address))

@@ -114,10 +114,10 @@ def test_events_are_lost_when_replies_are_stuck():
     rig = Rig(replies=1, options=IopOptions(backlog=1))
     rig.post(register(0xFFFFFFFF, tid=0))
     for _ in range(3):
-        rig.iop.add_disk(MemoryDisk(1 << 20))
+        rig.iop.bay.add(MemoryDisk(1 << 20))
     rig.run()
     for _ in range(3):
-        rig.iop.add_disk(MemoryDisk(1 << 20))
+        rig.iop.bay.add(MemoryDisk(1 << 20))
     assert rig.iop.counters.dropped == 1
     assert len(rig.replies()) == 1
 

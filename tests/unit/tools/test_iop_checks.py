@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,18 @@ def with_faults(tmp_path: Path, *rules: str, clock=None) -> i2o.Iop:
     return i2o.open(
         f"emu:?faults={plan}", frame_source="fifo", recovery=None, timeout_s=0.2, **options
     )
+
+
+def groups_read(found: Finding) -> int:
+    told = re.fullmatch(r"(\d+) generic groups of 3 devices read", found.text)
+    assert told is not None, found.text
+    return int(told[1])
+
+
+def groups_of_a_sound_iop() -> int:
+    with i2o.open("emu:", frame_source="fifo", recovery=None) as iop:
+        (found,) = look(iop, "parameters")
+    return groups_read(found)
 
 
 @pytest.mark.parametrize("uri", ["emu:", "emu:?run=thread", "emu:?run=process&frames=3"])
@@ -154,7 +167,7 @@ def test_a_device_that_does_not_tell_its_groups(tmp_path):
         refused, rest = look(iop, "parameters")
     assert refused.text.startswith("TID 0x010 does not tell its groups: ")
     assert "must have group 0xf000" in refused.remedy
-    assert rest.text == "14 generic groups of 3 devices read"
+    assert 0 < groups_read(rest) < groups_of_a_sound_iop()
 
 
 def test_a_group_that_is_reported_and_cannot_be_read(tmp_path):
@@ -163,7 +176,7 @@ def test_a_group_that_is_reported_and_cannot_be_read(tmp_path):
         first, second, rest = look(iop, "parameters")
     assert first.text.startswith("TID 0x010 has a group in vain: ")
     assert "FAIL frame" in second.text
-    assert rest.text == "19 generic groups of 3 devices read"
+    assert groups_read(rest) == groups_of_a_sound_iop() - 2
 
 
 @pytest.mark.parametrize(

@@ -220,16 +220,16 @@ def test_ports_of_others(machine):
 
 def test_a_port_is_named_after_its_distribution(machine):
     class Distribution:
-        name = "i2o-pci"
+        name = "i2o-usb"
 
     class Point:
-        name, value, dist = "pci", "pci:Port", Distribution
+        name, value, dist = "usb", "usb:Port", Distribution
 
         def load(self):
             raise SyntaxError("bad")
 
     _, found = look(port_checks.CHECKS, replace(machine, ports=lambda: [Point()]))
-    assert found == problem("pci: of i2o-pci does not load: SyntaxError: bad", "reinstall i2o-pci")
+    assert found == problem("usb: of i2o-usb does not load: SyntaxError: bad", "reinstall i2o-usb")
 
 
 # --- Wireshark -----------------------------------------------------------------------------------

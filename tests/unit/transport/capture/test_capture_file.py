@@ -162,10 +162,8 @@ def test_live_readers_see_packets_soon():
             time.sleep(0.1)
             while reader.read(65536):
                 pass
-            start = time.monotonic()
             iop.request(1, 2, FRAME)
-            wait_for(lambda: reader.read(65536))
-            assert time.monotonic() - start < 0.5  # 50 ms, and a busy machine
+            wait_for(lambda: reader.read(65536))  # nothing but time makes it come
         assert not writer.closed
 
 
@@ -264,7 +262,7 @@ def test_a_slow_disk_costs_packets_not_memory_and_not_time(caplog):
         for number in range(1000):
             first.request(number, 2, bytes(100))
             second.reply(number, 2, bytes(100))
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 10, "it does not wait for the stream, which takes 20 s"
         assert capture._queued <= 64 << 10
         size = 32 + 100 + 24
         kept = (64 << 10) // size

@@ -15,6 +15,7 @@ from i2o.frames.functions import UNANSWERED
 from i2o.frames.header import SINGLE_TRANSACTION_REPLY
 from i2o.frames.sgl import chain_element, simple_sgl
 from i2o.frames.tables import STATUS_BLOCK
+from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.capture.capture_file import CaptureFile
@@ -38,7 +39,7 @@ class Tapped(Rig):
         super().__init__(up=False, **options)  # type: ignore[arg-type]
         recorder = PacketRecorder(self.packets.append, wants_dma=wants_dma, dma_snap=dma_snap)
         self.tap = TapUnit(self.unit, recorder, I2O_RULES)
-        self.iop = SoftIop(self.tap, disks=list(self.iop.disks), complaints=self.complaints)
+        self.iop = SoftIop(self.tap, disks=[MemoryDisk(1 << 20)], complaints=self.complaints)
         self.bring_up()
 
     def news(self) -> list[Traced]:
@@ -381,7 +382,7 @@ def test_a_file_reads_back_without_a_problem(tmp_path):
     rig = Rig(up=False)
     with CaptureFile(path) as file:
         tap = TapUnit(rig.unit, file.add_iop("vfio-user:sock"), I2O_RULES)
-        rig.iop = SoftIop(tap, disks=list(rig.iop.disks), complaints=rig.complaints)
+        rig.iop = SoftIop(tap, disks=[MemoryDisk(1 << 20)], complaints=rig.complaints)
         rig.bring_up()
         buffer = rig.buffer(4096)
         for number in range(20):
