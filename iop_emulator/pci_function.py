@@ -58,7 +58,8 @@ class MasteredMemory:
         self, fragments: Iterable[tuple[int, int]], *, writable: bool
     ) -> list[memoryview] | None:
         """Return direct views, or None; raises DmaFault."""
-        return self._reachable(0, 0).windows(fragments, writable=writable)
+        pieces = tuple(fragments)
+        return self._reachable(*next(iter(pieces), (0, 0))).windows(pieces, writable=writable)
 
 
 class IopFunction:
@@ -155,11 +156,11 @@ class IopFunction:
 
     def run(self, now_ns: int) -> int | None:
         """Serve what has settled and what came in on the control socket; drive the interrupt."""
-        commanded = self._commanded
-        deadline = commanded.run(now_ns, has_command=commanded.has_command())
-        settled = self.unit.next_due_ns()
+        has_command = self._commanded.has_command()
+        settles = self.unit.settle(now_ns)
+        deadline = self._commanded.run(now_ns, has_command=has_command)
         self._message_unit.drive()
-        return min((time for time in (deadline, settled) if time is not None), default=None)
+        return min((time for time in (deadline, settles) if time is not None), default=None)
 
     def reset(self) -> None:
         """Do what a reset of the bus does: power is not lost, but everything set up is."""
