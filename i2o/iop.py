@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from i2o import config_dialog, parameters
 from i2o.block import BlockDevice
@@ -17,7 +17,7 @@ from i2o.errors import I2OError, InvalidArgument, ParameterError
 from i2o.event_registrations import EventRegistrations
 from i2o.events import ALL_EVENTS, EventStream
 from i2o.frames import catalog, utility
-from i2o.frames.functions import DeviceClass
+from i2o.frames.functions import DeviceClass, OrganizationId
 from i2o.frames.layout import ParameterGroup
 from i2o.frames.params import GROUP_DESCRIPTORS
 from i2o.frames.utility import ClaimType
@@ -28,12 +28,22 @@ from i2o.recovery import Ladder, Recovery, ended_early
 from i2o.replies import raise_for_status
 from i2o.requester import Requester
 from i2o.resources import HrtEntry, IopStatus, Lct, LctEntry
+from i2o.scsi import ScsiDevice, Via
 from i2o.software import Software
 
 if TYPE_CHECKING:
     from i2o.transport.host_memory import HostMemory
 
 logger = logging.getLogger(__name__)
+
+_SCSI_CLASSES: Final = (DeviceClass.SCSI_PERIPHERAL,)
+_DPT_CLASSES: Final = (
+    DeviceClass.EXECUTIVE,
+    DeviceClass.RANDOM_BLOCK_STORAGE,
+    DeviceClass.FIBRE_CHANNEL_PERIPHERAL,
+    DeviceClass.SCSI_PERIPHERAL,
+)
+"""Classes of the devices that DPT's private message reaches."""
 
 
 class Iop(Closing):
@@ -64,7 +74,7 @@ class Iop(Closing):
             self.requester.on_late = lambda pending: ladder.climb(self.requester, pending)
             self.requester.is_usable = lambda reply: not ended_early(reply)
         self._registrations = EventRegistrations(layer, number)
-        self._blocks: list[BlockDevice] = []
+        self._opened: list[BlockDevice | ScsiDevice] = []
         self._claims: dict[int, int] = {}  # claim flags by TID
         self._closed = False
 
@@ -311,7 +321,49 @@ class Iop(Closing):
             if claim:
                 self._give_back(tid)
             raise
-        self._blocks.append(device)
+        self._opened.append(device)
+        return device
+
+    def scsi(
+        self, tid: int | None = None, *, via: Via | None = None, claim: bool = True
+    ) -> ScsiDevice:
+        """Open a SCSI device.
+
+        Args:
+            tid: its TID; the first SCSI peripheral if None. 0 is the board of a DPT card.
+            via: how commands go: `scb` for ScsiScbExec, `private` for DPT's private message; the
+                one that fits the organization of the device if None.
+            claim: become its primary user, and give it back on close.
+
+        Raises:
+            InvalidArgument: there is no such device, or it has no SCSI commands.
+            RequestFailed: it has a primary user already.
+        """
+        if tid is None:
+            peripherals = self.of_class(DeviceClass.SCSI_PERIPHERAL)
+            if not peripherals:
+                raise InvalidArgument("the IOP has no SCSI peripheral")
+            tid = peripherals[0].tid
+        device_class = self.device_class(tid)
+        organization = self.status.organization_id
+        if tid != EXECUTIVE_TID:
+            organization = self.device(tid).organization_id or organization
+        if via is None:
+            via = "private" if organization == OrganizationId.DPT_ADAPTEC else "scb"
+        if device_class not in (_SCSI_CLASSES if via == "scb" else _DPT_CLASSES):
+            raise InvalidArgument(f"TID {tid:#05x} takes no SCSI commands as {via} messages")
+        is_claimed = claim and tid != EXECUTIVE_TID
+        if is_claimed:
+            self.claim(tid)
+        device = ScsiDevice(
+            self.requester,
+            self.memory,
+            tid,
+            via=via,
+            frame_size=self.layer.inbound_frame_size(self.number),
+            on_close=(lambda: self._give_back(tid)) if is_claimed else None,
+        )
+        self._opened.append(device)
         return device
 
     def close(self) -> None:
@@ -325,5 +377,5 @@ class Iop(Closing):
             stack.callback(
                 self.layer.close if self._owns_layer else lambda: self.layer.detach(self.number)
             )
-            for device in self._blocks:
+            for device in self._opened:
                 stack.callback(device.close)

@@ -300,6 +300,7 @@ class IopTable:
         self._entries: dict[int, IopEntry] = {}
         self._next = 0
         self._next_id = FIRST_IOP_ID
+        self._adding = threading.Lock()
         self.all: tuple[IopEntry, ...] = ()
         """Every registered IOP, by number."""
         self.find = self._entries.get
@@ -307,13 +308,13 @@ class IopTable:
 
     def add(self, port: Port, *, frames_from_fifo: bool) -> IopEntry:
         """Register an IOP and give it the next number."""
-        number = self._next
-        self._next += 1
-        entry = IopEntry(
-            number, _FIRST_KEY + number, port, self._free_id(), frames_from_fifo=frames_from_fifo
-        )
-        self._entries[number] = entry
-        self.all = tuple(self._entries.values())
+        with self._adding:  # two threads at a time would get one number, or one id
+            number = self._next
+            self._next += 1
+            key, iop_id = _FIRST_KEY + number, self._free_id()
+            entry = IopEntry(number, key, port, iop_id, frames_from_fifo=frames_from_fifo)
+            self._entries[number] = entry
+            self.all = tuple(self._entries.values())
         return entry
 
     def _free_id(self) -> int:
@@ -329,8 +330,9 @@ class IopTable:
 
     def remove(self, number: int) -> None:
         """Forget an IOP."""
-        del self._entries[number]
-        self.all = tuple(self._entries.values())
+        with self._adding:
+            del self._entries[number]
+            self.all = tuple(self._entries.values())
 
     def entry(self, number: int) -> IopEntry:
         """Return an IOP.
@@ -340,7 +342,7 @@ class IopTable:
         """
         entry = self._entries.get(number)
         if entry is None:
-            known = ", ".join(map(str, self._entries)) or "none"
+            known = ", ".join(str(one.number) for one in self.all) or "none"
             raise InvalidArgument(f"there is no IOP {number!r} (registered: {known})")
         return entry
 

@@ -7,14 +7,20 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from i2o.errors import RequestFailed
+from i2o.frames.adapter import HbaDetailedStatus
 from i2o.frames.block_storage import BsaDetailedStatus
 from i2o.frames.functions import DeviceClass
 from i2o.frames.header import DetailedStatus, FailureCode, FailureSeverity, ReqStatus
+from i2o.frames.scsi import ScsiDetailedStatus
 from i2o.message_frames import ReplyFrame
 
 _STATUS_END = 20  # a reply with a status word has at least this many bytes
 _TRANSFER_COUNT_END = 24
-_CLASS_DETAILS: dict[int, type[IntEnum]] = {DeviceClass.RANDOM_BLOCK_STORAGE: BsaDetailedStatus}
+_CLASS_DETAILS: dict[int, type[IntEnum]] = {
+    DeviceClass.RANDOM_BLOCK_STORAGE: BsaDetailedStatus,
+    DeviceClass.SCSI_PERIPHERAL: ScsiDetailedStatus,
+    DeviceClass.BUS_ADAPTER_PORT: HbaDetailedStatus,
+}
 
 
 _HINTS: Final = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from i2o.errors import LocalFrameError
-from i2o.iop_emulator.block_store import BlockStore, StoreError
+from i2o.iop_emulator.block_store import BlockStore, StoreError, cut_views
 
 MAX_RANGES: Final = 1 << 16
 
@@ -143,16 +143,5 @@ class FlawedDisk:
             move(offset, views)
             return
         good = max(0, bad * size - offset)
-        move(offset, _cut(views, good))
+        move(offset, cut_views(views, good))
         raise StoreError(errno.EIO, f"block {bad} is bad", good)
-
-
-def _cut(views: Sequence[memoryview], length: int) -> list[memoryview]:
-    """Return views of the first `length` bytes of some views."""
-    kept: list[memoryview] = []
-    for view in views:
-        if length <= 0:
-            break
-        kept.append(view[:length])
-        length -= len(kept[-1])
-    return kept

@@ -171,3 +171,14 @@ class NoMedium:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def cut_views(views: Sequence[memoryview], length: int) -> list[memoryview]:
+    """Return views of the first `length` bytes of some views."""
+    kept: list[memoryview] = []
+    for view in views:
+        if length <= 0:
+            break
+        kept.append(view[:length])
+        length -= len(kept[-1])
+    return kept

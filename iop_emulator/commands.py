@@ -21,7 +21,7 @@ from i2o.frames.tables import IopState
 from i2o.iop_emulator.bad_blocks import FlawedDisk
 from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.ddm.base import Ddm
-from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.ddm.disk import Disk
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import parse_blocks, parse_disk, parse_size
 from i2o.iop_emulator.soft_iop import SoftIop
@@ -125,23 +125,23 @@ def _device(iop: SoftIop, device: Ddm) -> Result:
         "serves": device.tid in iop.lct.serving,
         "claims": [{"tid": claim.tid, "type": claim.claim_type} for claim in device.claims],
     }
-    if isinstance(device, BlockDevice):
+    if isinstance(device, Disk):
         shown.update(_disk(device))
     return shown
 
 
-def _disk(device: BlockDevice) -> Result:
-    state, store = device.state, device.store
-    medium = "none" if not store.size else "loaded" if state.is_loaded else "unloaded"
+def _disk(device: Disk) -> Result:
+    store = device.store
+    medium = "none" if not store.size else "loaded" if device.is_loaded else "unloaded"
     shown: Result = {
         "size": store.size,
         "block_size": store.block_size,
         "image": store.description,
         "read_only": store.read_only,
-        "removable": state.is_removable,
+        "removable": device.is_removable,
         "medium": medium,
-        "locked": state.is_locked,
-        "changed": state.is_changed,
+        "locked": device.is_locked,
+        "changed": device.is_changed,
     }
     if isinstance(store, FlawedDisk):
         shown["bad_ranges"] = len(store.bad)
@@ -156,7 +156,7 @@ def _add(iop: SoftIop, arguments: Sequence[str]) -> Result:
     spec = parse_disk(arguments[0], "add")
     iop.bay.require_room()  # no image is made for a disk that there is no room for
     store = spec.open()
-    return _or_close(store, lambda: _disk_answer(iop.bay.add(store)))
+    return _or_close(store, lambda: _disk_answer(iop.bay.add(store, spec.kind)))
 
 
 def _remove(iop: SoftIop, arguments: Sequence[str]) -> Result:
@@ -204,7 +204,7 @@ def _good(iop: SoftIop, arguments: Sequence[str]) -> Result:
     return _disk_answer(iop.bay.disk(tid))
 
 
-def _disk_answer(device: BlockDevice) -> Result:
+def _disk_answer(device: Disk) -> Result:
     return {"tid": device.tid, **_disk(device)}
 
 

@@ -16,11 +16,16 @@ from i2o.frames.header import ReqStatus
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.bad_blocks import BadBlocks, FlawedDisk
 from i2o.iop_emulator.block_store import BlockStore, NoMedium
+from i2o.iop_emulator.cards import DiskKind
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.ddm.block import BlockDevice
+from i2o.iop_emulator.ddm.bus_adapter import IDS, BusAdapter
+from i2o.iop_emulator.ddm.disk import Disk
+from i2o.iop_emulator.ddm.scsi import ScsiPeripheral
 from i2o.iop_emulator.iop_control import ExecutiveServices, IopControl
 from i2o.iop_emulator.lct import BUILT_IN_DDM
 
+FIRST_PORT_TID: Final = 0x00A
 FIRST_DISK_TID: Final = 0x010
 MAX_DISKS: Final = 1024
 
@@ -50,19 +55,20 @@ class DiskBay:
 
     def __init__(self, iop: IopControl, executive: ExecutiveServices) -> None:
         self._iop, self._executive = iop, executive
+        self._ports: list[BusAdapter] = []
 
     @property
-    def devices(self) -> dict[int, BlockDevice]:
+    def devices(self) -> dict[int, Disk]:
         """Every disk by TID, in order; also those whose DDM was destroyed."""
         lct = self._iop.lct
         known = sorted({**lct.devices, **lct.retired}.items())
-        return {tid: device for tid, device in known if isinstance(device, BlockDevice)}
+        return {tid: device for tid, device in known if isinstance(device, Disk)}
 
-    def disk(self, tid: int) -> BlockDevice:
+    def disk(self, tid: int) -> Disk:
         """Return the disk at a TID; raises NoSuchDisk."""
         lct = self._iop.lct
         device = lct.devices.get(tid) or lct.retired.get(tid)
-        if not isinstance(device, BlockDevice):
+        if not isinstance(device, Disk):
             raise NoSuchDisk(tid)
         return device
 
@@ -73,38 +79,83 @@ class DiskBay:
 
     # --- disks ---------------------------------------------------------------------------------
 
-    def fit(self, store: BlockStore) -> BlockDevice:
+    def fit(self, store: BlockStore, kind: DiskKind | None = None) -> Disk:
         """Make a disk that is there from the start; nobody is told.
+
+        Args:
+            store: its blocks.
+            kind: its class; that of the card's disks if None.
 
         Raises:
             DiskBayError: there are `MAX_DISKS` already.
         """
         self.require_room()
         iop = self._iop
-        device = BlockDevice(
+        if (kind or iop.card.disk_kind) == "scsi":
+            device: Disk = self._fit_scsi(store)
+        else:
+            device = BlockDevice(
+                iop,
+                iop.lct.free_tid(FIRST_DISK_TID),
+                store,
+                parent_tid=BUILT_IN_DDM,
+                organization_id=iop.options.organization_id,
+            )
+        iop.lct.add(device)
+        return device
+
+    def _fit_scsi(self, store: BlockStore) -> ScsiPeripheral:
+        """Make a SCSI disk at the first free address of the first bus that has one."""
+        iop = self._iop
+        port, scsi_id = self._free_place()
+        device = ScsiPeripheral(
             iop,
             iop.lct.free_tid(FIRST_DISK_TID),
             store,
+            port=port,
+            scsi_id=scsi_id,
+            organization_id=iop.options.organization_id,
+        )
+        port.peripherals[scsi_id] = device
+        return device
+
+    def _free_place(self) -> tuple[BusAdapter, int]:
+        """Return a bus and an address on it; a new bus if the others are full."""
+        for port in self._ports:
+            scsi_id = port.free_id
+            if scsi_id is not None:
+                return port, scsi_id
+        iop = self._iop
+        port = BusAdapter(
+            iop,
+            iop.lct.free_tid(FIRST_PORT_TID),
+            len(self._ports),
             parent_tid=BUILT_IN_DDM,
             organization_id=iop.options.organization_id,
         )
-        iop.lct.add(device)
-        return device
+        self._ports.append(port)
+        iop.lct.add(port)
+        if iop.card.has_dpt_messages:  # where asr looks for the number of a port's bus
+            self._executive.fit_adapter(port.number << 16 | port.tid)
+        return port, IDS[0]
 
     def require_room(self) -> None:
         """Check that there is room for one more disk; raises DiskBayError."""
         if len(self.devices) >= MAX_DISKS:
             raise DiskBayError(f"an IOP has at most {MAX_DISKS} disks")
 
-    def add(self, store: BlockStore) -> BlockDevice:
-        """Plug a disk in.
+    def add(self, store: BlockStore, kind: DiskKind | None = None) -> Disk:
+        """Plug a disk in; see `fit`.
 
         Raises:
             DiskBayError: there is no room for it.
         """
-        device = self.fit(store)
-        device.change_indicator = self._iop.lct.changed()
-        self._tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, device)
+        ports = len(self._ports)
+        device = self.fit(store, kind)
+        indicator = self._iop.lct.changed()
+        for new in (*self._ports[ports:], device):
+            new.change_indicator = indicator
+            self._tell_lct_change(ExecutiveEvent.NEW_LCT_ENTRY, new)
         return device
 
     def remove(self, tid: int) -> BlockStore:
@@ -122,6 +173,8 @@ class DiskBay:
                 lambda request: request.target == tid, ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER
             )
         self._iop.events.forget(tid)
+        if isinstance(device, ScsiPeripheral):
+            del device.port.peripherals[device.scsi_id]
         self._iop.lct.remove(tid)
         self._iop.lct.changed()
         self._tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
@@ -148,13 +201,14 @@ class DiskBay:
             return
         store.resize(size)
         device.put_in(store)
+        device.resized()
         device.change_indicator = self._iop.lct.changed()
         self._tell(device, BsaEvent.CAPACITY_CHANGE)
         self._tell_lct_change(ExecutiveEvent.MODIFIED_LCT, device)
 
     # --- media ---------------------------------------------------------------------------------
 
-    def require_drive(self, tid: int) -> BlockDevice:
+    def require_drive(self, tid: int) -> Disk:
         """Return a drive that a medium can be put into; raises DiskBayError if it takes none."""
         device = self._removable(tid)
         self._ask_for_medium(device)
@@ -176,8 +230,8 @@ class DiskBay:
         before = device.store
         self._unload(device)
         device.put_in(store)
-        device.state.load()
-        device.state.change(self._tell(device, BsaEvent.VOLUME_LOAD) > 0)
+        device.load()
+        device.require_note(self._tell(device, BsaEvent.VOLUME_LOAD) > 0)
         return before
 
     def eject(self, tid: int, *, is_forced: bool = False) -> BlockStore:
@@ -198,10 +252,10 @@ class DiskBay:
         medium = self._medium(device)
         if not is_forced:
             self._ask_for_medium(device)
-        device.state.is_locked = False
+        device.unlock()
         self._unload(device)
         device.put_in(NoMedium(medium.block_size, device.serial))
-        device.state.change(False)
+        device.require_note(False)
         return medium
 
     # --- bad blocks ----------------------------------------------------------------------------
@@ -245,9 +299,9 @@ class DiskBay:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _removable(self, tid: int) -> BlockDevice:
+    def _removable(self, tid: int) -> Disk:
         device = self.disk(tid)
-        if not device.state.is_removable:
+        if not device.is_removable:
             raise DiskBayError(
                 f"the medium of TID {tid:#05x} cannot be taken out: only that of a disk with "
                 "`removable`"
@@ -255,23 +309,24 @@ class DiskBay:
         return device
 
     @staticmethod
-    def _medium(device: BlockDevice) -> BlockStore:
+    def _medium(device: Disk) -> BlockStore:
         if not device.store.size:
             raise DiskBayError(f"TID {device.tid:#05x} has no medium: insert one")
         return device.store
 
-    def _ask_for_medium(self, device: BlockDevice) -> None:
+    def _ask_for_medium(self, device: Disk) -> None:
         """Tell the host that somebody wants the medium; raises DiskBayError if it is locked in."""
-        if device.state.is_locked:
+        if device.is_locked:
+            device.ask_for_medium()
             self._tell(device, BsaEvent.VOLUME_UNLOAD_REQUEST)
             raise DiskBayError(
                 f"the host has locked the medium of TID {device.tid:#05x} in, and was told that "
                 "somebody wants it (`eject` can be forced)"
             )
 
-    def _unload(self, device: BlockDevice) -> None:
-        if device.state.is_loaded:
-            device.state.load(False)
+    def _unload(self, device: Disk) -> None:
+        if device.is_loaded:
+            device.load(False)
             self._tell(device, BsaEvent.VOLUME_UNLOAD)
 
     @property

@@ -22,6 +22,7 @@ from i2o.frames.tables import IopCapabilities, IopResetStatus, IopState, Outboun
 from i2o.frames.utility import GenericEvent
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.ddm.base import Ddm
+from i2o.iop_emulator.ddm.dpt import EXTENSIONS, DptBoard
 from i2o.iop_emulator.executive_assignments import Assignments
 from i2o.iop_emulator.executive_parameters import executive_groups
 from i2o.iop_emulator.executive_service import Service
@@ -30,7 +31,7 @@ from i2o.iop_emulator.handlers import handles
 from i2o.iop_emulator.iop_control import IopControl
 from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.lct import hardware_resource_table
-from i2o.iop_emulator.parameter_groups import Group
+from i2o.iop_emulator.parameter_groups import Group, Row
 from i2o.iop_emulator.peers import PeerIop, Peers
 from i2o.iop_emulator.reply_queue import DEFAULT_REPLY_WORDS
 from i2o.iop_emulator.request import Request
@@ -89,6 +90,7 @@ class Executive(Ddm):
         self.peers = Peers(iop, self, self, system)
         self._is_in_system = system is not None
         self._service = Service(iop, self)
+        self._board = DptBoard(iop, self) if iop.card.has_dpt_messages else None
         super().__init__(
             iop, TID, name=iop.options.product, organization_id=iop.options.organization_id
         )
@@ -102,11 +104,17 @@ class Executive(Ddm):
             self.software,
             self.static_frames,
             self.peers,
+            *([] if self._board is None else [self._board]),
         ]
 
     def groups(self) -> list[Group]:
         """Return the generic groups and those of the executive."""
-        return [*super().groups(), *executive_groups(self)]
+        own = [] if self._board is None else self._board.groups()
+        return [*super().groups(), *executive_groups(self), *own]
+
+    def private_extensions(self) -> Iterable[Row]:
+        """Return the private messages of the card."""
+        return () if self._board is None else EXTENSIONS
 
     def reset_state(self) -> None:
         """Forget what the host set up."""
@@ -254,6 +262,10 @@ class Executive(Ddm):
                 except RemoteFrameError as error:
                     reply = self.malformed(request, error)
                 control.send(reply)
+
+    def fit_adapter(self, adapter_id: int) -> None:
+        """Have one more adapter in the HRT."""
+        self.assignments.fit(adapter_id)
 
     def tell_lct_change(self, event: ExecutiveEvent, device: Ddm) -> None:
         """Tell everybody who waits for a change of the LCT, which is in the table already.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The executive's chapter on what belongs to whom: adapters and devices, and their DDMs.
 
-The IOP has one adapter, itself. A device that is released has no driver: requests to it fail with
-service suspended until it is assigned again.
+The IOP has one adapter, itself; each bus of a DPT card is one, too. A device that is released has
+no driver: requests to it fail with service suspended until it is assigned again.
 """
 
 from __future__ import annotations
@@ -38,16 +38,22 @@ class Assignments:
 
     def __init__(self, iop: IopControl, executive: ExecutiveServices) -> None:
         self._iop, self._executive = iop, executive
+        self._fitted = [ADAPTER_ID]
         self.adapters: dict[int, int | None] = {ADAPTER_ID: BUILT_IN_DDM}
         self._released: dict[int, int] = {}  # TID of the DDM each device had, by its TID
 
     def reset_state(self) -> None:
         """Give everything back to the DDM that is built in."""
-        self.adapters = {ADAPTER_ID: BUILT_IN_DDM}
+        self.adapters = dict.fromkeys(self._fitted, BUILT_IN_DDM)
         for tid, ddm in self._released.items():
             if tid in self._iop.lct.devices:
                 self._iop.lct.devices[tid].parent_tid = ddm
         self._released.clear()
+
+    def fit(self, adapter_id: int) -> None:
+        """Have one more adapter, which the DDM that is built in controls."""
+        self._fitted.append(adapter_id)
+        self.adapters[adapter_id] = BUILT_IN_DDM
 
     # --- adapters --------------------------------------------------------------------------------
 
@@ -144,7 +150,8 @@ class Assignments:
 
     def _is_ddm(self, tid: int) -> bool:
         ddm = self._iop.lct.devices.get(tid)
-        return ddm is not None and ddm.device_class == DeviceClass.DDM and not ddm.is_remote
+        drives = (DeviceClass.DDM, DeviceClass.BUS_ADAPTER_PORT)
+        return ddm is not None and ddm.device_class in drives and not ddm.is_remote
 
     def _tell(self, device: Ddm) -> None:
         device.change_indicator = self._iop.lct.changed()

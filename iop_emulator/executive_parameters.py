@@ -184,8 +184,8 @@ class _Values:
             {
                 "bus_id": 0,
                 "bus_type": BusType.LOCAL.value,
-                "max_adapters": 1,
-                "adapter_count": 1,
+                "max_adapters": len(self._executive.assignments.adapters),
+                "adapter_count": len(self._executive.assignments.adapters),
                 "bus_attributes": IopBusAttribute.PRIVATE.value,
             }
         ]

@@ -127,7 +127,14 @@ class Service:
         ddm = self._iop.lct.devices.get(tid)
         if ddm is None or ddm.device_class != DeviceClass.DDM or ddm.is_remote:
             return []
-        return [ddm, *(device for device in self._iop.lct if device.parent_tid == tid)]
+        found = [ddm]
+        for above in found:  # what is on a bus is behind its port
+            found += [
+                device
+                for device in self._iop.lct
+                if device.parent_tid == above.tid and device not in found
+            ]
+        return found
 
     @staticmethod
     def _abort(device: Ddm) -> int:

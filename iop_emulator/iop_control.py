@@ -47,5 +47,8 @@ class ExecutiveServices(Protocol):
     host_unit_id: int
     system_table: tuple[Record, ...]
 
+    def fit_adapter(self, adapter_id: int) -> None:
+        """Have one more adapter."""
+
     def tell_lct_change(self, event: ExecutiveEvent, device: Ddm) -> None:
         """Tell everybody who waits for a change of the LCT, which is in the table already."""

@@ -57,6 +57,8 @@ class SettlingUnit(LocalUnit):
     A driver may be lost when a reply is there before the write of its doorbell has returned to
     it: on a card that takes microseconds, here nothing would.
 
+    What has settled is looked at once for each run of the IOP, by `settle`.
+
     Args:
         dma: the host's memory.
         now_ns: tells the time.
@@ -74,8 +76,9 @@ class SettlingUnit(LocalUnit):
         frames: memoryview,
         on_misuse: Callable[[str], None],
     ) -> None:
-        self._now_ns, self._settle_ns = now_ns, settle_ns
+        self._settle_ns = settle_ns
         self._posted_at: deque[int] = deque()
+        self._settled = 0  # of those
         super().__init__(
             BusSpace(),
             dma=dma,
@@ -86,25 +89,44 @@ class SettlingUnit(LocalUnit):
             on_post=lambda: self._posted_at.append(now_ns()),
         )
 
-    def next_due_ns(self) -> int | None:
-        """Return when the oldest posted request can be fetched, or None."""
-        return self._posted_at[0] + self._settle_ns if self._posted_at else None
+    def settle(self, now_ns: int) -> int | None:
+        """Let requests be fetched that were posted long enough ago.
+
+        Returns:
+            When the next one can be, or None.
+        """
+        limit = now_ns - self._settle_ns
+        posted_at = self._posted_at
+        settled = self._settled
+        while settled < len(posted_at) and posted_at[settled] <= limit:
+            settled += 1
+        self._settled = settled
+        return posted_at[settled] + self._settle_ns if settled < len(posted_at) else None
 
     def fetch(self) -> PostedFrame | None:
         """Pop the next request that has settled."""
-        if not self._posted_at or self._posted_at[0] + self._settle_ns > self._now_ns():
+        if not self._settled:
             return None
+        self._settled -= 1
         self._posted_at.popleft()
         return super().fetch()
 
     def posted_inbound(self) -> int:
         """Return how many requests have settled and wait to be fetched."""
-        limit = self._now_ns() - self._settle_ns
-        return sum(1 for posted in self._posted_at if posted <= limit)
+        return self._settled
+
+    def end_static(self, mfa: int) -> int:
+        """Put a static frame on the free list; return how many posts were not fetched."""
+        places = [place for place, posted in enumerate(self._inbound_posted) if posted == mfa]
+        for place in reversed(places):
+            del self._posted_at[place]
+            self._settled -= place < self._settled
+        return super().end_static(mfa)
 
     def refill(self) -> None:
         """Make every inbound frame free again."""
         self._posted_at.clear()
+        self._settled = 0
         super().refill()
 
 
@@ -156,7 +178,7 @@ class MessageUnit:
         if offset >= FRAME_AREA:
             return self._memory.view[offset : offset + size].tobytes().ljust(size, b"\0")
         if size != 4 or offset % 4:
-            if offset // 8 * 8 == INBOUND_PORT or size > 8:
+            if offset < OUTBOUND_PORT + 4 and offset + size > INBOUND_PORT:
                 self._on_misuse(
                     f"{size} bytes were read at {offset:#06x}: ports are read as 32-bit words"
                 )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of a software IOP, and how an `emu:` URI spells them.
 
-    emu:?disk=PATH[,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE][,bad=FIRST-LAST]…
+    emu:?disk=PATH[,class=block|scsi][,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE][,bad=FIRST-LAST]…
         &disk=…&frames=128&frame_size=512&outbound_frames=256&iop_id=2&seed=7
-        &faults=PLAN.toml&personality=generic&run=inline|thread|process&store=FOLDER
+        &faults=PLAN.toml&personality=generic|dpt|promise&run=inline|thread|process&store=FOLDER
         &control=SOCKET
 
 A comma inside a path or serial number is written `%2C`. Without a disk there is one of 16 MiB in
@@ -22,13 +22,13 @@ from urllib.parse import unquote
 from i2o.errors import LocalFrameError, TransportUnavailable, UriError
 from i2o.iop_emulator.bad_blocks import BadBlocks, FlawedDisk
 from i2o.iop_emulator.block_store import DEFAULT_BLOCK_SIZE, BlockStore, MemoryDisk
+from i2o.iop_emulator.cards import CARDS, DISK_KINDS, GENERIC, Card, DiskKind
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.disk_image import DiskImage
 from i2o.iop_emulator.faults import FaultPlan, FaultPlanError
 from i2o.transport.uri import Uri
 
 RunMode = Literal["inline", "thread", "process"]
-PERSONALITIES: Final = ("generic",)
 RUN_MODES: Final[dict[str, RunMode]] = {
     "inline": "inline",
     "thread": "thread",
@@ -48,7 +48,7 @@ _KNOWN: Final = (
     "control",
 )
 _DISK_FLAGS: Final = ("ro", "removable")
-_DISK_VALUES: Final = ("block_size", "serial", "create")
+_DISK_VALUES: Final = ("block_size", "serial", "create", "class")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MAX_DISK: Final = 1 << 62
 
@@ -65,6 +65,8 @@ class IopOptions:
         backlog: replies that may wait for reply frames before requests have to wait.
         reset_ms: how long a reset takes.
         store: folder of permanently stored software; empty for none.
+        card: the card that it passes itself off as.
+        disk_kinds: classes of its first disks; the card's where there is none, or None.
     """
 
     iop_id: int = 2
@@ -74,6 +76,8 @@ class IopOptions:
     backlog: int = 256
     reset_ms: float = 0
     store: str = ""
+    card: Card = GENERIC
+    disk_kinds: tuple[DiskKind | None, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -100,6 +104,7 @@ class DiskOptions:
         serial: `serial=`.
         create: `create=`, bytes.
         bad: `bad=`, first and last block of each range.
+        kind: `class=`; None for that of the card's disks.
     """
 
     path: str
@@ -109,6 +114,7 @@ class DiskOptions:
     serial: str = ""
     create: int | None = None
     bad: tuple[tuple[int, int], ...] = ()
+    kind: DiskKind | None = None
 
     def open(self) -> BlockStore:
         """Open the image; raises TransportUnavailable."""
@@ -169,11 +175,11 @@ class EmuOptions:
         for name, value in uri.options:
             if "\0" in value:
                 raise UriError(f"{uri.text!r}: {name}={value!r} contains a NUL character")
-        personality = uri.one("personality", PERSONALITIES[0])
-        if personality not in PERSONALITIES:
+        personality = uri.one("personality", GENERIC.name)
+        card = CARDS.get(personality)
+        if card is None:
             raise UriError(
-                f"{uri.text!r}: no personality {personality!r}; known are "
-                + ", ".join(PERSONALITIES)
+                f"{uri.text!r}: no personality {personality!r}; known are {', '.join(CARDS)}"
             )
         run = uri.one("run", "inline")
         if run not in RUN_MODES:
@@ -189,13 +195,18 @@ class EmuOptions:
             )
         has_seed = bool(uri.all("seed"))
         seed = uri.integer("seed", 0, 0, (1 << 64) - 1)
+        disks = tuple(parse_disk(text, uri.text) for text in _raw_values(uri, "disk"))
         return cls(
             iop=IopOptions(
                 iop_id=uri.integer("iop_id", 2, 0, 0xFFF),
                 outbound_frames=uri.integer("outbound_frames", 256, 1, 1 << 16),
+                organization_id=card.organization_id,
+                product=card.product,
                 store=uri.one("store", ""),
+                card=card,
+                disk_kinds=tuple(disk.kind for disk in disks),
             ),
-            disks=tuple(parse_disk(text, uri.text) for text in _raw_values(uri, "disk")),
+            disks=disks,
             frames=frames,
             frame_size=frame_size,
             seed=seed if has_seed else None,
@@ -282,8 +293,18 @@ def parse_disk(text: str, source: str) -> DiskOptions:
         raise UriError(f"{source!r}: create={create} is no whole number of blocks of {block_size}")
     if create is not None and "ro" in flags:
         raise UriError(f"{source!r}: disk={path}: ro and create= exclude one another")
+    kind = values.get("class")
+    if kind is not None and kind not in DISK_KINDS:
+        raise UriError(f"{source!r}: class={kind!r}; known are {', '.join(DISK_KINDS)}")
     return DiskOptions(
-        path, "ro" in flags, block_size, "removable" in flags, serial, create, tuple(bad)
+        path,
+        "ro" in flags,
+        block_size,
+        "removable" in flags,
+        serial,
+        create,
+        tuple(bad),
+        None if kind is None else DISK_KINDS[kind],
     )
 
 

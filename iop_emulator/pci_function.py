@@ -19,7 +19,7 @@ from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.message_unit import FrameMemory, MessageUnit, SettlingUnit
 from i2o.iop_emulator.options import EmuOptions, IopOptions
-from i2o.iop_emulator.personality import BAR_SIZE, GENERIC, Personality
+from i2o.iop_emulator.personality import BAR_SIZE, pci_identity
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.device_unit import DeviceUnit
 from i2o.transport.local_unit import FRAME_AREA
@@ -58,7 +58,8 @@ class MasteredMemory:
         self, fragments: Iterable[tuple[int, int]], *, writable: bool
     ) -> list[memoryview] | None:
         """Return direct views, or None; raises DmaFault."""
-        return self._reachable(0, 0).windows(fragments, writable=writable)
+        pieces = tuple(fragments)
+        return self._reachable(*next(iter(pieces), (0, 0))).windows(pieces, writable=writable)
 
 
 class IopFunction:
@@ -71,7 +72,6 @@ class IopFunction:
         frames: inbound frames.
         frame_size: bytes of each.
         clock: tells the time.
-        personality: which card it is.
         settle_ns: see `SettlingUnit`.
         control: where commands come in; the function closes it.
         tap: puts something between the IOP and its queue pair, to look at the traffic.
@@ -92,7 +92,6 @@ class IopFunction:
         frames: int,
         frame_size: int,
         clock: Clock,
-        personality: Personality = GENERIC,
         settle_ns: int = SETTLE_NS,
         control: ControlSocket | None = None,
         tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
@@ -112,7 +111,7 @@ class IopFunction:
         self._message_unit = MessageUnit(
             self.unit, self._frames, size=BAR_SIZE, on_misuse=complaints.add
         )
-        self.identity = personality.identity
+        self.identity = pci_identity(options.card)
         self.regions: Mapping[int, Region] = {0: self._message_unit}
         self.soft_iop = SoftIop(tap(self.unit), options, disks, faults, complaints=complaints)
         self._control, self._commanded = control, CommandedIop(self.soft_iop, control)
@@ -157,11 +156,11 @@ class IopFunction:
 
     def run(self, now_ns: int) -> int | None:
         """Serve what has settled and what came in on the control socket; drive the interrupt."""
-        commanded = self._commanded
-        deadline = commanded.run(now_ns, has_command=commanded.has_command())
-        settled = self.unit.next_due_ns()
+        has_command = self._commanded.has_command()
+        settles = self.unit.settle(now_ns)
+        deadline = self._commanded.run(now_ns, has_command=has_command)
         self._message_unit.drive()
-        return min((time for time in (deadline, settled) if time is not None), default=None)
+        return min((time for time in (deadline, settles) if time is not None), default=None)
 
     def reset(self) -> None:
         """Do what a reset of the bus does: power is not lost, but everything set up is."""

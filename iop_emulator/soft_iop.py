@@ -13,6 +13,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Final
 
 from i2o.errors import LocalFrameError, RemoteFrameError
@@ -74,6 +75,7 @@ class SoftIop:
 
     Attributes:
         bay: its disks, and what may be done to them while it runs.
+        card: the card that it passes itself off as.
         complaints: what the driver did wrong.
         counters: what went through.
         events: who wants to hear of what.
@@ -105,6 +107,7 @@ class SoftIop:
         self.unit, self.dma = unit, unit.dma
         self._recycle = unit.recycle
         self.options = options if options is not None else IopOptions()
+        self.card = self.options.card
         self.faults = faults
         self.on_fault: Remark | None = None
         self.complaints = complaints if complaints is not None else Complaints()
@@ -139,8 +142,8 @@ class SoftIop:
             )
         )
         self.bay = DiskBay(self, self.executive)
-        for store in disks:
-            self.bay.fit(store)
+        for store, kind in zip_longest(disks, self.options.disk_kinds[: len(disks)]):
+            self.bay.fit(store, kind)
         self.executive.software.reset_state()
         self.state = IopState.RESET
         self._peers.join()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
@@ -12,8 +13,11 @@ from urllib.parse import quote
 from i2o.capture import I2O_RULES, environment_capture
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import UriError
+from i2o.iop_emulator import service_processor
+from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.pci_function import IopFunction
+from i2o.iop_emulator.service_processor import ServiceProcessor
 from i2o.tools import output
 from i2o.tools.arguments import UsageError
 from i2o.tools.failures import OK
@@ -38,10 +42,11 @@ def serve_iops(args: argparse.Namespace) -> int:
             remedy="write the options into each URI: vfio-user:SOCKET?disk=SPEC&control=PATH",
         )
     file = environment_capture()
-    with ExitStack() as opened, stop_signals() as (wake, is_stopped):
+    # in this order, so that a second signal does not disturb the end
+    with stop_signals() as (wake, is_stopped), ExitStack() as opened:
         servers = [opened.enter_context(_server(uri, shared, file, opened)) for uri in uris]
-        for uri in uris:
-            output.show(f"ready {uri.text}")
+        output.show(*(f"ready {uri.text}" for uri in uris))
+        sys.stdout.flush()  # whoever started this waits for it
         serve(servers, is_stopped, wake)
     return OK
 
@@ -67,16 +72,27 @@ def _server(uri: Uri, shared: str, file: CaptureFile | None, opened: ExitStack) 
     if uri.all("run"):
         raise UriError(f"{uri.text!r}: run= is for emu: URIs; a served IOP runs in this program")
     query = "&".join(filter(None, (uri.text.partition("?")[2], shared)))
-    options = EmuOptions.from_uri(Uri.parse(f"emu:?{query}" if query else "emu:"))
-    function = IopFunction.from_options(options, SYSTEM_CLOCK, _tap(uri, file))
-    opened.callback(function.close)
-    return Server(uri.address, function)
+    asked = Uri.parse(f"emu:?{query}" if query else "emu:")
+    device: IopFunction | ServiceProcessor
+    if asked.one("personality", "") == service_processor.NAME:
+        device = _service_processor(asked)
+    else:
+        options = EmuOptions.from_uri(asked)
+        device = IopFunction.from_options(options, SYSTEM_CLOCK, _tap(uri, file))
+    opened.callback(device.close)
+    return Server(uri.address, device)
+
+
+def _service_processor(uri: Uri) -> ServiceProcessor:
+    """Make IBM's card, which is no IOP; raises UriError or TransportUnavailable."""
+    uri.require_known(("personality", "control"))
+    path = uri.one("control", "")
+    return ServiceProcessor(ControlSocket(path) if path else None)
 
 
 def _tap(uri: Uri, file: CaptureFile | None) -> Callable[[DeviceUnit], DeviceUnit]:
     """Return what puts a capture between an IOP and its queue pair, if there is one."""
     if file is None:
         return lambda unit: unit
-    recorder, is_bulk = file.add_iop(uri.text), I2O_RULES.is_bulk
-    assert is_bulk is not None
-    return lambda unit: TapUnit(unit, recorder, is_bulk)
+    recorder = file.add_iop(uri.text)
+    return lambda unit: TapUnit(unit, recorder, I2O_RULES)

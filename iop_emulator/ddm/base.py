@@ -19,6 +19,7 @@ from i2o.frames.sgl_walk import SglError
 from i2o.frames.tables import LCT_ENTRY, LctDeviceFlags, SerialFormat
 from i2o.frames.utility import AbortType, ClaimType, GenericEvent, ReleaseFlags
 from i2o.iop_emulator import sgl_data
+from i2o.iop_emulator.cards import Card
 from i2o.iop_emulator.ddm.config_dialog import ConfigDialog
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.handlers import bind_handlers, handles
@@ -53,6 +54,7 @@ class IopServices(Protocol):
     page_size: int
     events: EventBook
     scheduler: Scheduler
+    card: Card
 
     def send(self, reply: bytes) -> None:
         """Send a reply, now or when a reply frame is free."""
@@ -136,7 +138,7 @@ class Ddm:
             ),
             TableGroup(params.CLAIMED_TABLE, tuple),
             TableGroup(params.USER_TABLE, self._user_rows),
-            TableGroup(params.PRIVATE_MESSAGE_EXTENSIONS, tuple),
+            TableGroup(params.PRIVATE_MESSAGE_EXTENSIONS, self._private_rows),
             TableGroup(
                 params.AUTHORIZED_USER_TABLE,
                 lambda: [{"alternate_tid": tid} for tid in self.authorized],
@@ -155,6 +157,10 @@ class Ddm:
             ScalarGroup(params.SGL_OPERATING_LIMITS, _sgl_limits),
             TableGroup(params.SENSORS, tuple),
         ]
+
+    def private_extensions(self) -> Iterable[Row]:
+        """Return the private messages that this device understands."""
+        return ()
 
     def reset_state(self) -> None:
         """Forget everything the host did: claims, locks, places in tables."""
@@ -298,8 +304,12 @@ class Ddm:
         taken = self.iop.scheduler.take_back(matches, may_be_begun=may_be_begun)
         for request in taken:
             if request.wants_reply:
-                self.iop.send(request.status(req_status, DetailedStatus.SUCCESS))
+                self.iop.send(self.aborted(request, req_status))
         return len(taken)
+
+    def aborted(self, request: Request, req_status: int) -> bytes:
+        """Return the reply to a request that was taken back."""
+        return request.status(req_status, DetailedStatus.SUCCESS)
 
     @handles(Function.UTIL_PARAMS_GET)
     def params_get(self, request: Request) -> bytes:
@@ -452,6 +462,11 @@ class Ddm:
             for number, claim in enumerate(self.claims)
         ]
 
+    def _private_rows(self) -> Iterable[Row]:
+        return [
+            {"ext_instance": number, **row} for number, row in enumerate(self.private_extensions())
+        ]
+
     def _authorize(self, row: Row) -> None:
         tid = row["alternate_tid"]
         if not isinstance(tid, int) or tid > 0xFFF or tid in self.authorized:
@@ -468,7 +483,7 @@ class Ddm:
             "class_id": self.class_id,
             "owner_tid": self.tid,
             "parent_tid": self.parent_tid,
-            "vendor_info": _text("i2o", 16),
+            "vendor_info": _text(self.iop.card.vendor, 16),
             "product_info": _text("software IOP", 16),
             "description": _text(self.name, 16),
             "product_rev_level": _text("1", 8),

@@ -34,9 +34,10 @@ from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.bad_blocks import FlawedDisk
 from i2o.iop_emulator.block_store import BlockStore, StoreError
 from i2o.iop_emulator.ddm import block_data
-from i2o.iop_emulator.ddm.base import Ddm, IopServices
+from i2o.iop_emulator.ddm.base import IopServices
 from i2o.iop_emulator.ddm.block_data import CHUNK
 from i2o.iop_emulator.ddm.block_parameters import BlockState, block_groups
+from i2o.iop_emulator.ddm.disk import Disk
 from i2o.iop_emulator.handlers import handles
 from i2o.iop_emulator.parameter_groups import Group
 from i2o.iop_emulator.request import PROGRESS_REPLY, Request
@@ -70,7 +71,7 @@ _BSA_FUNCTIONS: Final = frozenset(
 )
 
 
-class BlockDevice(Ddm):
+class BlockDevice(Disk):
     """One disk.
 
     Args:
@@ -119,11 +120,6 @@ class BlockDevice(Ddm):
         super().reset_state()
         self.state.reset()
 
-    @property
-    def identity_tag(self) -> bytes:
-        """The serial number's last 8 characters."""
-        return self.serial.encode("ascii", "replace")[-8:].ljust(8)
-
     def error(self, request: Request, req_status: int, detail: int) -> bytes:
         """Return an error reply: of 8 words for this class's own functions."""
         if request.function in _BSA_FUNCTIONS:
@@ -147,10 +143,50 @@ class BlockDevice(Ddm):
         )
         return self.error(request, ReqStatus.ERROR_NO_DATA_TRANSFER, detail)
 
+    # --- what is done to it by hand --------------------------------------------------------------
+
+    @property
+    def is_removable(self) -> bool:
+        """Whether the medium can be taken out."""
+        return self.state.is_removable
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a medium is in."""
+        return self.state.is_loaded
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the host wants the medium to stay in."""
+        return self.state.is_locked
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is another medium, which the host has not taken note of yet."""
+        return self.state.is_changed
+
     def put_in(self, store: BlockStore) -> None:
         """Have other blocks from now on."""
         self.store = store
         self.state.put_in(store)
+
+    def resized(self) -> None:
+        """Do nothing: an event tells the host."""
+
+    def unlock(self) -> None:
+        """Let the medium out, whatever the host wants."""
+        self.state.is_locked = False
+
+    def load(self, is_loaded: bool = True) -> None:
+        """Load the medium if there is one, or unload it."""
+        self.state.load(is_loaded)
+
+    def require_note(self, is_changed: bool) -> None:
+        """Have the host take note of another medium before anything else, or end that."""
+        self.state.change(is_changed)
+
+    def ask_for_medium(self) -> None:
+        """Do nothing: an event tells the host."""
 
     # --- status --------------------------------------------------------------------------------
 

@@ -82,6 +82,11 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
             EMULATOR + "test_message_unit.py",
         ),
     ),
+    "scsi": ("iop_emulator/scsi/*.py", (EMULATOR + "scsi", EMULATOR + "test_scsi.py")),
+    "scsi_device": (
+        "iop_emulator/ddm/sc*.py",
+        (EMULATOR + "test_scsi.py", EMULATOR + "test_every_function.py"),
+    ),
 }
 
 

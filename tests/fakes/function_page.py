@@ -12,10 +12,16 @@ from fakes.iop_rig import Reply
 from i2o.frames.block_storage import BsaDetailedStatus
 from i2o.frames.functions import Function
 from i2o.frames.header import DetailedStatus, FailureCode, MsgFlags, ReqStatus
+from i2o.frames.scsi import ScsiDetailedStatus
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "functions.md"
 _ROW = re.compile(r"^\| (0x[0-9A-F]{2}) \| (\w+) \| (.+?) \| (.+?) \| `(\w+)` \|$")
 _BSA = frozenset(f.value for name, f in Function.__members__.items() if name.startswith("BSA_"))
+_SCSI = frozenset(
+    f.value
+    for name, f in Function.__members__.items()
+    if name.startswith(("HBA_", "SCSI_SCB_", "DPT_PRIVATE_SCSI_"))
+)
 
 
 class Row(NamedTuple):
@@ -61,9 +67,13 @@ class Outcomes:
         if reply.data[7] == Function.EXEC_CONN_SETUP:  # its status is one byte, with no detail
             self.seen.add(ReqStatus(req_status).name)
             return reply
-        codes = BsaDetailedStatus if reply.data[7] in _BSA else DetailedStatus
+        function = reply.data[7]
+        codes = BsaDetailedStatus if function in _BSA else DetailedStatus
         if req_status == ReqStatus.TRANSACTION_ERROR:
             self.seen.add("TRANSACTION_ERROR")
+        elif function in _SCSI:
+            adapter, _, device = ScsiDetailedStatus(detail).name.partition("|")
+            self.seen.add(device if adapter == "SUCCESS" else adapter)
         else:
             self.seen.add(codes(detail).name)
         return reply

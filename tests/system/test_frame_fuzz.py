@@ -33,7 +33,7 @@ FRAMES = 200_000
 SEED = 20_261_125
 MOST_PATIENCE_S = 900
 MUTATED = 0.80
-BRANCHES = 93.0
+BRANCHES = 85.0
 HANDLERS = (
     "executive*.py",
     "ddm/*.py",

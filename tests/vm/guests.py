@@ -46,7 +46,7 @@ class Guests(ExitStack):
 
     def qemu(self) -> list[str]:
         """Return the words that start QEMU."""
-        with _skipping():
+        with skipping():
             return QEMU.command(self._cache)
 
     def start(self, kernel: Kernel, job: Job, machine: Machine = PLAIN) -> Guest:
@@ -54,12 +54,13 @@ class Guests(ExitStack):
         self._count += 1
         folder = self._folder / f"guest-{self._count}"
         folder.mkdir()
-        with _skipping():
+        with skipping():
             return self.enter_context(closing(Guest(self._cache, kernel, job, machine, folder)))
 
 
 @contextmanager
-def _skipping() -> Iterator[None]:
+def skipping() -> Iterator[None]:
+    """Skip the test if a part that it needs is not prepared."""
     try:
         yield
     except NotPrepared as missing:

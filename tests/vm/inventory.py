@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from vm.parts import Kernel, Part, Qemu, Userland
+from vm.parts import Headers, Kernel, Part, Qemu, Userland
 
 QEMU = Qemu("qemu", ("qemu-system-x86",), ("trixie", "trixie-backports"), "")
 
-_PROGRAMS = ("busybox-static", "python3", "python3-cffi-backend")
+_PROGRAMS = ("busybox-static", "python3", "python3-cffi-backend", "e2fsprogs")
 _AMD64 = Userland("userland-amd64", _PROGRAMS, ("trixie",), "amd64")
 _I386 = Userland("userland-i386", _PROGRAMS, ("bookworm",), "i386")
+
+PYTHON_I386 = Headers("python-i386", (r"libpython3\.\d+-dev",), ("bookworm",), "i386")
+"""Python's headers, to build the extension module for 32 bits."""
 
 DEBIAN_11 = Kernel(
     "kernel-debian-11",
@@ -30,4 +33,6 @@ DEBIAN_13 = Kernel(
 )
 """A current kernel with the drivers of Debian's generic build."""
 
-PARTS: tuple[Part, ...] = (QEMU, _AMD64, _I386, DEBIAN_11, DEBIAN_12_I686, DEBIAN_13)
+PARTS: tuple[Part, ...] = (
+    QEMU, _AMD64, _I386, PYTHON_I386, DEBIAN_11, DEBIAN_12_I686, DEBIAN_13,
+)  # fmt: skip

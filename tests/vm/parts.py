@@ -130,6 +130,18 @@ class Userland(Part):
         shutil.rmtree(tree)
 
 
+class Headers(Part):
+    """What C programs for a guest's architecture include."""
+
+    def folder(self, cache: Cache) -> Path:
+        """Return the folder to include from."""
+        return self.find(cache) / "usr" / "include"
+
+    def _fill(self, folder: Path, archive: AptArchive, names: Sequence[str]) -> None:
+        archive.unpack(names, folder, dependencies=False)
+        shutil.rmtree(folder / "usr" / "lib", ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Kernel(Part):
     """A kernel and its modules, as they come out of their package.

@@ -14,7 +14,7 @@ from vm.cpio import cpio_archive
 _MERGED = ("bin", "sbin", "lib", "lib64")
 """Folders that are links into `/usr`, whether or not a package knows it yet."""
 
-_WANTED = re.compile(r"usr/(?:bin/python3[.\d]*|lib/.+|lib64/.+)")
+_WANTED = re.compile(r"usr/(?:bin/python3[.\d]*|sbin/(?:mke2fs|e2fsck)|lib/.+|lib64/.+)")
 _UNWANTED = re.compile(
     r"usr/lib/(?:dpkg|tmpfiles\.d|sysctl\.d|systemd|tc|valgrind|pam\.d|mime)/"
     r"|usr/lib/[^/]+-linux-gnu/(?:gconv|perl|perl-base|audit|ossl-modules|engines-3|security)/"

@@ -38,7 +38,7 @@ _LAST, _FAIL = MsgFlags.LAST.value, MsgFlags.FAIL.value
 _STATUS: Final = 19
 _TRANSFER_COUNT: Final = slice(20, 24)  # in the replies of disks, tapes and SCSI devices
 _PRESERVED: Final = slice(28, 32)
-_NOTHING_MOVED: Final = frozenset(
+NOTHING_MOVED: Final = frozenset(
     {
         ReqStatus.ABORT_NO_DATA_TRANSFER.value,
         ReqStatus.ERROR_NO_DATA_TRANSFER.value,
@@ -151,7 +151,7 @@ class DmaTap:
                 return
             key = frame[4:HEADER_SIZE]
             owed = self._take(key, frame) or self._take(_swapped(key), frame)
-        if owed is None or (len(frame) > _STATUS and frame[_STATUS] in _NOTHING_MOVED):
+        if owed is None or (len(frame) > _STATUS and frame[_STATUS] in NOTHING_MOVED):
             return
         for address, length in owed.ranges:
             data = self._look(address, min(length, owed.limit))

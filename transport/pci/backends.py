@@ -101,7 +101,7 @@ class Opening:
                 uri.scheme,
                 f"{address} ({function.vendor_id:04x}:{function.device_id:04x}, class "
                 f"{function.class_code:#08x}) is no I2O controller",
-                remedy="i2o doctor shows those that are",
+                remedy="i2o list shows those that are",
             )
         return cls(uri, function, card, places)
 

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +27,13 @@ DEFAULT_SIZE: Final = 16 << 20
 IOVA: Final = 0x1000_0000
 """Where the arena is for the device: away from 0, and from 0xFEE00000 where interrupts go."""
 HUGE_PAGE: Final = 2 << 20
+"""Bytes of a huge page, unless the kernel says otherwise."""
 _FOUR_GIB: Final = 1 << 32
 _MAP_HUGETLB: Final = 0x40000
 _PRESENT: Final = 1 << 63
 _FRAME_MASK: Final = (1 << 55) - 1
 _PAGEMAP: Final = Path("/proc/self/pagemap")
+_MEMINFO: Final = Path("/proc/meminfo")
 
 
 class DeviceMemory(HostMemory, Protocol):
@@ -113,17 +116,16 @@ class HugePageMemory:
         take = _huge_page if new_page is None else new_page
         self._areas: list[mmap.mmap] = []
         self._spaces: list[ArenaSpace] = []
-        wanted = -(-size // HUGE_PAGE)
         high: list[mmap.mmap] = []  # kept until enough is found: the kernel would give them again
         try:
             low: list[tuple[int, mmap.mmap]] = []
-            while len(low) < wanted:
+            while sum(len(page) for _, page in low) < size:
                 page = take()
                 if page is None:
                     break
                 high.append(page)
                 bus_address = tell(address_of(page))
-                if bus_address + HUGE_PAGE <= _FOUR_GIB:
+                if bus_address + len(page) <= _FOUR_GIB:
                     low.append((bus_address, high.pop()))
         except OSError as error:
             _close_all([*high, *(page for _, page in low)])
@@ -153,8 +155,8 @@ class HugePageMemory:
 
     def window(self, bus_address: int, length: int) -> memoryview:
         """Return the bytes behind a range; raises DmaFault outside all buffers."""
-        for space in self._spaces:
-            if space.base <= bus_address < space.base + HUGE_PAGE:
+        for space, page in zip(self._spaces, self._areas, strict=True):
+            if space.base <= bus_address < space.base + len(page):
                 return space.window(bus_address, length)
         raise DmaFault(bus_address, length)
 
@@ -201,11 +203,21 @@ def _no_page(backend: str, high: int) -> TransportUnavailable:
     )
 
 
+def huge_page_size(meminfo: Path = _MEMINFO) -> int:
+    """Return the bytes of a huge page: 2 MiB mostly, 4 MiB on 32-bit machines without PAE.
+
+    Args:
+        meminfo: the kernel's table.
+    """
+    found = re.search(r"^Hugepagesize:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else HUGE_PAGE
+
+
 def _huge_page() -> mmap.mmap | None:
     """Return a huge page that is in memory and stays there, or None."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE | _MAP_HUGETLB
     try:
-        page = mmap.mmap(-1, HUGE_PAGE, flags=flags)
+        page = mmap.mmap(-1, huge_page_size(), flags=flags)
     except OSError:
         return None
     page.madvise(mmap.MADV_DONTFORK)

@@ -21,6 +21,9 @@ from i2o.transport.vfio_user.session import HEADER_SIZE, Reply
 _ANCILLARY: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 _read_size = struct.Struct("<I").unpack_from
 _SIZE_OFFSET: Final = 4
+# enumerations are slow where every message passes
+_CLOSED_ON_EXEC, _CUT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
+_NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 
 
 class Connection:
@@ -72,19 +75,19 @@ class Connection:
         """Read what is missing; return False if nothing is there now."""
         try:
             data, ancillary, flags, _ = self._end.recvmsg(
-                self._wanted - len(self._message), _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+                self._wanted - len(self._message), _ANCILLARY, _CLOSED_ON_EXEC
             )
         except BlockingIOError:
             return False
         except OSError as error:
             raise ConnectionBroken(f"the client is gone: {error}") from None
-        for level, kind, payload in ancillary:
+        for level, kind, payload in ancillary:  # seldom any
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 count = len(payload) // 4
                 self._descriptors += struct.unpack(f"{count}i", payload[: 4 * count])
         if not data:
             raise ConnectionBroken("the client closed the connection")
-        if flags & socket.MSG_CTRUNC or len(self._descriptors) > MAX_DESCRIPTORS:
+        if flags & _CUT or len(self._descriptors) > MAX_DESCRIPTORS:
             raise ConnectionBroken("more descriptors than can be taken")
         self._message += data
         return True
@@ -95,18 +98,20 @@ class Connection:
         Raises:
             ConnectionBroken: the client is gone.
         """
-        if reply.data:
-            self._outbox.append(reply)
-            self.flush()
+        self._outbox.append(reply)
+        self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as the client takes it; raises ConnectionBroken."""
         while self._outbox:
             data, descriptors = self._outbox[0]
-            rights = struct.pack(f"{len(descriptors)}i", *descriptors)
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
             try:
-                sent = self._end.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+                if descriptors:
+                    rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+                    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                    sent = self._end.sendmsg([data], ancillary, _NO_SIGNAL)
+                else:
+                    sent = self._end.send(data, _NO_SIGNAL)
             except BlockingIOError:
                 return
             except OSError as error:

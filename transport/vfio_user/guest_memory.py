@@ -22,6 +22,7 @@ from i2o.transport.vfio_user.errors import Refused
 from i2o.transport.vfio_user.messages import MAX_DMA_MAPS, DmaFlags
 
 _END = 1 << 64
+_READ, _WRITE = int(DmaFlags.READ), int(DmaFlags.WRITE)  # flags are slow where data pass
 _UNSHARED = "the client shares no descriptor for it (QEMU: give the memory backend share=on)"
 
 
@@ -190,7 +191,7 @@ class GuestMemory:
         """Copy bytes out; raises DmaFault outside the ranges, or where the device may not read."""
         return b"".join(
             mapping.read(start, size)
-            for mapping, start, size in self._parts(address, length, DmaFlags.READ)
+            for mapping, start, size in self._parts(address, length, _READ)
         )
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
@@ -200,7 +201,7 @@ class GuestMemory:
         """
         source = memoryview(data).cast("B")
         done = 0
-        for mapping, start, size in tuple(self._parts(address, len(source), DmaFlags.WRITE)):
+        for mapping, start, size in tuple(self._parts(address, len(source), _WRITE)):
             mapping.write(start, source[done : done + size])
             done += size
 
@@ -213,19 +214,28 @@ class GuestMemory:
             DmaFault: as `read` and `write` do.
         """
         views = []
-        right = DmaFlags.WRITE if writable else DmaFlags.READ
+        right = _WRITE if writable else _READ
+        starts, mappings = self._starts, self._mappings
         for address, length in fragments:
-            parts = tuple(self._parts(address, length, right))
-            if len(parts) != 1 or parts[0][0].view is None:
-                return None
-            mapping, start, size = parts[0]
-            assert mapping.view is not None
-            views.append(mapping.view[start : start + size])
+            place = bisect.bisect_right(starts, address) - 1
+            mapping = mappings[place] if place >= 0 else None
+            if (
+                mapping is not None
+                and mapping.view is not None
+                and length >= 0
+                and mapping.flags & right
+                and address < mapping.end
+                and address + length <= mapping.end
+            ):
+                start = address - mapping.address
+                views.append(mapping.view[start : start + length])
+                continue
+            for _ in self._parts(address, length, right):  # which raises what there is to raise
+                pass
+            return None
         return views
 
-    def _parts(
-        self, address: int, length: int, right: DmaFlags
-    ) -> Iterator[tuple[Mapping, int, int]]:
+    def _parts(self, address: int, length: int, right: int) -> Iterator[tuple[Mapping, int, int]]:
         """Yield the mappings that a range crosses, with start and size in each."""
         if length < 0:
             raise DmaFault(address, length)
@@ -236,7 +246,7 @@ class GuestMemory:
             if mapping is None or not mapping.address <= at < mapping.end:
                 raise DmaFault(address, length, "the client has mapped no memory there")
             if not mapping.flags & right:
-                verb = "read" if right == DmaFlags.READ else "written"
+                verb = "read" if right == _READ else "written"
                 raise DmaFault(address, length, f"the client mapped it not to be {verb}")
             if not mapping.is_reachable:
                 raise DmaFault(address, length, _UNSHARED)

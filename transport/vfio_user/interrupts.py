@@ -66,7 +66,8 @@ class Interrupts:
         self._vectors = {
             index: [_Vector() for _ in range(counts.get(index, 0))] for index in IrqIndex
         }
-        self._level = False
+        self._level = self._is_by_message = False
+        self._intx = self._vectors[IrqIndex.INTX][0]
         self._is_intx_disabled = False
         self.signals = 0
 
@@ -88,13 +89,13 @@ class Interrupts:
         A driver that shares its line looks here whether an interrupt is its own. One that was
         signalled and taken care of before the driver came to look is.
         """
-        return self._level or self._vectors[IrqIndex.INTX][0].is_asserted
+        return self._level or self._intx.is_asserted
 
     def set_level(self, level: bool) -> None:
         """Raise or lower the interrupt. A rise is signalled; a level that stays is not."""
         rises = level and not self._level
         self._level = level
-        if self.uses_messages:
+        if self._is_by_message:
             if rises:
                 self.signal(0)
             return
@@ -115,7 +116,7 @@ class Interrupts:
     def disable_intx(self, disabled: bool) -> None:
         """Follow the interrupt disable bit of the PCI command register."""
         self._is_intx_disabled = disabled
-        if self._level and not self.uses_messages:
+        if self._level and not self._is_by_message:
             self._signal_intx()
 
     # --- what the client says ------------------------------------------------------------------
@@ -160,12 +161,19 @@ class Interrupts:
             raise Refused(errno.EINVAL, f"vectors {start} to {start + count - 1} of {len(vectors)}")
         if data == IrqSetFlags.DATA_EVENTFD:
             self._connect(vectors[start : start + count], action, descriptors)
+            self._is_by_message = self.uses_messages
+            if self._level and descriptors:  # it was high before anybody listened
+                if self._is_by_message:
+                    self.signal(0)
+                else:
+                    self._signal_intx()
             return
         if not count:
             if action != IrqSetFlags.ACTION_TRIGGER or data != IrqSetFlags.DATA_NONE or start:
                 raise Refused(errno.EINVAL, "an interrupt command for no vector")
             for vector in vectors:
                 vector.connect(None)
+            self._is_by_message = self.uses_messages
             return
         if data == IrqSetFlags.DATA_BOOL and len(switches) < count:
             raise Refused(errno.EINVAL, f"{len(switches)} switches for {count} vectors")
@@ -178,6 +186,7 @@ class Interrupts:
         for vectors in self._vectors.values():
             for vector in vectors:
                 vector.connect(None)
+        self._is_by_message = False
 
     # -------------------------------------------------------------------------------------------
 
@@ -203,11 +212,6 @@ class Interrupts:
             own = os.dup(descriptor)
             os.set_blocking(own, False)
             vector.connect(own)
-        if self._level and vectors:  # it was high before anybody listened
-            if self.uses_messages:
-                self.signal(0)
-            else:
-                self._signal_intx()
 
     def _act(self, index: int, vector: _Vector, action: int) -> None:
         if action == IrqSetFlags.ACTION_MASK:
@@ -224,7 +228,7 @@ class Interrupts:
                 vector.signal()
 
     def _signal_intx(self) -> None:
-        vector = self._vectors[IrqIndex.INTX][0]
+        vector = self._intx
         if not self._is_intx_disabled and not vector.is_masked and vector.signal():
             vector.is_asserted = vector.is_masked = True  # until the client unmasks it
             self.signals += 1

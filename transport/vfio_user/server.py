@@ -86,7 +86,8 @@ class Server(Closing):
         if client is None:
             return False
         try:
-            client.flush()
+            if client.has_replies:
+                client.flush()
             for _ in range(_ROUND):
                 if client.has_replies:
                     return False
@@ -99,7 +100,9 @@ class Server(Closing):
                 finally:
                     close_all(descriptors)
                 self.messages += 1
-                client.send(reply)
+                if reply.data:  # until the client has it, it says nothing more: do not look
+                    client.send(reply)
+                    return True
         except ConnectionBroken as error:
             logger.info("%s: %s", self.path, error)
             self._drop()

@@ -28,6 +28,7 @@ from i2o.transport.vfio_user.guest_memory import GuestMemory
 from i2o.transport.vfio_user.interrupts import Interrupts
 from i2o.transport.vfio_user.messages import (
     MAX_TRANSFER,
+    TYPE_MASK,
     Command,
     DmaUnmapFlags,
     IrqIndex,
@@ -40,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 HEADER_SIZE: Final = 16
 _ACCESS_SIZE: Final = 16
+# enumerations are slow where every message passes
+_NO_REPLY, _REPLY = int(MessageFlags.NO_REPLY), int(MessageFlags.REPLY)
+_ERROR_REPLY: Final = int(MessageFlags.REPLY | MessageFlags.ERROR)
+_VERSION_COMMAND, _CONFIG = int(Command.VERSION), int(RegionIndex.CONFIG)
 _read_header = struct.Struct("<HHIII").unpack_from
 _pack_header = struct.Struct("<HHIII").pack
 _read_access = struct.Struct("<QII").unpack_from
@@ -107,9 +112,9 @@ class Session:
             ConnectionBroken: no command, or not the one a connection begins with.
         """
         number, command, _, flags, _ = _read_header(message)
-        if flags & wire.TYPE_MASK:
-            raise ConnectionBroken(f"the client sent a message of type {flags & wire.TYPE_MASK}")
-        if not self._has_version and command != Command.VERSION:
+        if flags & TYPE_MASK:
+            raise ConnectionBroken(f"the client sent a message of type {flags & TYPE_MASK}")
+        if not self._has_version and command != _VERSION_COMMAND:
             raise ConnectionBroken(f"the client began with command {command}, not with a version")
         body, code = _Body(), 0
         try:
@@ -126,10 +131,10 @@ class Session:
         except OSError as error:
             logger.warning("command %d: %s", command, error)
             code = error.errno or errno.EIO
-        if flags & MessageFlags.NO_REPLY:
+        if flags & _NO_REPLY:
             return Reply(b"")
-        reply_flags = MessageFlags.REPLY | (MessageFlags.ERROR if code else 0)
-        head = _pack_header(number, command, HEADER_SIZE + len(body.data), int(reply_flags), code)
+        reply_flags = _ERROR_REPLY if code else _REPLY
+        head = _pack_header(number, command, HEADER_SIZE + len(body.data), reply_flags, code)
         return Reply(head + body.data, body.descriptors)
 
     def client_gone(self) -> None:
@@ -283,7 +288,7 @@ class Session:
     def _region(self, index: int, offset: int, count: int) -> Region | None:
         """Return the region of an access that lies within it; None is configuration space."""
         region = self.device.regions.get(index)
-        is_config = index == RegionIndex.CONFIG
+        is_config = index == _CONFIG
         size = CONFIG_SIZE if is_config else 0 if region is None else region.size
         if not 1 <= count <= size - offset:
             raise Refused(

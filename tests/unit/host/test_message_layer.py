@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
+import threading
 
 import pytest
 from hypothesis import given
@@ -1305,6 +1307,39 @@ class TestIops:
         assert list(layer.filenos()) == numbers[1:]
         assert not layer.wait(0.001)
         layer.close()
+
+    def test_iops_that_two_threads_attach_are_two(self, iop, monkeypatch):
+        meeting = threading.Barrier(2)
+        free_id = iop.layer._iops._free_id
+
+        def slow() -> int:
+            iop_id = free_id()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.05)  # for a second one that is added meanwhile
+            iop.layer._iops._next_id = iop_id
+            return iop_id
+
+        monkeypatch.setattr(iop.layer._iops, "_free_id", slow)
+        threads = [
+            threading.Thread(target=lambda: iop.layer.attach(BarePort(), bring_up=False))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert meeting.broken
+        assert iop.layer.iop_numbers() == (0, 1, 2)
+        assert len({entry.iop_id for entry in iop.layer._iops}) == 3
+
+    def test_a_wrong_number_is_told_while_another_thread_attaches(self, iop, monkeypatch):
+        class Growing(dict):
+            def __iter__(self):
+                raise RuntimeError("dictionary changed size during iteration")
+
+        monkeypatch.setattr(iop.layer._iops, "_entries", Growing(iop.layer._iops._entries))
+        with pytest.raises(InvalidArgument, match=r"no IOP 9 \(registered: 0\)"):
+            iop.layer.port(9)
 
     def test_run_until_gives_up(self, iop):
         assert not iop.layer.run_until(lambda: False, 0.5)

@@ -326,14 +326,14 @@ def test_a_closed_port_has_no_descriptor(tmp_path, run, is_controlled, is_asked_
 def test_an_interrupt_while_it_closes_leaves_nothing_open(tmp_path, monkeypatch):
     uri = f"emu:?run=thread&disk={tmp_path}/a.img,create=4K"
     port = open_port(uri)
-    join, interrupts = threading.Thread.join, [KeyboardInterrupt]
+    bell = port._thread._doorbell
+    ring = bell.ring
 
-    def interrupted(thread, timeout=None):
-        if interrupts:
-            raise interrupts.pop()
-        join(thread, timeout)
+    def interrupted():
+        ring()
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    monkeypatch.setattr(bell, "ring", interrupted)
     with pytest.raises(KeyboardInterrupt):
         port.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("i2o-")]

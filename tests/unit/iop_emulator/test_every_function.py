@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every executive, utility and block storage function: its answer, and each way it says no.
+"""Every executive, utility, block storage and SCSI function: its answer, and each way it says no.
 
 docs/functions.md has one row for each test here. A test shows every refusal that its row lists, and
 no other: the fixture `said` compares the two.
@@ -16,17 +16,22 @@ import pytest
 
 from fakes.function_page import PAGE, Outcomes, rows
 from fakes.iop_rig import DISK, Reply, Rig
+from fakes.scsi_bench import SIZE, rw
+from fakes.scsi_requests import IN, OUT, USUAL, dpt_scb, scb
+from i2o.frames import adapter, params, scsi, tables, utility
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive as x
-from i2o.frames import params, tables, utility
 from i2o.frames.functions import Function
 from i2o.frames.header import FAILURE_REPLY, FailureCode, FailureSeverity, MsgFlags
+from i2o.frames.scsi_command import ScsiOpcode
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.iop_emulator import bad_blocks, peers
 from i2o.iop_emulator.block_store import MemoryDisk, StoreError
+from i2o.iop_emulator.cards import CARDS
 from i2o.iop_emulator.ddm.base import MAX_USERS
 from i2o.iop_emulator.ddm.block import MAX_JOBS
+from i2o.iop_emulator.disk_bay import FIRST_PORT_TID
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.iop_system import IopSystem
@@ -69,7 +74,8 @@ def test_the_page_has_every_function_once() -> None:
     expected = [
         (function.value, name)
         for name, function in Function.__members__.items()
-        if name.startswith(("EXEC_", "UTIL_", "BSA_")) and name not in ("BSA_READ", "BSA_WRITE")
+        if name.startswith(("EXEC_", "UTIL_", "BSA_", "SCSI_", "HBA_", "DPT_PRIVATE_SCSI_"))
+        and name not in ("BSA_READ", "BSA_WRITE")
     ]
     assert sorted(listed) == sorted(expected)
 
@@ -824,3 +830,118 @@ def test_a_fault_plan_produces_any_failure_code(code: FailureCode) -> None:
     assert rig.replies() == []
     assert rig.unit.idle_inbound() == 16
     assert rig.call(CHECK).status == PLAIN
+
+
+# --- SCSI ---------------------------------------------------------------------------------------
+
+SCSI_DISK = IopOptions(disk_kinds=("scsi",))
+DPT = IopOptions(organization_id=0x1B, card=CARDS["dpt"])
+PORT = FIRST_PORT_TID
+READY = bytes(6)
+READ = rw(ScsiOpcode.READ_10, 0, 1)
+
+
+def scsi_rig(options: IopOptions = SCSI_DISK) -> Rig:
+    """Return an IOP with a SCSI disk, whose first unit attention was taken."""
+    rig = Rig(options=options)
+    rig.call(scb(DISK, READY))
+    return rig
+
+
+def is_attentive(rig: Rig) -> bool:
+    """Whether the disk says that something happened; takes note of it."""
+    return rig.call(scb(DISK, READY)).status == (5, 2)
+
+
+def test_scsi_device_reset(said: Outcomes) -> None:
+    rig = scsi_rig()
+    rig.iop.misbehave(plan := FaultPlan())
+    plan.on(Function.SCSI_SCB_EXEC).delay(1000)
+    rig.post(scb(DISK, READY))
+    rig.post(scsi.SCSI_DEVICE_RESET.build(target_address=DISK))
+    aborted, done = rig.replies()
+    assert (aborted.status, done.status) == ((2, 0x0200), PLAIN)
+    rig.iop.misbehave(None)
+    assert is_attentive(rig)
+    assert rig.call(scsi.SCSI_DEVICE_RESET.build(target_address=PORT)).status == PLAIN
+    assert is_attentive(rig)
+
+
+def check_scb(said: Outcomes, rig: Rig, build: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show the answer to an SCB, and every refusal of one."""
+    place = rig.buffer(2 * SIZE).bus_address, SIZE
+    read = {"flags": USUAL | IN}
+
+    def call(cdb: bytes, *given: object, **fields: object) -> Reply:
+        return rig.call(build(DISK, cdb, *given, **fields))  # type: ignore[operator]
+
+    assert call(READ, place, **read).status == PLAIN
+    said.refused(call(rw(ScsiOpcode.READ_10, 1 << 30, 1), place, **read))
+    said.refused(call(rw(ScsiOpcode.READ_10, 0, 2), place, **read))
+    said.refused(call(READY, cdb_length=0))
+    said.refused(call(READ, (NOWHERE, SIZE), **read))
+    said.refused(call(READ, place, flags=IN | OUT))
+    said.refused(call(READ, place, **read, byte_count=SIZE + 1))
+    bad = bytearray(build(DISK, READ, place, **read))  # type: ignore[operator]
+    bad[-8:] = b"\0\0\0\x34" * 2
+    said.refused(rig.call(bytes(bad)))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(rig.memory), "windows", lambda *args, **kwargs: None)
+        patched.setattr("i2o.iop_emulator.ddm.scb.MAX_COPY", SIZE - 1)
+        said.refused(call(READ, place, **read))
+    rig.call(adapter.HBA_BUS_QUIESCE.build(target_address=PORT, flags=1))
+    said.refused(call(READ, place, **read))
+
+
+def test_scsi_scb_exec(said: Outcomes, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_scb(said, scsi_rig(), scb, monkeypatch)
+
+
+def test_dpt_private_scsi_scb_exec(said: Outcomes, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = scsi_rig(DPT)
+    said.refused(rig.call(dpt_scb(0, READY, device=DISK + 1)))
+    rig.call(dpt_scb(0, READY))  # its unit attention
+    assert rig.call(dpt_scb(0, READY)).status == PLAIN
+    check_scb(said, rig, dpt_scb, monkeypatch)
+
+
+def test_scsi_scb_abort(said: Outcomes) -> None:
+    rig = scsi_rig()
+    abort = scsi.SCSI_SCB_ABORT.build(target_address=DISK, transaction_context_to_abort=7)
+    said.refused(rig.call(abort))
+    rig.iop.misbehave(plan := FaultPlan())
+    plan.on(Function.SCSI_SCB_EXEC).delay(1000)
+    rig.post(scb(DISK, READY, transaction_context=7))
+    rig.post(abort)
+    aborted, done = rig.replies()
+    assert (aborted.status, done.status) == ((2, 0x0200), PLAIN)
+
+
+def test_hba_adapter_reset(said: Outcomes) -> None:
+    rig = scsi_rig()
+    assert rig.call(adapter.HBA_ADAPTER_RESET.build(target_address=PORT)).status == PLAIN
+    assert is_attentive(rig)
+
+
+def test_hba_bus_reset(said: Outcomes) -> None:
+    rig = scsi_rig()
+    assert rig.call(adapter.HBA_BUS_RESET.build(target_address=PORT)).status == PLAIN
+    assert is_attentive(rig)
+
+
+def test_hba_bus_scan(said: Outcomes) -> None:
+    rig = scsi_rig()
+    scan = adapter.HBA_BUS_SCAN.build(target_address=PORT)
+    assert rig.call(scan).status == PLAIN
+    assert rig.call(scan + bytes(4)).status == PLAIN  # as Linux sends it
+    assert not is_attentive(rig)
+
+
+def test_hba_bus_quiesce(said: Outcomes) -> None:
+    rig = scsi_rig()
+    quiesce = adapter.HBA_BUS_QUIESCE
+    assert rig.call(quiesce.build(target_address=PORT, flags=1)).status == PLAIN
+    said.refused(rig.call(quiesce.build(target_address=PORT, flags=2)))
+    assert rig.call(scb(DISK, READY)).status == (5, 0x4000)
+    assert rig.call(quiesce.build(target_address=PORT)).status == PLAIN
+    assert not is_attentive(rig)

@@ -30,14 +30,14 @@ def test_everything_at_once():
     given = options(
         "frames=7&frame_size=128&outbound_frames=9&iop_id=0x12&seed=5&run=thread"
         "&personality=generic&disk=a.img&disk=b%2Cc+d.img,ro,block_size=4K,removable,serial=S%2C1"
-        "&disk=n.img,create=64M"
+        "&disk=n.img,create=64M,class=scsi"
     )
     assert (given.frames, given.frame_size, given.seed, given.run) == (7, 128, 5, "thread")
     assert (given.iop.outbound_frames, given.iop.iop_id) == (9, 0x12)
     assert given.disks == (
         DiskOptions("a.img"),
         DiskOptions("b,c+d.img", True, 4096, True, "S,1"),
-        DiskOptions("n.img", create=64 << 20),
+        DiskOptions("n.img", create=64 << 20, kind="scsi"),
     )
 
 
@@ -52,7 +52,8 @@ def test_everything_at_once():
         ("frames=4000&frame_size=4096", "do not fit"),
         ("outbound_frames=0", "not between"),
         ("iop_id=4096", "not between"),
-        ("personality=dpt", "known are generic"),
+        ("personality=cray", "known are generic, dpt, promise"),
+        ("disk=a,class=tape", "known are block, scsi"),
         ("run=fast", "known are inline, thread, process"),
         ("run=inline&run=thread", "given 2 times"),
         ("disk=", "needs a path"),
@@ -130,3 +131,11 @@ def test_fault_plans_are_read(tmp_path):
 def test_iop_options_are_checked(arguments):
     with pytest.raises(LocalFrameError):
         IopOptions(**arguments)
+
+
+def test_a_personality_says_what_the_iop_is():
+    dpt = options("personality=dpt&disk=a.img&disk=b.img,class=block").iop
+    assert (dpt.organization_id, dpt.product) == (0x001B, "ASR-2100S (software IOP)")
+    assert (dpt.card.disk_kind, dpt.disk_kinds) == ("scsi", (None, "block"))
+    promise = options("personality=promise").iop.card
+    assert (promise.pci, promise.max_sectors) == ((0x8086, 0x1962, 0x105A, 0), 128)

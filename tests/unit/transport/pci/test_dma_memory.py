@@ -17,6 +17,7 @@ from i2o.transport.pci.dma_memory import (
     HUGE_PAGE,
     HugePageMemory,
     address_of,
+    huge_page_size,
     physical_address,
 )
 
@@ -26,15 +27,15 @@ GIB = 1 << 30
 class Pages:
     """Huge pages with physical addresses of the test's choice."""
 
-    def __init__(self, *addresses: int) -> None:
-        self._addresses = list(addresses)
+    def __init__(self, *addresses: int, size: int = HUGE_PAGE) -> None:
+        self._addresses, self._size = list(addresses), size
         self._by_page: dict[int, int] = {}
         self.taken: list[mmap.mmap] = []
 
     def take(self) -> mmap.mmap | None:
         if not self._addresses:
             return None
-        page = mmap.mmap(-1, HUGE_PAGE)
+        page = mmap.mmap(-1, self._size)
         self._by_page[address_of(page)] = self._addresses.pop(0)
         self.taken.append(page)
         return page
@@ -45,6 +46,22 @@ class Pages:
 
 def memory(pages: Pages, size: int = 2 * HUGE_PAGE) -> HugePageMemory:
     return HugePageMemory(size, "uio", pages.physical, pages.take)
+
+
+def test_pages_are_as_large_as_the_kernel_makes_them(tmp_path):
+    pages = Pages(GIB, 4 * GIB - HUGE_PAGE, size=2 * HUGE_PAGE)
+    space = memory(pages)
+    assert len(pages.taken) == 1  # it is enough
+    buffer = space.allocate(2 * HUGE_PAGE)
+    assert buffer.bus_address == GIB
+    assert len(space.window(GIB + HUGE_PAGE, HUGE_PAGE)) == HUGE_PAGE
+    buffer.free()
+    space.close()
+    with pytest.raises(TransportUnavailable, match="1 lie above"):  # its end does
+        memory(pages)
+    for text, size in (("Hugepagesize:       4096 kB\n", 4 << 20), ("MemFree: 1 kB\n", HUGE_PAGE)):
+        (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\n{text}Hugetlb: 0 kB\n")
+        assert huge_page_size(tmp_path / "meminfo") == size
 
 
 def test_only_pages_below_4_gib_are_kept():

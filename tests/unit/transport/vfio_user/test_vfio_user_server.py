@@ -727,3 +727,28 @@ def test_serve_runs_devices_between_messages_until_it_is_told_to_stop(tmp_path):
         serve([a, b], lambda: next(turns), read_end)
     os.close(read_end)
     os.close(write_end)
+
+
+@pytest.mark.parametrize("how", ["disabled", "connected to nothing", "client gone"])
+def test_intx_is_used_again_when_msi_is_not(server, device, event, how):
+    client = Client.of(server)
+    client.set_irqs(IrqIndex.MSI, TRIGGER_FD, fds=(event,))
+    device.interrupts.set_level(True)
+    assert signals(event) == 1
+    device.interrupts.set_level(False)
+    if how == "client gone":
+        client.close()
+        server.handle()
+        client = Client.of(server)
+    client.set_irqs(IrqIndex.INTX, TRIGGER_FD, fds=(event,))
+    if how == "disabled":
+        client.set_irqs(IrqIndex.MSI, OFF, count=0)
+    elif how == "connected to nothing":
+        client.set_irqs(IrqIndex.MSI, TRIGGER_FD)
+    device.interrupts.set_level(True)
+    assert signals(event) == 1
+    device.interrupts.set_level(True)
+    assert signals(event) == 0  # it masked itself
+    client.set_irqs(IrqIndex.INTX, UNMASK)
+    assert signals(event) == 1
+    client.close()
