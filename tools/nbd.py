@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Final, cast
 from urllib.parse import quote
 
 from i2o import opening
@@ -30,7 +31,8 @@ from i2o.tools.nbd_serving import NbdService
 from i2o.tools.nbdkit import MAX_BLOCK, Export, Listening, Nbdkit
 from i2o.tools.stop_signals import stop_signals
 
-_LOOPBACK = "127.0.0.1"
+_LOOPBACK: Final = "127.0.0.1"
+_CRASHES: Final = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
@@ -77,13 +79,13 @@ def run(args: argparse.Namespace) -> int:
         iop.block(args.tid) as device,
     ):
         export = _export(args, device)
-        server = Nbdkit(listening, export)
         is_ready = False
 
         def ready() -> None:
             nonlocal is_ready
-            is_ready = True
-            print(f"ready {_uri(listening)}", flush=True)  # whoever started this waits for it
+            if not is_ready:  # not once more after a crash
+                is_ready = True
+                print(f"ready {_uri(listening)}", flush=True)  # whoever started this waits for it
 
         service = NbdService(
             iop.layer,
@@ -92,11 +94,18 @@ def run(args: argparse.Namespace) -> int:
             writable=export.writable,
             on_ready=ready,
         )
-        try:
-            service.run(server, wake)
-        finally:
-            server.stop()
-            code = server.close()
+        while True:
+            server = Nbdkit(listening, export)
+            try:
+                service.run(server, wake)
+            finally:
+                server.stop()
+                code = server.close()
+            # nbdkit 1.32 fails an assertion when a client goes away while it is answered; with
+            # --cow what clients wrote would be lost without their knowing
+            if is_stopped() or not is_ready or code not in _CRASHES or args.cow:
+                break
+            output.note("i2o: nbdkit crashed and is started again; clients must connect again")
     if is_stopped():
         return OK
     if not is_ready:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -105,15 +107,35 @@ def test_a_longer_image_keeps_its_length(cli, image, uri, tmp_path):
     assert copy.read_bytes() == image.read_bytes() + b"\xaa" * (1 << 20)
 
 
-def test_the_map_is_saved_on_the_way(cli, flawed, tmp_path, monkeypatch):
+def test_the_map_is_saved_on_the_way_and_never_before_the_image(cli, flawed, tmp_path, monkeypatch):
     saved = []
+    monkeypatch.setattr(rescue, "_sync", lambda image: saved.append("image"))
     replacing = rescue.files.replacing
     monkeypatch.setattr(rescue, "_SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(
         rescue.files, "replacing", lambda path: (saved.append(path), replacing(path))[1]
     )
     cli("rescue", "-i", flawed, "16", tmp_path / "copy")
-    assert len(saved) > 5
+    assert len(saved) > 10
+    assert saved == ["image", str(tmp_path / "copy.map")] * (len(saved) // 2)
+
+
+def test_a_map_that_cuts_blocks_in_two(cli, image, uri, tmp_path):
+    copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
+    copy.write_bytes(image.read_bytes())
+    mapped.write_text("0 +\n0 100 -\n100 1048476 +\n")
+    ran = cli("rescue", "-i", f"{uri},bad=0", "16", copy)
+    assert (ran.code, "512 bytes in 1 area missing" in ran.err) == (1, True)
+
+
+@pytest.mark.parametrize(("number", "is_raised"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_what_cannot_be_synchronised(monkeypatch, number, is_raised):
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="error") if is_raised else nullcontext():
+        rescue._sync(0)
 
 
 def test_what_is_refused(cli, image, uri, tmp_path):

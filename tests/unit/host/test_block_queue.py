@@ -91,6 +91,9 @@ def test_the_first_error_ends_a_transfer_and_no_other(image):
     station = Station(f"emu:?disk={image},bad=130-140")
     with station.iop:
         station.disk.queue_depth = 2
+        sent = []
+        start = station.disk.start
+        station.disk.start = lambda *request: (sent.append(request[1]), start(*request))[1]
         station.queue.read(0, SIZE, station.end("bad"))
         station.queue.read(0, 512, station.end("good"))
         station.run()
@@ -99,6 +102,8 @@ def test_the_first_error_ends_a_transfer_and_no_other(image):
     assert isinstance(error, RequestFailed)
     assert "bsa_block_read of TID 0x010 from byte 65536: ERROR_PARTIAL" in str(error)
     assert error.address == 130 * 512
+    assert sent[-1] == 0, "the good one"
+    assert len(sent) < 6, "the rest of the bad one is not sent"
     assert station.ended["good"] == (image.read_bytes()[:512], None)
 
 

@@ -43,6 +43,8 @@ class Disk:
         flaw = min((block for block in self.bad if first <= block <= last), default=None)
         if flaw is None:
             buffer[:] = self.content[offset : offset + len(buffer)]
+            for late in self.kept:
+                late[:] = b"\xee" * len(late)
             return len(buffer)
         good = flaw * BLOCK - offset if self.tells_count else 0
         buffer[:good] = self.content[offset : offset + good]
@@ -138,12 +140,7 @@ def test_silence_is_an_error_of_the_area_and_its_buffer_is_left_alone(image):
     disk = Disk()
     disk.silent_reads = MAX_SILENCE - 1
     found = RescueMap(BLOCKS * BLOCK)
-
-    def late(count: int) -> None:
-        for buffer in disk.kept:
-            buffer[:] = b"\xee" * len(buffer)
-
-    Rescue(disk, image, found, late).run(0)
+    Rescue(disk, image, found, lambda count: None).run(0)
     assert found.count(Status.FINISHED) == found.size
     assert os.pread(image, len(disk.content), 0) == disk.content
 
