@@ -37,7 +37,7 @@ from i2o.transport.pci.register_window import (
 )
 from i2o.transport.pci.vfio import CONFIG_REGION, DEV, DRIVER, VfioDevice
 from i2o.transport.port import Port
-from i2o.transport.uri import Uri
+from i2o.transport.uri import Uri, parse_size
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,9 @@ class Opening:
     @property
     def dma_size(self) -> int:
         """Bytes of memory for buffers."""
-        text = self.uri.one("dma", f"{DEFAULT_SIZE >> 20}M").upper()
-        unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:], 0)
+        text = self.uri.one("dma", f"{DEFAULT_SIZE >> 20}M")
         try:
-            size = int(text[:-1] if unit else text) * (unit or 1)
+            size = parse_size(text)
         except ValueError:
             size = 0
         if not _LEAST_DMA <= size <= _MOST_DMA or size % mmap.PAGESIZE:
