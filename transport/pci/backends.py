@@ -147,6 +147,8 @@ class Opening:
         if not self.card.unlocks_function_0:
             return
         first = self.function.address.rpartition(".")[0] + ".0"
+        if first == self.function.address or not (self.function.folder.parent / first).exists():
+            return  # alone in its slot, as in a guest: 0x42 of its own is something else
         function = PciFunction(self.uri.scheme, first, self.places.sysfs)
         function.write_config(_UNLOCK, _UNLOCKED)
         self.resources.callback(function.write_config, _UNLOCK, _LOCKED)

@@ -113,6 +113,16 @@ def test_promise_cards_are_unlocked_while_they_are_used(tree):
 
 
 @needs_native
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_promise_card_alone_in_its_slot_has_nothing_to_unlock(tree, number):
+    folder = tree.add(f"0000:03:00.{number}", vendor=0x8086, device=0x1962, subsystem=(0x105A, 0))
+    before = (folder / "config").read_bytes()[0x40:]
+    with open_port(SysfsBackend, tree, f"sysfs:3:0.{number}"):
+        assert (folder / "config").read_bytes()[0x40:] == before
+    assert (folder / "config").read_bytes()[0x40:] == before
+
+
+@needs_native
 def test_reset_by_sysfs(tree):
     folder = tree.add()
     (folder / "reset").touch()
