@@ -33,6 +33,7 @@ from i2o.parameters import get_group
 from i2o.replies import raise_for_status
 from i2o.requester import Pending, Requester
 from i2o.transport.host_memory import HostBuffer, HostMemory
+from i2o.transport.port import NO_LIMITS, RequestLimits
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -42,6 +43,7 @@ MAX_TRANSFER: Final = 256 << 10
 QUEUE_DEPTH: Final = 8
 """Requests in flight of one transfer."""
 MAX_BLOCK_SIZE: Final = 1 << 20
+_SECTOR: Final = 512  # what limits of cards are counted in
 _ELEMENT_SIZE: Final = 8  # a simple element with a 32-bit address
 _HOST: Final = int(SpecialTid.HOST)
 
@@ -73,6 +75,7 @@ class BlockDevice(Closing):
         memory: where buffers come from.
         tid: the device.
         frame_size: bytes of an inbound frame; bounds the scatter/gather list.
+        limits: what the card takes with one request.
         on_close: called once when the device is closed (gives the claim back).
 
     Attributes:
@@ -88,6 +91,7 @@ class BlockDevice(Closing):
         tid: int,
         *,
         frame_size: int,
+        limits: RequestLimits = NO_LIMITS,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self._requester, self._memory, self.tid = requester, memory, tid
@@ -105,9 +109,15 @@ class BlockDevice(Closing):
         )
         self._block_mask = self.block_size - 1
         self._max_elements = min(
-            (frame_size - BSA_BLOCK_READ.size) // _ELEMENT_SIZE, self._fragment_limit()
+            (frame_size - BSA_BLOCK_READ.size) // _ELEMENT_SIZE,
+            self._fragment_limit(),
+            limits.segments or 0xFFFF,
         )
-        self._max_transfer = max(self.block_size, MAX_TRANSFER)
+        self._largest = 0  # any size
+        if limits.sectors:
+            whole_blocks = limits.sectors * _SECTOR & -self.block_size
+            self._largest = max(self.block_size, whole_blocks)
+        self._max_transfer = max(self.block_size, min(MAX_TRANSFER, self._largest or MAX_TRANSFER))
         self._queue_depth = QUEUE_DEPTH
 
     @property
@@ -119,6 +129,10 @@ class BlockDevice(Closing):
     def max_transfer(self, size: int) -> None:
         if size < self.block_size or size % self.block_size:
             raise InvalidArgument(f"max_transfer {size}: expected whole blocks, one at least")
+        if 0 < self._largest < size:
+            raise InvalidArgument(
+                f"max_transfer {size}: the card takes {self._largest} bytes with one request"
+            )
         self._max_transfer = size
 
     @property

@@ -28,6 +28,7 @@ from i2o.transport.capture.recorder import DMA_SNAP, IopRecorder
 from i2o.transport.capture.tap import TapPort
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
+from i2o.transport.uri import parse_size
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ VARIABLE: Final = "I2O_CAPTURE"
 _OUTBOUND_INIT: Final = Function.EXEC_OUTBOUND_INIT.value
 _PRIVATE: Final = Function.PRIVATE_MESSAGE.value
 _FIRST_CLASS_FUNCTION, _FIRST_EXECUTIVE_FUNCTION = 0x20, 0xA0
-_UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SWITCH: Final = {"0": False, "no": False, "off": False, "1": True, "yes": True, "on": True}
 
 
@@ -218,12 +218,6 @@ def _is_bulk(frame: bytes) -> bool:
     return _FIRST_CLASS_FUNCTION <= function < _FIRST_EXECUTIVE_FUNCTION or function == _PRIVATE
 
 
-def _size(text: str) -> int:
-    """Return a number of bytes: `65536`, `64K`, `16M`, `1G`."""
-    unit = _UNITS.get(text[-1:].upper(), 1)
-    return unit * int(text[:-1] if unit > 1 else text)
-
-
 def _switch(text: str) -> bool:
     if text not in _SWITCH:
         raise ValueError(text)
@@ -240,10 +234,10 @@ I2O_RULES: Final = TapRules(
 
 _OPTIONS: Final[dict[str, tuple[str, Callable[[str], bool | int | float]]]] = {
     "dma": ("dma", _switch),
-    "snap": ("snap_length", _size),
-    "dma_snap": ("dma_snap", _size),
-    "size": ("max_file_bytes", _size),
+    "snap": ("snap_length", parse_size),
+    "dma_snap": ("dma_snap", parse_size),
+    "size": ("max_file_bytes", parse_size),
     "seconds": ("max_file_seconds", float),
     "files": ("max_files", int),
-    "queue": ("queue_bytes", _size),
+    "queue": ("queue_bytes", parse_size),
 }

@@ -315,6 +315,7 @@ class Iop(Closing):
                 self.memory,
                 tid,
                 frame_size=self.layer.inbound_frame_size(self.number),
+                limits=self.layer.request_limits(self.number),
                 on_close=(lambda: self._give_back(tid)) if claim else None,
             )
         except BaseException:

@@ -54,7 +54,7 @@ from i2o.reply_path import ReplyPath
 from i2o.request_path import RequestPath
 from i2o.resources import BringUpResult, IopStatus
 from i2o.system_table import SystemTable
-from i2o.transport.port import Port
+from i2o.transport.port import Port, RequestLimits, request_limits
 from i2o.transport.registry import open_port
 from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP
 
@@ -517,6 +517,10 @@ class MessageLayer(Closing):
     def outbound_frame_size(self, iop: int) -> int:
         """Return the bytes of a reply frame (OSMMsgGetOutboundFrameSize); 0 before bring-up."""
         return self._iops.entry(iop).outbound_size
+
+    def request_limits(self, iop: int) -> RequestLimits:
+        """Return what the IOP takes with one block request, as its transport knows it."""
+        return request_limits(self._iops.entry(iop).port)
 
     def set_inbound_frame_size(self, iop: int, size: int, flags: int = 0) -> None:
         """Ask for another inbound frame size at the IOP's next reboot.

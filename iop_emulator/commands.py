@@ -23,7 +23,7 @@ from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.ddm.disk import Disk
 from i2o.iop_emulator.faults import FaultPlan
-from i2o.iop_emulator.options import parse_blocks, parse_disk, parse_size
+from i2o.iop_emulator.options import parse_blocks, parse_disk, parse_disk_size
 from i2o.iop_emulator.soft_iop import SoftIop
 
 Result = dict[str, object]
@@ -167,7 +167,7 @@ def _remove(iop: SoftIop, arguments: Sequence[str]) -> Result:
 
 def _resize(iop: SoftIop, arguments: Sequence[str]) -> Result:
     tid = _tid(arguments[0])
-    iop.bay.resize(tid, parse_size(arguments[1], "resize"))
+    iop.bay.resize(tid, parse_disk_size(arguments[1], "resize"))
     return _disk_answer(iop.bay.disk(tid))
 
 

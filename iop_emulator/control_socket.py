@@ -12,22 +12,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import select
 import socket
-import stat
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from i2o.closing import Closing
-from i2o.errors import TransportUnavailable
 from i2o.iop_emulator.doorbell import Doorbell
+from i2o.transport.unix_listener import UnixListener
 
 MAX_LINE: Final = 8192
 """Bytes of a command, its newline included."""
 MAX_CLIENTS: Final = 16
 """Connections at a time; one more ends that which was silent for longest."""
-_MODE: Final = 0o600
 _BACKLOG: Final = 16
 
 Answer = Mapping[str, object]
@@ -45,9 +42,8 @@ class ControlSocket(Closing):
 
     def __init__(self, path: str) -> None:
         self._clients: dict[int, _Client] = {}  # by descriptor, the most recent last
-        self._place = os.path.abspath(path)
-        self._listener = _listen(path)
-        self._identity = _identity(self._place)
+        self._socket = UnixListener(path, backend="emu", purpose="control socket", backlog=_BACKLOG)
+        self._listener = self._socket.socket
         self._leftover = Doorbell()
         self._reserve = Doorbell()  # a descriptor to give up when there is no other
         self._epoll = select.epoll()
@@ -86,12 +82,9 @@ class ControlSocket(Closing):
         if self._is_closed:
             return
         self._is_closed = True
-        if _identity(self._place) == self._identity:
-            with contextlib.suppress(OSError):
-                os.unlink(self._place)
         for client in tuple(self._clients.values()):
             self._drop(client)
-        self._listener.close()
+        self._socket.close()
         self._leftover.close()
         self._epoll.close()
         self._reserve.close()
@@ -217,60 +210,3 @@ class _Client:
         if self._outbox:
             return select.EPOLLOUT
         return 0 if self._is_ended or self.has_line else select.EPOLLIN
-
-
-def _listen(path: str) -> socket.socket:
-    """Make the socket, with nobody but its owner allowed to connect from the first moment on."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        listener.setblocking(False)
-        os.fchmod(listener.fileno(), _MODE)
-        try:
-            try:
-                listener.bind(path)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                _remove_stale(path)
-                listener.bind(path)
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            raise _unusable(
-                path, error.strerror or str(error), "name a socket in a folder you can write to"
-            ) from None
-        stack.pop_all()
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on.
-
-    Raises:
-        TransportUnavailable: somebody does, or it is no socket.
-    """
-    before = os.lstat(path)
-    if not stat.S_ISSOCK(before.st_mode):
-        raise _unusable(path, "it exists and is no socket", "name another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        found = probe.connect_ex(path)
-    if found != errno.ECONNREFUSED:
-        reason = "another IOP listens there"
-        if found not in (0, errno.EAGAIN):
-            reason = os.strerror(found)
-        raise _unusable(path, reason, "stop that one, or name another path")
-    if _identity(path) == (before.st_dev, before.st_ino):
-        os.unlink(path)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells the file at a path from any other, or None if there is none."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _unusable(path: str, reason: str, remedy: str) -> TransportUnavailable:
-    return TransportUnavailable("emu", f"control socket {path!r}: {reason}", remedy=remedy)

@@ -26,7 +26,7 @@ from i2o.iop_emulator.cards import CARDS, DISK_KINDS, GENERIC, Card, DiskKind
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.disk_image import DiskImage
 from i2o.iop_emulator.faults import FaultPlan, FaultPlanError
-from i2o.transport.uri import Uri
+from i2o.transport.uri import Uri, parse_size
 
 RunMode = Literal["inline", "thread", "process"]
 RUN_MODES: Final[dict[str, RunMode]] = {
@@ -49,7 +49,6 @@ _KNOWN: Final = (
 )
 _DISK_FLAGS: Final = ("ro", "removable")
 _DISK_VALUES: Final = ("block_size", "serial", "create", "class")
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MAX_DISK: Final = 1 << 62
 
 
@@ -280,7 +279,7 @@ def parse_disk(text: str, source: str) -> DiskOptions:
                 f"{source!r}: unknown part {part!r} of disk={path}; known are {', '.join(known)} "
                 "(a comma in a path is written %2C)"
             )
-    block_size = parse_size(values.get("block_size", str(DEFAULT_BLOCK_SIZE)), source)
+    block_size = parse_disk_size(values.get("block_size", str(DEFAULT_BLOCK_SIZE)), source)
     if not 512 <= block_size <= 1 << 16 or block_size & block_size - 1:
         raise UriError(
             f"{source!r}: block_size={block_size} is not a power of two from 512 to 65536"
@@ -288,7 +287,7 @@ def parse_disk(text: str, source: str) -> DiskOptions:
     serial = values.get("serial", "")
     if len(serial) > 64 or not serial.isascii():
         raise UriError(f"{source!r}: serial={serial!r} is not up to 64 ASCII characters")
-    create = parse_size(values["create"], source) if "create" in values else None
+    create = parse_disk_size(values["create"], source) if "create" in values else None
     if create is not None and (create < block_size or create % block_size):
         raise UriError(f"{source!r}: create={create} is no whole number of blocks of {block_size}")
     if create is not None and "ro" in flags:
@@ -324,18 +323,16 @@ def parse_blocks(text: str, source: str) -> tuple[int, int]:
     return low, high
 
 
-def parse_size(text: str, source: str) -> int:
-    """Read a number of bytes: decimal, with K, M, G or T behind it for powers of 1024.
+def parse_disk_size(text: str, source: str) -> int:
+    """Read the size of a disk or its blocks.
 
     Raises:
-        UriError: it is no such number.
+        UriError: it is no number of bytes, or too large for a disk.
     """
-    upper = text.upper()
-    unit = upper[-1:] if upper[-1:] in ("K", "M", "G", "T") else ""
-    digits = upper.removesuffix(unit)
-    if not digits.isascii() or not digits.isdigit():
-        raise UriError(f"{source!r}: {text!r} is no size; write for example 64M")
-    size = int(digits) * _UNITS[unit] if len(digits) < 20 else _MAX_DISK + 1
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise UriError(f"{source!r}: {error}") from None
     if size > _MAX_DISK:
         raise UriError(f"{source!r}: {text} is too large")
     return size

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Final, NamedTuple, Protocol, Self, runtime_checkable
 
 from i2o.transport.host_memory import HostMemory
 
@@ -87,6 +87,27 @@ class Port(Protocol):
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class RequestLimits(NamedTuple):
+    """What a card takes with one block request, although its devices do not say so.
+
+    Attributes:
+        sectors: of 512 bytes, 0 for any number.
+        segments: elements of a scatter/gather list, 0 for any number.
+    """
+
+    sectors: int = 0
+    segments: int = 0
+
+
+NO_LIMITS: Final = RequestLimits()
+
+
+def request_limits(port: Port) -> RequestLimits:
+    """Return the `request_limits` of a port; those that have none know of no limits."""
+    limits: RequestLimits = getattr(port, "request_limits", NO_LIMITS)
+    return limits
 
 
 Remark = Callable[[int, str], None]

@@ -5,9 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import parse_qsl
 
 from i2o.errors import UriError
+
+_UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Read the number of bytes of an option: decimal, with K, M, G or T for powers of 1024.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    unit = _UNITS.get(text[-1:].upper(), 1)
+    digits = text[:-1] if unit > 1 else text
+    if not digits.isascii() or not digits.isdigit():
+        raise ValueError(f"{text!r} is no size; write for example 64M")
+    return int(digits) * unit
 
 
 @dataclass(frozen=True, slots=True)

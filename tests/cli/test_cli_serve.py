@@ -264,7 +264,7 @@ def test_a_capture_that_cannot_be_written_is_said_at_once(cli, tmp_path, monkeyp
         (["--serve", "vfio-user:s", "--disk", "d.img,create=1M", "--faults", "no.toml"], "no.toml"),
         (["--serve", "vfio-user:no/such/folder/s"], "cannot serve on 'no/such/folder/s'"),
         (["--serve", "vfio-user:" + "s" * 200], "at most 107 bytes"),
-        (["--serve", "vfio-user:a", "--serve", "vfio-user:a"], "somebody serves on 'a'"),
+        (["--serve", "vfio-user:a", "--serve", "vfio-user:a"], "on 'a': somebody listens there"),
         (["--serve", "vfio-user:a", "--serve", "vfio-user:b", "--disk", "x"], "whose are --disk"),
         (["--serve", "vfio-user:a", "status"], "--serve takes no command"),
         (["--disk", "d.img"], "--disk belongs to --serve"),
@@ -293,7 +293,7 @@ def test_a_server_that_lives_keeps_its_socket(cli, serving, tmp_path):
     served = serving("--serve", f"vfio-user:{tmp_path}/s")
     served.lines(1)
     ran = cli("emulate", "--serve", f"vfio-user:{tmp_path}/s")
-    assert "somebody serves" in one_line(ran)
+    assert "somebody listens there" in one_line(ran)
     with socket.socket(socket.AF_UNIX) as end:
         end.connect(f"{tmp_path}/s")
     assert served.end(signal.SIGTERM).code == 0

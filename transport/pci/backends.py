@@ -37,7 +37,7 @@ from i2o.transport.pci.register_window import (
 )
 from i2o.transport.pci.vfio import CONFIG_REGION, DEV, DRIVER, VfioDevice
 from i2o.transport.port import Port
-from i2o.transport.uri import Uri
+from i2o.transport.uri import Uri, parse_size
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,9 @@ class Opening:
     @property
     def dma_size(self) -> int:
         """Bytes of memory for buffers."""
-        text = self.uri.one("dma", f"{DEFAULT_SIZE >> 20}M").upper()
-        unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:], 0)
+        text = self.uri.one("dma", f"{DEFAULT_SIZE >> 20}M")
         try:
-            size = int(text[:-1] if unit else text) * (unit or 1)
+            size = parse_size(text)
         except ValueError:
             size = 0
         if not _LEAST_DMA <= size <= _MOST_DMA or size % mmap.PAGESIZE:
@@ -148,6 +147,8 @@ class Opening:
         if not self.card.unlocks_function_0:
             return
         first = self.function.address.rpartition(".")[0] + ".0"
+        if first == self.function.address or not (self.function.folder.parent / first).exists():
+            return  # alone in its slot, as in a guest: 0x42 of its own is something else
         function = PciFunction(self.uri.scheme, first, self.places.sysfs)
         function.write_config(_UNLOCK, _UNLOCKED)
         self.resources.callback(function.write_config, _UNLOCK, _LOCKED)

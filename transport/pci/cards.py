@@ -28,8 +28,8 @@ class Card:
         has_status: 0x30 and 0x34 exist, and bit 3 tells of replies.
         max_map: the most bytes of a BAR that are to be mapped.
         unlocks_function_0: config word 0x42 of function 0 must be 0 while it is used.
-        max_sectors: the most sectors of a request, 0 for no limit.
-        max_segments: the most scatter/gather segments of a request, 0 for no limit.
+        max_sectors: the most sectors of 512 bytes of a block request, 0 for no limit.
+        max_segments: the most scatter/gather elements of a block request, 0 for no limit.
     """
 
     name: str = "I2O controller"

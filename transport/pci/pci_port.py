@@ -21,7 +21,7 @@ from i2o.transport.pci.cards import Card
 from i2o.transport.pci.dma_memory import DeviceMemory
 from i2o.transport.pci.interrupt import Interrupt
 from i2o.transport.pci.register_window import RegisterWindow
-from i2o.transport.port import EMPTY
+from i2o.transport.port import EMPTY, RequestLimits
 
 OUTBOUND_STATUS: Final = 0x30
 OUTBOUND_MASK: Final = 0x34
@@ -52,6 +52,7 @@ class PciPort(Closing):
 
     Attributes:
         access: how the card is reached, in a few words.
+        request_limits: what it takes with one block request.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class PciPort(Closing):
         clock: Clock,
     ) -> None:
         self.name, self.card = name, card
+        self.request_limits = RequestLimits(card.max_sectors, card.max_segments)
         self.memory: HostMemory = memory
         self._frames, self._interrupt = frames, interrupt
         self._reset, self._release_all, self._clock = reset, release, clock

@@ -8,19 +8,15 @@ happens after the access has returned to the client.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import select
-import socket
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import TransportUnavailable
+from i2o.transport.unix_listener import UnixListener
 from i2o.transport.vfio_user.connection import Connection, close_all
 from i2o.transport.vfio_user.device import Device
 from i2o.transport.vfio_user.errors import ConnectionBroken
@@ -54,15 +50,16 @@ class Server(Closing):
         self.path, self.device = Path(path), device
         self.messages = 0
         self._client: Connection | None = None
-        self._listener = _listen(self.path)
-        self._inode = os.stat(self.path).st_ino
+        self._listener = UnixListener(
+            self.path, backend="vfio-user", purpose="cannot serve on", backlog=_BACKLOG
+        )
         self.session = Session(device)
 
     def reads_from(self) -> list[int]:
         """Return descriptors that call for `handle` when they are readable."""
         wanted = list(self.device.filenos())
         if self._client is None:
-            wanted.append(self._listener.fileno())
+            wanted.append(self._listener.socket.fileno())
         elif not self._client.has_replies:
             wanted.append(self._client.fileno())
         return wanted
@@ -113,13 +110,10 @@ class Server(Closing):
         """Disconnect the client and remove the socket."""
         self._drop()
         self._listener.close()
-        with contextlib.suppress(OSError):
-            if os.stat(self.path).st_ino == self._inode:  # not one that somebody made since
-                self.path.unlink()
 
     def _accept(self) -> None:
         try:
-            end, _ = self._listener.accept()
+            end, _ = self._listener.socket.accept()
         except OSError:  # none there, or gone again
             return
         logger.info("%s: a client connected", self.path)
@@ -161,50 +155,3 @@ def serve(
         select.select(reading, writing, (), patience)  # poll and epoll round up to milliseconds
         for server in servers:
             server.handle()
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise TransportUnavailable(
-            "vfio-user",
-            f"cannot serve on {str(path)!r}: {error.strerror or error}",
-            remedy="name a socket in a folder of yours, at most 107 bytes long",
-        ) from None
-    except TransportUnavailable:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody serves any more; raises TransportUnavailable if somebody does."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise TransportUnavailable(
-                "vfio-user", f"{str(path)!r} is no socket", remedy="name another file"
-            )
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # its queue of clients is full: it is alive
-            pass
-    raise TransportUnavailable(
-        "vfio-user", f"somebody serves on {str(path)!r}", remedy="stop that server, or name another"
-    )

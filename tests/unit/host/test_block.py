@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import i2o
-from i2o import block
+from i2o import block, capture
 from i2o.block import BlockDevice
 from i2o.clock import ManualClock
 from i2o.errors import (
@@ -36,6 +36,8 @@ from i2o.frames.header import ReqStatus
 from i2o.frames.sgl import MAX_COUNT, SGE_SIMPLE, simple_sgl
 from i2o.message_frames import ReplyFrame
 from i2o.transport.bus_space import BusSpace
+from i2o.transport.port import RequestLimits
+from i2o.transport.registry import open_port
 
 SIZE = 4 << 20
 
@@ -359,10 +361,53 @@ def test_scattered_buffers_become_several_elements(iop, disk):
     assert scattered.read(512, 3072) == disk.read(512, 3072)
     scattered.write(512, bytes(range(256)) * 12)
     assert disk.read(512, 3072) == bytes(range(256)) * 12
-    narrow = BlockDevice(iop.requester, Memory(iop.memory), disk.tid, frame_size=32 + 16)
-    with pytest.raises(InvalidArgument, match="lower max_transfer"):
-        narrow.read(0, 3072)
-    assert narrow.read(0, 512) == disk.read(0, 512)
+    for size, segments in ((32 + 16, 0), (frame, 2)):
+        narrow = BlockDevice(
+            iop.requester,
+            Memory(iop.memory),
+            disk.tid,
+            frame_size=size,
+            limits=RequestLimits(segments=segments),
+        )
+        with pytest.raises(InvalidArgument, match="lower max_transfer"):
+            narrow.read(0, 3072)
+        assert narrow.read(0, 512) == disk.read(0, 512)
+
+
+@pytest.mark.parametrize("is_captured", [False, True], ids=["plain", "captured"])
+def test_a_card_takes_requests_of_its_size_only(image, tmp_path, is_captured):
+    port = open_port(f"emu:?disk={image}")
+    port.request_limits = RequestLimits(sectors=128)
+    sizes = []
+    write = port.write
+
+    def watched_write(mfa, frame):
+        if frame[7] == BSA_BLOCK_READ.function:
+            sizes.append(BSA_BLOCK_READ.unpack_from(frame).transfer_byte_count)
+        write(mfa, frame)
+
+    port.write = watched_write
+    if is_captured:
+        port = capture.capture(port, tmp_path / "a.pcapng")
+    with i2o.open(port) as iop, iop.block() as disk:
+        assert disk.read(0, 200 << 10) == image.read_bytes()[: 200 << 10]
+        assert sizes == [64 << 10, 64 << 10, 64 << 10, 8 << 10]
+        disk.max_transfer = 64 << 10
+        with pytest.raises(InvalidArgument, match="the card takes 65536 bytes"):
+            disk.max_transfer = (64 << 10) + 512
+        assert disk.max_transfer == 64 << 10
+
+
+@pytest.mark.parametrize(
+    ("sectors", "wanted"), [(0, 256 << 10), (9, 4096), (7, 4096), (9999, 256 << 10)]
+)
+def test_the_largest_request_is_whole_blocks_and_one_at_least(tmp_path, sectors, wanted):
+    image = tmp_path / "wide.img"
+    with i2o.open(f"emu:?disk={image},block_size=4096,create=1M") as iop, iop.block() as disk:
+        frame = iop.layer.inbound_frame_size(iop.number)
+        limits = RequestLimits(sectors=sectors)
+        limited = BlockDevice(iop.requester, iop.memory, disk.tid, frame_size=frame, limits=limits)
+        assert limited.max_transfer == wanted
 
 
 def test_a_frame_too_narrow_for_any_element_leaves_no_buffer_behind(either, iop):

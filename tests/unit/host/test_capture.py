@@ -257,7 +257,7 @@ def test_every_option(asked, tmp_path):
         ("a?size=", "size='' is not understood"),
         ("a?size=8K&size=9K", "'size' is given twice"),
         ("a?files=3", "needs a size or a time"),
-        ("a?queue=-1", "bytes of the queue"),
+        ("a?queue=-1", "queue='-1' is not understood"),
         ("/nonexistent/a", "cannot capture to /nonexistent/a: No such file"),
     ],
 )

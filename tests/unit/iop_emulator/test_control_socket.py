@@ -104,7 +104,7 @@ def test_only_its_owner_may_connect(server) -> None:
 
 
 def test_a_live_socket_is_not_replaced(server) -> None:
-    with pytest.raises(TransportUnavailable, match=r"another IOP listens there \(stop that one"):
+    with pytest.raises(TransportUnavailable, match=r"somebody listens there \(stop that one"):
         ControlSocket(str(server.path))
     with server.connect() as end:
         assert server.ask(end, b"a\n")[0]["ok"]
@@ -499,7 +499,7 @@ def test_a_socket_in_use_stops_the_opening(run, tmp_path) -> None:
     uri = f"emu:?run={run}&control={path}&disk={image},create=1M"
     with (
         ControlSocket(str(path)),
-        pytest.raises(TransportUnavailable, match="another IOP listens there"),
+        pytest.raises(TransportUnavailable, match="somebody listens there"),
     ):
         open_port(uri)
     with open_port(uri):  # the image was closed again

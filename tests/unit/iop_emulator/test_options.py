@@ -8,7 +8,7 @@ import pytest
 from i2o.errors import LocalFrameError, TransportUnavailable, UriError
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.disk_image import DiskImage
-from i2o.iop_emulator.options import DiskOptions, EmuOptions, IopOptions, parse_size
+from i2o.iop_emulator.options import DiskOptions, EmuOptions, IopOptions, parse_disk_size
 from i2o.transport.uri import Uri
 
 
@@ -92,7 +92,7 @@ def test_an_address_is_refused():
     [("512", 512), ("4k", 4096), ("64M", 64 << 20), ("2G", 2 << 30), ("1T", 1 << 40)],
 )
 def test_sizes(text, size):
-    assert parse_size(text, "x") == size
+    assert parse_disk_size(text, "x") == size
 
 
 def test_disks_are_opened_or_none_is(tmp_path):

@@ -212,7 +212,7 @@ def test_device_files_that_are_not_there(tree):
         ("access=dma", "expected map or file"),
         ("dma=3", "dma=3 is not from 1M"),
         ("dma=2G", "dma=2G is not from 1M"),
-        ("dma=x", "dma=X is not from 1M"),
+        ("dma=x", "dma=x is not from 1M"),
         ("colour=red", "unknown option 'colour'"),
     ],
 )

@@ -27,7 +27,7 @@ from i2o.transport.pci.backends import (
 )
 from i2o.transport.pci.dma_memory import HUGE_PAGE, HugePageMemory
 from i2o.transport.pci.register_window import native_accessors
-from i2o.transport.port import EMPTY
+from i2o.transport.port import EMPTY, request_limits
 from i2o.transport.uri import Uri
 
 GIB = 1 << 30
@@ -106,9 +106,20 @@ def test_promise_cards_are_unlocked_while_they_are_used(tree):
     first = tree.add("0000:03:00.0", class_code=0x060400)
     tree.add("0000:03:00.1", vendor=0x8086, device=0x1960, subsystem=(0x105A, 1))
     (first / "config").write_bytes(b"\xaa" * 256)
-    with open_port(SysfsBackend, tree, "sysfs:3:0.1"):
+    with open_port(SysfsBackend, tree, "sysfs:3:0.1") as port:
+        assert request_limits(port) == (128, 0)
         assert (first / "config").read_bytes()[0x42:0x44] == b"\0\0"
     assert (first / "config").read_bytes()[0x42:0x44] == b"\xff\x03"
+
+
+@needs_native
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_promise_card_alone_in_its_slot_has_nothing_to_unlock(tree, number):
+    folder = tree.add(f"0000:03:00.{number}", vendor=0x8086, device=0x1962, subsystem=(0x105A, 0))
+    before = (folder / "config").read_bytes()[0x40:]
+    with open_port(SysfsBackend, tree, f"sysfs:3:0.{number}"):
+        assert (folder / "config").read_bytes()[0x40:] == before
+    assert (folder / "config").read_bytes()[0x40:] == before
 
 
 @needs_native

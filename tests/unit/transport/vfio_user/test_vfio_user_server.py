@@ -686,7 +686,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path, device):
         dead.bind(str(path))
     with Server(path, device):
         assert os.stat(path).st_mode & 0o777 == 0o600
-        with pytest.raises(TransportUnavailable, match="somebody serves"):
+        with pytest.raises(TransportUnavailable, match="somebody listens there"):
             Server(path, Registers())
     assert not path.exists()
 
