@@ -101,7 +101,7 @@ def _load(path: str, image: str, device: BlockDevice) -> RescueMap:
 
 @contextmanager
 def _image(path: str, size: int) -> Iterator[int]:
-    """Open the image and give it the disk's size; it is never made shorter."""
+    """Open the image for this rescue alone, and see that the disk fits into it."""
     if size > _MAX_IMAGE:
         raise RemoteFrameError(f"the disk claims to have {size} bytes")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -114,10 +114,8 @@ def _image(path: str, size: int) -> Iterator[int]:
         except BlockingIOError:
             raise UsageError(f"{path} is in use by another rescue") from None
         there = os.lseek(descriptor, 0, os.SEEK_END)
-        if there < size:
-            if not stat.S_ISREG(mode):
-                raise UsageError(f"{path} has {there} bytes, the disk has {size}")
-            os.ftruncate(descriptor, size)
+        if there < size and not stat.S_ISREG(mode):
+            raise UsageError(f"{path} has {there} bytes, the disk has {size}")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -145,6 +143,9 @@ def _rescue(
                 out.write(text.encode())
 
         rescue = Rescue(device, image, found, step)
+        save()  # an image with bytes and without a map could not be gone on with
+        if os.lseek(image, 0, os.SEEK_END) < device.size:
+            os.ftruncate(image, device.size)
         try:
             rescue.run(args.retries)
         except MessageLayerError as error:

@@ -116,6 +116,16 @@ def test_the_map_is_saved_on_the_way(cli, flawed, tmp_path, monkeypatch):
     assert len(saved) > 5
 
 
+def test_a_map_that_cannot_be_written_is_known_before_anything_is_read(cli, image, uri, tmp_path):
+    copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
+    ran = cli("rescue", "-i", uri, "16", copy, "--map", tmp_path / "nowhere" / "map")
+    assert ran.code == 1
+    assert "nowhere/map: No such file" in one_line(ran)
+    assert copy.read_bytes() == b""
+    assert cli("rescue", "-i", uri, "16", copy).code == 0  # what is left stands in nobody's way
+    check(image, copy, mapped, bad=())
+
+
 def test_what_is_refused(cli, image, uri, tmp_path):
     copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
 
