@@ -132,6 +132,22 @@ def test_a_card_from_plug_to_unplug(serving, plug, image, tmp_path, number):
     assert not control.exists()
 
 
+def test_what_a_driver_does_wrong_is_printed_up_to_a_bound(serving, plug, tmp_path):
+    path = tmp_path / "s"
+    server = serving("--serve", f"vfio-user:{path}")
+    server.lines(1)
+    client = plug(path).client
+    for mfa in range(1, 251):
+        client.write32(0x40, mfa)
+    lines = server.end(signal.SIGTERM).err.splitlines()
+    assert len(lines) == 201
+    assert lines[0] == (
+        "i2o: MFA 0x00000001 was posted to 0x40, but it is no inbound frame of this IOP"
+    )
+    assert "0x000000c8" in lines[199]
+    assert lines[200].startswith("i2o: more is wrong: ")
+
+
 def test_the_options_may_stand_outside_of_the_uri(serving, cli, image, tmp_path):
     path, control = tmp_path / "iop.sock", tmp_path / "a control"
     disk = tmp_path / "a & b%.img"
