@@ -221,6 +221,17 @@ def test_a_service_processor_is_served_too(serving, plug, cli, tmp_path):
     assert client.read(7, 0, 4) == bytes.fromhex("14100f01")
     status = cli("emulate", "--control", tmp_path / "control", "--json", "status").records[0]
     assert status["commands"] == 0
+    client.write(0, 0x40, bytes(4))
+    ran = cli("emulate", "--control", tmp_path / "control", "status")
+    assert ran.out.splitlines()[:5] == [
+        "system      not known to be up",
+        "commands    0",
+        "heartbeats  0",
+        "complaints  1",
+        "  0x00000000 was posted to 0x40: read a free frame there first",
+    ]
+    ran = cli("emulate", "--control", tmp_path / "control", "heartbeat")
+    assert ran.out == "heartbeat sent\n"
     bare = serving("--serve", f"vfio-user:{tmp_path}/bare?personality=ibmasm")
     bare.lines(1)
     assert bare.end(signal.SIGTERM).code == served.end(signal.SIGTERM).code == 0
