@@ -19,7 +19,7 @@ from typing import Final
 from i2o import opening
 from i2o.block import BlockDevice
 from i2o.clock import SYSTEM_CLOCK
-from i2o.errors import MessageLayerError, RemoteFrameError
+from i2o.errors import I2OError, MessageLayerError, RemoteFrameError
 from i2o.tools import files, output
 from i2o.tools.arguments import (
     SubParsers,
@@ -138,7 +138,7 @@ def _rescue(
 
         def save() -> None:
             _sync(image)  # the map must not promise what is not in the image
-            with files.replacing(map_path) as out:
+            with _about(map_path), files.replacing(map_path) as out:
                 text = found.text(rescue.position, rescue.phase, rescue.turn, comment)
                 out.write(text.encode())
 
@@ -147,12 +147,24 @@ def _rescue(
         if os.lseek(image, 0, os.SEEK_END) < device.size:
             os.ftruncate(image, device.size)
         try:
-            rescue.run(args.retries)
+            with _about(args.image):
+                rescue.run(args.retries)
         except MessageLayerError as error:
             error.explain(f"{map_path} is kept: the same command goes on from there")
             raise
         finally:
             save()
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Let an error of the system name the file that it is about: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, I2OError):
+            error.filename = path
+        raise
 
 
 def _sync(image: int) -> None:

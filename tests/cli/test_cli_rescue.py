@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from i2o.errors import RemoteFrameError
-from i2o.tools import rescue
+from i2o.tools import rescue, rescuing
 from i2o.tools.rescue_map import RescueMap, Status
 
 from .conftest import one_line
@@ -124,6 +125,18 @@ def test_a_map_that_cannot_be_written_is_known_before_anything_is_read(cli, imag
     assert copy.read_bytes() == b""
     assert cli("rescue", "-i", uri, "16", copy).code == 0  # what is left stands in nobody's way
     check(image, copy, mapped, bad=())
+
+
+def test_a_full_disk_is_named_and_the_map_promises_nothing(cli, uri, tmp_path, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
+    monkeypatch.setattr(rescuing.os, "pwrite", full)
+    ran = cli("rescue", "-i", uri, "16", copy)
+    assert (ran.code, one_line(ran)) == (1, f"i2o: {copy}: No space left on device")
+    found = RescueMap.parse(mapped.read_text().splitlines(), 1 << 20)
+    assert found.count(Status.FINISHED) == 0
 
 
 def test_what_is_refused(cli, image, uri, tmp_path):
