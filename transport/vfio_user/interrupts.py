@@ -175,6 +175,8 @@ class Interrupts:
             for vector in vectors:
                 vector.connect(None)
             self._is_by_message = self.uses_messages
+            if self._level and not self._is_by_message:  # told by message; now by the line again
+                self._signal_intx()
             return
         if data == IrqSetFlags.DATA_BOOL and len(switches) < count:
             raise Refused(errno.EINVAL, f"{len(switches)} switches for {count} vectors")

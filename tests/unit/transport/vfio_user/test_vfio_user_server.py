@@ -462,6 +462,17 @@ def test_a_level_that_was_high_before_is_told_to_a_new_listener(client, device, 
     assert signals(event) == 1
 
 
+def test_a_level_that_is_high_goes_back_to_the_line_with_the_last_message(client, device, event):
+    client.set_irqs(IrqIndex.INTX, TRIGGER_FD, fds=[event])
+    message = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    client.set_irqs(IrqIndex.MSI, TRIGGER_FD, fds=[message])
+    device.interrupts.set_level(True)
+    assert (signals(event), signals(message)) == (0, 1)
+    client.set_irqs(IrqIndex.MSI, OFF, count=0)
+    assert (signals(event), signals(message)) == (1, 0)
+    os.close(message)
+
+
 @pytest.mark.parametrize("index", [IrqIndex.MSI, IrqIndex.MSIX])
 def test_messages_are_signalled_by_the_rise_alone(client, device, event, index):
     client.set_irqs(index, TRIGGER_FD, fds=[event])
