@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     files.refuse_disk(args.iop, map_path)
     if os.path.realpath(map_path) == os.path.realpath(args.image):
         raise UsageError("image and map are one file", remedy="name another file with --map")
+    if os.path.exists(map_path) and not os.path.isfile(map_path):
+        raise UsageError(f"{map_path} is no file that a map can be kept in")
     uri = with_faults(args.iop, args.faults)
     with opening.open(uri) as iop, iop.block(args.tid) as device:
         found = _load(map_path, args.image, device)

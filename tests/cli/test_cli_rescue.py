@@ -150,6 +150,7 @@ def test_what_is_refused(cli, image, uri, tmp_path):
     assert "is the disk that is read" in refused(image)
     assert "is the disk that is read" in refused(copy, "--map", image)
     assert "image and map are one file" in refused(copy, "--map", copy)
+    assert "is no file that a map" in refused(copy, "--map", "/dev/zero")  # which has no end
     copy.write_bytes(b"something")
     assert "its map" in refused(copy)
     copy.unlink()
