@@ -40,7 +40,9 @@ class FrameMemory:
     def __init__(self, size: int) -> None:
         self.descriptor = os.memfd_create("i2o-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.descriptor, size)
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        # the last seal keeps a client from one that would make it read-only for those after it
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         self._map = mmap.mmap(self.descriptor, size)
         self.view = memoryview(self._map)
 

@@ -118,6 +118,10 @@ def _lines(name: str, answer: Mapping[str, Any]) -> list[str]:
             for command in answer["commands"]
         ]
         return output.table(("command", "what it does"), rows)
+    if "heartbeats" in answer:
+        return _service_processor_status(answer)
+    if name in ("heartbeat", "event") and answer.keys() == {"ok"}:
+        return [f"{name} sent"]
     if name == "status":
         return _status(answer)
     if "size" in answer:
@@ -131,7 +135,6 @@ def _lines(name: str, answer: Mapping[str, Any]) -> list[str]:
 
 def _status(answer: Mapping[str, Any]) -> list[str]:
     happened = [f"{name} {count}" for name, count in answer["counters"].items() if count]
-    complaints = answer["complaints"]
     rows = [
         (
             f"{device['tid']:#05x}",
@@ -147,9 +150,22 @@ def _status(answer: Mapping[str, Any]) -> list[str]:
         f"faults      {output.plural(answer['fault_rules'], 'rule')}",
         f"counters    {', '.join(happened) or 'nothing happened yet'}",
         *output.table(("TID", "class", "claimed by", "what it is"), rows),
-        f"complaints  {len(complaints) or 'none'}",
-        *(f"  {sentence}" for sentence in complaints),
+        *_complaints(answer["complaints"]),
     ]
+
+
+def _service_processor_status(answer: Mapping[str, Any]) -> list[str]:
+    return [
+        f"system      {'up' if answer['up'] else 'not known to be up'}",
+        f"commands    {answer['commands']}",
+        f"heartbeats  {answer['heartbeats']}",
+        *_complaints(answer["complaints"]),
+        *output.table(("kept under", "data"), sorted(answer["kept"].items())),
+    ]
+
+
+def _complaints(sentences: Sequence[str]) -> list[str]:
+    return [f"complaints  {len(sentences) or 'none'}", *(f"  {text}" for text in sentences)]
 
 
 def _disk(disk: Mapping[str, Any]) -> str:

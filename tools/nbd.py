@@ -142,6 +142,8 @@ def _listening(args: argparse.Namespace) -> Iterator[Listening]:
             output.note(f"i2o: whoever reaches {address}:{args.port} can use the disk")
         yield Listening(address=address, port=args.port)
     elif args.unix is not None:
+        if not args.unix:
+            raise UsageError("--unix needs a path", remedy="leave it away for a socket of its own")
         if os.path.lexists(args.unix):
             raise UsageError(
                 f"{args.unix} is there already", remedy="remove it if no server uses it"

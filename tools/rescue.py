@@ -19,7 +19,7 @@ from typing import Final
 from i2o import opening
 from i2o.block import BlockDevice
 from i2o.clock import SYSTEM_CLOCK
-from i2o.errors import MessageLayerError, RemoteFrameError
+from i2o.errors import I2OError, MessageLayerError, RemoteFrameError
 from i2o.tools import files, output
 from i2o.tools.arguments import (
     SubParsers,
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     files.refuse_disk(args.iop, map_path)
     if os.path.realpath(map_path) == os.path.realpath(args.image):
         raise UsageError("image and map are one file", remedy="name another file with --map")
+    if os.path.exists(map_path) and not os.path.isfile(map_path):
+        raise UsageError(f"{map_path} is no file that a map can be kept in")
     uri = with_faults(args.iop, args.faults)
     with opening.open(uri) as iop, iop.block(args.tid) as device:
         found = _load(map_path, args.image, device)
@@ -101,7 +103,7 @@ def _load(path: str, image: str, device: BlockDevice) -> RescueMap:
 
 @contextmanager
 def _image(path: str, size: int) -> Iterator[int]:
-    """Open the image and give it the disk's size; it is never made shorter."""
+    """Open the image for this rescue alone, and see that the disk fits into it."""
     if size > _MAX_IMAGE:
         raise RemoteFrameError(f"the disk claims to have {size} bytes")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -114,10 +116,8 @@ def _image(path: str, size: int) -> Iterator[int]:
         except BlockingIOError:
             raise UsageError(f"{path} is in use by another rescue") from None
         there = os.lseek(descriptor, 0, os.SEEK_END)
-        if there < size:
-            if not stat.S_ISREG(mode):
-                raise UsageError(f"{path} has {there} bytes, the disk has {size}")
-            os.ftruncate(descriptor, size)
+        if there < size and not stat.S_ISREG(mode):
+            raise UsageError(f"{path} has {there} bytes, the disk has {size}")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -140,18 +140,33 @@ def _rescue(
 
         def save() -> None:
             _sync(image)  # the map must not promise what is not in the image
-            with files.replacing(map_path) as out:
+            with _about(map_path), files.replacing(map_path) as out:
                 text = found.text(rescue.position, rescue.phase, rescue.turn, comment)
                 out.write(text.encode())
 
         rescue = Rescue(device, image, found, step)
+        save()  # an image with bytes and without a map could not be gone on with
+        if os.lseek(image, 0, os.SEEK_END) < device.size:
+            os.ftruncate(image, device.size)
         try:
-            rescue.run(args.retries)
+            with _about(args.image):
+                rescue.run(args.retries)
         except MessageLayerError as error:
             error.explain(f"{map_path} is kept: the same command goes on from there")
             raise
         finally:
             save()
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Let an error of the system name the file that it is about: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, I2OError):
+            error.filename = path
+        raise
 
 
 def _sync(image: int) -> None:

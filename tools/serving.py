@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final
 from urllib.parse import quote
 
 from i2o.capture import I2O_RULES, environment_capture
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import UriError
-from i2o.iop_emulator import service_processor
+from i2o.iop_emulator import complaints, service_processor
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.pci_function import IopFunction
@@ -29,6 +30,8 @@ from i2o.transport.uri import Uri
 from i2o.transport.vfio_user import Server, serve
 
 SCHEMES: Final = ("vfio-user",)
+MAX_COMPLAINTS: Final = 200
+"""Complaints that are printed: a driver that does nothing right shall not fill a log."""
 _KEPT: Final = ",=:@/"  # of a disk specification: what its own syntax and readability need
 
 
@@ -43,12 +46,39 @@ def serve_iops(args: argparse.Namespace) -> int:
         )
     file = environment_capture()
     # in this order, so that a second signal does not disturb the end
-    with stop_signals() as (wake, is_stopped), ExitStack() as opened:
+    with _complaints_shown(), stop_signals() as (wake, is_stopped), ExitStack() as opened:
         servers = [opened.enter_context(_server(uri, shared, file, opened)) for uri in uris]
         output.show(*(f"ready {uri.text}" for uri in uris))
         sys.stdout.flush()  # whoever started this waits for it
         serve(servers, is_stopped, wake)
     return OK
+
+
+class _Printed(logging.Handler):
+    """Writes complaints to stderr, as long as they are not too many."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        self._count += 1
+        if self._count <= MAX_COMPLAINTS:
+            output.note(f"i2o: {output.printable(record.getMessage())}")
+        elif self._count == MAX_COMPLAINTS + 1:
+            output.note("i2o: more is wrong: `i2o emulate --control PATH status` shows the last")
+
+
+@contextmanager
+def _complaints_shown() -> Iterator[None]:
+    """Print what the drivers of guests do wrong while it happens."""
+    logger, printed = logging.getLogger(complaints.__name__), _Printed()
+    logger.addHandler(printed)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printed)
 
 
 def _shared_options(args: argparse.Namespace) -> str:

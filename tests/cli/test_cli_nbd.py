@@ -85,6 +85,7 @@ def test_nbdkit_that_cannot_be_run(cli, only, uri, monkeypatch):
         (["--port", "65536"], "is no port"),
         (["--port", "1", "--bind", "localhost"], "'localhost' is no IP address"),
         (["--unix", "."], ". is there already"),
+        (["--unix", ""], "--unix needs a path"),
         (["0x99"], "no device has TID 0x099"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from i2o.errors import RemoteFrameError
-from i2o.tools import rescue
+from i2o.tools import rescue, rescuing
 from i2o.tools.rescue_map import RescueMap, Status
 
 from .conftest import one_line
@@ -138,6 +138,28 @@ def test_what_cannot_be_synchronised(monkeypatch, number, is_raised):
         rescue._sync(0)
 
 
+def test_a_map_that_cannot_be_written_is_known_before_anything_is_read(cli, image, uri, tmp_path):
+    copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
+    ran = cli("rescue", "-i", uri, "16", copy, "--map", tmp_path / "nowhere" / "map")
+    assert ran.code == 1
+    assert "nowhere/map: No such file" in one_line(ran)
+    assert copy.read_bytes() == b""
+    assert cli("rescue", "-i", uri, "16", copy).code == 0  # what is left stands in nobody's way
+    check(image, copy, mapped, bad=())
+
+
+def test_a_full_disk_is_named_and_the_map_promises_nothing(cli, uri, tmp_path, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
+    monkeypatch.setattr(rescuing.os, "pwrite", full)
+    ran = cli("rescue", "-i", uri, "16", copy)
+    assert (ran.code, one_line(ran)) == (1, f"i2o: {copy}: No space left on device")
+    found = RescueMap.parse(mapped.read_text().splitlines(), 1 << 20)
+    assert found.count(Status.FINISHED) == 0
+
+
 def test_what_is_refused(cli, image, uri, tmp_path):
     copy, mapped = tmp_path / "copy", tmp_path / "copy.map"
 
@@ -149,6 +171,7 @@ def test_what_is_refused(cli, image, uri, tmp_path):
     assert "is the disk that is read" in refused(image)
     assert "is the disk that is read" in refused(copy, "--map", image)
     assert "image and map are one file" in refused(copy, "--map", copy)
+    assert "is no file that a map" in refused(copy, "--map", "/dev/zero")  # which has no end
     copy.write_bytes(b"something")
     assert "its map" in refused(copy)
     copy.unlink()

@@ -132,6 +132,22 @@ def test_a_card_from_plug_to_unplug(serving, plug, image, tmp_path, number):
     assert not control.exists()
 
 
+def test_what_a_driver_does_wrong_is_printed_up_to_a_bound(serving, plug, tmp_path):
+    path = tmp_path / "s"
+    server = serving("--serve", f"vfio-user:{path}")
+    server.lines(1)
+    client = plug(path).client
+    for mfa in range(1, 251):
+        client.write32(0x40, mfa)
+    lines = server.end(signal.SIGTERM).err.splitlines()
+    assert len(lines) == 201
+    assert lines[0] == (
+        "i2o: MFA 0x00000001 was posted to 0x40, but it is no inbound frame of this IOP"
+    )
+    assert "0x000000c8" in lines[199]
+    assert lines[200].startswith("i2o: more is wrong: ")
+
+
 def test_the_options_may_stand_outside_of_the_uri(serving, cli, image, tmp_path):
     path, control = tmp_path / "iop.sock", tmp_path / "a control"
     disk = tmp_path / "a & b%.img"
@@ -205,6 +221,17 @@ def test_a_service_processor_is_served_too(serving, plug, cli, tmp_path):
     assert client.read(7, 0, 4) == bytes.fromhex("14100f01")
     status = cli("emulate", "--control", tmp_path / "control", "--json", "status").records[0]
     assert status["commands"] == 0
+    client.write(0, 0x40, bytes(4))
+    ran = cli("emulate", "--control", tmp_path / "control", "status")
+    assert ran.out.splitlines()[:5] == [
+        "system      not known to be up",
+        "commands    0",
+        "heartbeats  0",
+        "complaints  1",
+        "  0x00000000 was posted to 0x40: read a free frame there first",
+    ]
+    ran = cli("emulate", "--control", tmp_path / "control", "heartbeat")
+    assert ran.out == "heartbeat sent\n"
     bare = serving("--serve", f"vfio-user:{tmp_path}/bare?personality=ibmasm")
     bare.lines(1)
     assert bare.end(signal.SIGTERM).code == served.end(signal.SIGTERM).code == 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from i2o.errors import TransportUnavailable
 
@@ -24,6 +25,7 @@ COMMAND_MEMORY: Final = 0x0002
 COMMAND_MASTER: Final = 0x0004
 COMMAND_INTX_DISABLE: Final = 0x0400
 _BARS: Final = 6
+_T = TypeVar("_T")
 _ADDRESS: Final = re.compile(
     r"(?:(?P<domain>[0-9a-fA-F]{1,8}):)?(?P<bus>[0-9a-fA-F]{1,2}):"
     r"(?P<device>[01]?[0-9a-fA-F])\.(?P<function>[0-7])"
@@ -89,7 +91,19 @@ class PciFunction:
             )
 
     def _number(self, name: str) -> int:
-        return int((self.folder / name).read_text(), 16)
+        return self._understood(name, lambda text: int(text, 16))
+
+    def _understood(self, name: str, parse: Callable[[str], _T]) -> _T:
+        """Return what a file says; raises TransportUnavailable if it cannot be made out."""
+        try:
+            return parse((self.folder / name).read_text())
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise TransportUnavailable(
+                self.backend,
+                f"{self.folder / name} does not say what the kernel says there: {why}",
+                remedy="was the device pulled out? i2o list shows what there is",
+            ) from None
 
     @property
     def vendor_id(self) -> int:
@@ -119,7 +133,7 @@ class PciFunction:
     @property
     def interrupt(self) -> int:
         """The interrupt line's number, 0 for none."""
-        return int((self.folder / "irq").read_text())
+        return self._understood("irq", int)
 
     @property
     def driver(self) -> str:
@@ -148,14 +162,7 @@ class PciFunction:
     @property
     def bars(self) -> tuple[Bar, ...]:
         """The base address registers that are in use."""
-        found = []
-        lines = (self.folder / "resource").read_text().splitlines()[:_BARS]
-        for number, line in enumerate(lines):
-            start, end, flags = (int(word, 16) for word in line.split()[:3])
-            if flags & (IO_RESOURCE | MEM_RESOURCE) and end > start:
-                is_memory = bool(flags & MEM_RESOURCE)
-                found.append(Bar(number, start, end - start + 1, is_memory))
-        return tuple(found)
+        return self._understood("resource", _bars)
 
     def memory_bar(self, index: int = 0) -> Bar:
         """Return the first, or a later, memory BAR; raises TransportUnavailable."""
@@ -206,6 +213,16 @@ class PciFunction:
     @command.setter
     def command(self, value: int) -> None:
         self.write_config(COMMAND, value.to_bytes(2, "little"))
+
+
+def _bars(text: str) -> tuple[Bar, ...]:
+    found = []
+    for number, line in enumerate(text.splitlines()[:_BARS]):
+        start, end, flags = (int(word, 16) for word in line.split()[:3])
+        if flags & (IO_RESOURCE | MEM_RESOURCE) and end > start:
+            is_memory = bool(flags & MEM_RESOURCE)
+            found.append(Bar(number, start, end - start + 1, is_memory))
+    return tuple(found)
 
 
 class Enabled:

@@ -98,7 +98,15 @@ class UioInterrupt:
                 f"{path}: {error.strerror}",
                 remedy=f"be root, or be made the owner of {path}; ?irq=off polls instead",
             ) from None
-        self._enable()
+        try:
+            self._enable()
+        except OSError as error:
+            os.close(self._file)
+            raise TransportUnavailable(
+                "uio",
+                f"the interrupt of {function.address} cannot be let through: {error.strerror}",
+                remedy="?irq=off polls instead",
+            ) from None
 
     def fileno(self) -> int:
         """Return the UIO file."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The client's memory as the device may touch it: what DMA_MAP has handed over, and nothing else.
 
-Memory whose descriptor is sealed against shrinking is mapped. Any other file is read and written
-by system calls, because a client that truncates a mapped file would kill the server. A range that
-came without a descriptor is known, but cannot be reached.
+Memory whose descriptor is sealed against shrinking is mapped, up to a bound. Any other file is
+read and written by system calls, because a client that truncates a mapped file would kill the
+server. A range that came without a descriptor is known, but cannot be reached.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from i2o.transport.vfio_user.errors import Refused
 from i2o.transport.vfio_user.messages import MAX_DMA_MAPS, DmaFlags
 
 _END = 1 << 64
+_MOST_MAPPED = 1 << 42
+"""Bytes of a client that are mapped at most: a sparse file costs it nothing, and this process has
+128 TiB of addresses for everything."""
 _READ, _WRITE = int(DmaFlags.READ), int(DmaFlags.WRITE)  # flags are slow where data pass
 _UNSHARED = "the client shares no descriptor for it (QEMU: give the memory backend share=on)"
 
@@ -35,13 +38,21 @@ class Mapping:
         flags: what the device may do.
         descriptor: the file behind it, which the mapping owns from now on; None if there is none.
         offset: where the range begins in that file.
+        may_map: whether there is room to map it; without, system calls reach it.
 
     Raises:
         Refused: the descriptor is no file that holds the range.
     """
 
     def __init__(
-        self, address: int, size: int, flags: int, descriptor: int | None, offset: int
+        self,
+        address: int,
+        size: int,
+        flags: int,
+        descriptor: int | None,
+        offset: int,
+        *,
+        may_map: bool = True,
     ) -> None:
         self.address, self.size, self.end = address, size, address + size
         self.flags, self.offset = flags, offset
@@ -49,16 +60,16 @@ class Mapping:
         self._map: mmap.mmap | None = None
         self.view: memoryview | None = None
         if descriptor is not None:
-            self._share(descriptor)
+            self._share(descriptor, may_map)
 
-    def _share(self, descriptor: int) -> None:
+    def _share(self, descriptor: int, may_map: bool) -> None:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise Refused(errno.EINVAL, "a DMA range must come with a regular file")
             if found.st_size < self.offset + self.size:
                 raise Refused(errno.EINVAL, "the file of a DMA range is shorter than the range")
-            if _is_sealed(descriptor):
+            if may_map and _is_sealed(descriptor):
                 self._map_file(descriptor)
             else:
                 self._descriptor = os.dup(descriptor)
@@ -159,7 +170,9 @@ class GuestMemory:
             raise Refused(errno.EEXIST, f"the DMA range at {address:#x} overlaps another")
         if len(self._starts) >= MAX_DMA_MAPS:
             raise Refused(errno.ENOSPC, f"more than {MAX_DMA_MAPS} DMA ranges")
-        mapping = Mapping(address, size, flags, descriptor, offset)
+        mapped = sum(other.size for other in self._mappings if other.view is not None)
+        may_map = mapped + size <= _MOST_MAPPED
+        mapping = Mapping(address, size, flags, descriptor, offset, may_map=may_map)
         self._starts.insert(place, address)
         self._mappings.insert(place, mapping)
 

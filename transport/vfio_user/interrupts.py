@@ -46,6 +46,7 @@ class _Vector:
         if self.descriptor is None:
             return False
         with contextlib.suppress(OSError):  # a full counter has been signalled already
+            os.set_blocking(self.descriptor, False)  # the client shares this flag and may clear it
             os.write(self.descriptor, _ONE)
         return True
 
@@ -174,6 +175,8 @@ class Interrupts:
             for vector in vectors:
                 vector.connect(None)
             self._is_by_message = self.uses_messages
+            if self._level and not self._is_by_message:  # told by message; now by the line again
+                self._signal_intx()
             return
         if data == IrqSetFlags.DATA_BOOL and len(switches) < count:
             raise Refused(errno.EINVAL, f"{len(switches)} switches for {count} vectors")
@@ -209,9 +212,7 @@ class Interrupts:
             if not _is_eventfd(descriptor):
                 raise Refused(errno.EINVAL, "an interrupt's descriptor must be an eventfd")
         for vector, descriptor in zip(vectors, descriptors, strict=True):
-            own = os.dup(descriptor)
-            os.set_blocking(own, False)
-            vector.connect(own)
+            vector.connect(os.dup(descriptor))
 
     def _act(self, index: int, vector: _Vector, action: int) -> None:
         if action == IrqSetFlags.ACTION_MASK:

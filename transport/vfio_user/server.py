@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _ROUND: Final = 64  # messages of one client before others have their turn
 _LONGEST_S: Final = 3600.0
 _BACKLOG: Final = 4
+_SELECTABLE: Final = 1024
+"""FD_SETSIZE: descriptors from here on are beyond what select can be told of."""
 
 
 class Server(Closing):
@@ -152,6 +154,19 @@ def serve(
         for server in servers:
             reading += server.reads_from()
             writing += server.writes_to()
-        select.select(reading, writing, (), patience)  # poll and epoll round up to milliseconds
+        _wait(reading, writing, patience)
         for server in servers:
             server.handle()
+
+
+def _wait(reading: Sequence[int], writing: Sequence[int], patience: float) -> None:
+    """Wait until a descriptor is ready, or for so many seconds."""
+    if max((*reading, *writing), default=0) < _SELECTABLE:
+        select.select(reading, writing, (), patience)  # poll and epoll round up to milliseconds
+        return
+    poller = select.poll()  # a client that maps much has the low numbers
+    for descriptor in reading:
+        poller.register(descriptor, select.POLLIN)
+    for descriptor in writing:
+        poller.register(descriptor, select.POLLOUT)
+    poller.poll(patience * 1000)

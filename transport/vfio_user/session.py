@@ -138,9 +138,13 @@ class Session:
         return Reply(head + body.data, body.descriptors)
 
     def client_gone(self) -> None:
-        """Forget memory and interrupts of the client; the device keeps the rest of its state."""
+        """Forget what the client set up: memory, interrupts, configuration space.
+
+        What the device itself keeps is its own to say.
+        """
         self._has_version = False
         self.device.client_gone()
+        self.config.reset()
         self.memory.clear()
         self.interrupts.disconnect()
 

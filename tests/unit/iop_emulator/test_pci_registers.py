@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Iterator
@@ -313,3 +314,11 @@ def test_the_end_of_a_static_frame_takes_its_posts_along(slow):
     assert slow.unit.settle(350) is None
     assert slow.unit.fetch().mfa == other
     assert slow.unit.fetch() is None
+
+
+def test_no_host_can_keep_later_ones_from_writing_frames(rig):
+    future_write = 0x10  # F_SEAL_FUTURE_WRITE of Linux 5.1
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(rig.memory.descriptor, fcntl.F_ADD_SEALS, future_write)
+    with mmap.mmap(rig.memory.descriptor, SIZE) as frames:
+        frames[FRAME_AREA] = 1

@@ -53,6 +53,27 @@ def test_a_function_without_driver_and_group(tree):
     card.require_unbound()
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", b"0x10 0x20", None])
+@pytest.mark.parametrize("name", ["vendor", "class", "irq", "resource"])
+def test_what_the_kernel_would_not_say_is_refused_by_name(tree, name, content):
+    card = function(tree)
+    path = card.folder / name
+    path.unlink()
+    if content is not None:  # else the device was pulled out meanwhile
+        path.write_bytes(content)
+    ask = {
+        "vendor": lambda: card.vendor_id,
+        "class": lambda: card.class_code,
+        "irq": lambda: card.interrupt,
+        "resource": lambda: card.bars,
+    }[name]
+    if (name, content) == ("resource", b""):
+        assert ask() == ()
+        return
+    with pytest.raises(TransportUnavailable, match=f"{BDF}/{name} does not say.*pulled out"):
+        ask()
+
+
 def test_there_is_no_such_function(tree):
     with pytest.raises(TransportUnavailable, match=r"there is no PCI device 0000:03:00\.0"):
         PciFunction("sysfs", BDF, tree.sysfs)

@@ -26,6 +26,8 @@ from i2o.transport.pci.backends import (
     UioBackend,
 )
 from i2o.transport.pci.dma_memory import HUGE_PAGE, HugePageMemory
+from i2o.transport.pci.function import PciFunction
+from i2o.transport.pci.interrupt import UioInterrupt
 from i2o.transport.pci.register_window import native_accessors
 from i2o.transport.port import EMPTY, request_limits
 from i2o.transport.uri import Uri
@@ -298,3 +300,13 @@ def _wait_for_end(pid: int) -> None:
         return
     assert select.select([watch], [], [], 30)[0]
     os.close(watch)
+
+
+def test_an_interrupt_that_cannot_be_let_through_leaves_no_file_open(tree):
+    folder = tree.add(driver="uio_pci_generic", uio="uio0")
+    (tree.dev / "uio0").touch()
+    (folder / "config").unlink()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(TransportUnavailable, match=r"cannot be let through.*irq=off polls"):
+        UioInterrupt(PciFunction("uio", folder.name, tree.sysfs), tree.dev)
+    assert os.listdir("/proc/self/fd") == before

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import resource
 import select
 import socket
 import struct
@@ -177,6 +179,8 @@ def test_one_client_at_a_time(server, client):
 def test_what_a_client_had_is_gone_with_it(server, device, client, event, guest):
     client.dma_map(0, guest.size, guest.descriptor)
     client.set_irqs(IrqIndex.MSI, TRIGGER_FD, fds=[event])
+    client.write(CONFIG, 4, b"\6\0")
+    assert device.config.may_master
     before = len(os.listdir("/proc/self/fd"))
     client.close()
     server.handle()
@@ -184,6 +188,7 @@ def test_what_a_client_had_is_gone_with_it(server, device, client, event, guest)
     assert not device.interrupts.uses_messages
     with pytest.raises(DmaFault, match="no memory there"):
         device.memory.read(0, 1)
+    assert not device.config.may_master
     assert not server.has_client
     # the client's own end, the server's, the eventfd, and the mapping's
     assert len(os.listdir("/proc/self/fd")) == before - 4
@@ -457,6 +462,17 @@ def test_a_level_that_was_high_before_is_told_to_a_new_listener(client, device, 
     assert signals(event) == 1
 
 
+def test_a_level_that_is_high_goes_back_to_the_line_with_the_last_message(client, device, event):
+    client.set_irqs(IrqIndex.INTX, TRIGGER_FD, fds=[event])
+    message = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    client.set_irqs(IrqIndex.MSI, TRIGGER_FD, fds=[message])
+    device.interrupts.set_level(True)
+    assert (signals(event), signals(message)) == (0, 1)
+    client.set_irqs(IrqIndex.MSI, OFF, count=0)
+    assert (signals(event), signals(message)) == (1, 0)
+    os.close(message)
+
+
 @pytest.mark.parametrize("index", [IrqIndex.MSI, IrqIndex.MSIX])
 def test_messages_are_signalled_by_the_rise_alone(client, device, event, index):
     client.set_irqs(index, TRIGGER_FD, fds=[event])
@@ -533,6 +549,7 @@ def test_a_full_counter_stalls_nobody(client, device):
     full = os.eventfd(0, os.EFD_CLOEXEC)  # blocking, as a hostile client would have it
     os.eventfd_write(full, (1 << 64) - 2)
     client.set_irqs(IrqIndex.MSI, TRIGGER_FD, fds=[full])
+    os.set_blocking(full, True)  # again: the flag is the file's, not the descriptor's
     device.interrupts.set_level(True)
     assert client.config_word(0) == 0x1234
     os.close(full)
@@ -661,6 +678,23 @@ def test_the_number_of_ranges_is_bounded(device, server):
         client.dma_map(1 << 40, 4096, None)
 
 
+def test_how_much_is_mapped_is_bounded_and_the_rest_is_reached_by_calls(client, device):
+    """A sparse file costs a client nothing; it must not use up the server's addresses."""
+    size = 1 << 41
+    sparse = memory_file(size)
+    for number in range(3):
+        client.dma_map(number * size, size, sparse)
+    at = [number * size for number in range(3)]
+    device.memory.write(at[2] + 5, b"late")
+    assert device.memory.read(at[0] + 5, 4) == b"late"
+    views = [device.memory.windows([(address, 4)], writable=True) for address in at]
+    assert [view is None for view in views] == [False, False, True]
+    client.dma_unmap(at[0], size)  # which makes room
+    client.dma_map(at[0], size, sparse)
+    assert device.memory.windows([(at[0], 4)], writable=True) is not None
+    os.close(sparse)
+
+
 def test_too_many_descriptors_end_the_connection(server, client, guest):
     before = len(os.listdir("/proc/self/fd"))
     client.send(Command.DMA_MAP, struct.pack("<IIQQQ", 32, 3, 0, 0, 4096), [guest.descriptor] * 20)
@@ -752,3 +786,34 @@ def test_intx_is_used_again_when_msi_is_not(server, device, event, how):
     client.set_irqs(IrqIndex.INTX, UNMASK)
     assert signals(event) == 1
     client.close()
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process have descriptors that select cannot be told of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_serve_with_descriptors_beyond_what_select_takes(tmp_path):
+    """A client may map so much that the next one of another device gets such a descriptor."""
+    read_end, write_end = os.pipe()
+    wake = fcntl.fcntl(read_end, fcntl.F_DUPFD_CLOEXEC, 1500)
+    with Server(tmp_path / "s", Registers()) as server, Client(server.path, lambda: None) as client:
+        client.send(Command.VERSION, struct.pack("<HH", 0, 0))
+        serve([server], lambda: server.messages == 1, wake)
+        big = struct.pack("<QII", 0, 0, 4096)
+        while not server.writes_to():  # until it does not fit: then the server waits to write
+            client.send(Command.REGION_READ, big)
+            server.handle()
+        client.end.recv(1 << 20)
+        serve([server], lambda: not server.writes_to(), wake)
+        os.write(write_end, b"x")
+        turns = iter([False, True])
+        serve([server], lambda: next(turns), wake)
+        assert next(turns, None) is None
+    for descriptor in (read_end, write_end, wake):
+        os.close(descriptor)
