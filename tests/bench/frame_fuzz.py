@@ -101,12 +101,7 @@ VARIANTS = 40
 """Valid frames of each kind, which mutated ones start from."""
 _FUNCTIONS = tuple(sorted({function.value for function in Function}))
 _BARE_ADDRESS = (Function.EXEC_STATUS_GET.value, Function.EXEC_IOP_RESET.value)
-_NAMED_IN_BODY = (
-    *_BARE_ADDRESS,
-    Function.EXEC_STATIC_MF_CREATE.value,
-    Function.SCSI_SCB_EXEC.value,  # its flags say whether the device writes
-    Function.PRIVATE_MESSAGE.value,
-)
+_NAMED_IN_BODY = (*_BARE_ADDRESS, Function.EXEC_STATIC_MF_CREATE.value)
 _PACES = ((1, 4), (64,), (1,), (0, 0, 0, 1, 2), (0, 0, 0, 0, 0, 0, 0, 20))
 """How many steps the IOP makes after each frame."""
 _SLOW = ("media_verify", "lct_notify")
@@ -426,7 +421,7 @@ class FrameFuzz:
         for _ in range(1 + (rng.random() < 0.3)):
             kind = rng.choices(kinds, weights)[0]
             place = rng.choice(valid.places[kind])
-            if kind in ("header", "list"):
+            if kind in ("header", "list") or place.kind == "direction":
                 is_certain = False
             if place.source:
                 is_certain = False

@@ -19,6 +19,7 @@ from i2o.frames.functions import Function
 from i2o.frames.header import MSG_HEADER
 from i2o.frames.layout import Field, MessageLayout, ParameterGroup
 from i2o.frames.params import ParamOperation
+from i2o.frames.scsi import ScbFlags
 from i2o.iop_emulator.peers import FIRST_ALIAS_TID
 
 DDM, LOADED = 0x008, 0x009
@@ -193,6 +194,8 @@ def _place(field: Field) -> Place:
         kind = "address"
     elif field.path == "transaction_context" or field.path == "transaction_context_to_abort":
         kind, known = "value", tuple(range(CONTEXTS))
+    elif field.path == "scb_flags":  # they say whether the device writes
+        kind, known = "direction", tuple(int(member) for member in ScbFlags)
     elif field.kind == "bytes":
         kind = "bytes"
     elif field.enum is not None:

@@ -23,6 +23,8 @@ from bench import frame_fuzz
 from bench.frame_fuzz import INBOUND, Broken, FrameFuzz
 
 from fakes.valid_frames import ALIASES
+from i2o.frames.scsi import ScbFlags
+from i2o.iop_emulator.ddm import scb
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.ddm.config_dialog import ConfigDialog
 from i2o.iop_emulator.executive import Executive
@@ -200,6 +202,11 @@ def _keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("i2o.iop_emulator.ddm.base.MAX_USERS", 1 << 30)
 
 
+def _reads_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SCSI command gets memory to write to, whatever its SCB says of the direction."""
+    monkeypatch.setattr(scb, "_FROM_DEVICE", ScbFlags.XFER_TO_DEVICE.value)
+
+
 def _forgets_no_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """A SCSI disk is told of each bus reset, and nobody of the ones before."""
 
@@ -231,6 +238,7 @@ def _losing_frames(fuzz: FrameFuzz) -> Iterator[None]:
         (_writes_too_far, "1 bytes were written"),
         (_answers_twice, "a reply that nobody waits for"),
         (_keeps_everything, "users of a device"),
+        (_reads_instead, "bytes were written at"),
         (_forgets_no_attention, "unit attentions"),
     ],
 )
