@@ -49,22 +49,27 @@ from fakes.valid_frames import (
     LOADED,
     NEAR,
     REMOVABLE,
+    SCSI_DISKS,
     FrameTable,
     ValidFrame,
 )
 from fakes.valid_lists import Place
+from fakes.valid_scsi_frames import scsi_stores
 from i2o.errors import I2OError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive, utility
-from i2o.frames.catalog import request_layout
+from i2o.frames.catalog import layout_of_request
 from i2o.frames.functions import Function
 from i2o.frames.header import FAILURE_REPLY, SpecialTid
 from i2o.frames.sgl_walk import sgl_elements
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import BlockStore, MemoryDisk
+from i2o.iop_emulator.cards import CARDS, DiskKind
 from i2o.iop_emulator.complaints import KEPT
-from i2o.iop_emulator.ddm.block import MAX_JOBS
+from i2o.iop_emulator.ddm.block import MAX_JOBS, BlockDevice
 from i2o.iop_emulator.ddm.block_parameters import ERRORS_KEPT
+from i2o.iop_emulator.ddm.bus_adapter import BusAdapter
+from i2o.iop_emulator.ddm.scsi import ScsiPeripheral
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.executive_software import FIRST_TID, LAST_TID
 from i2o.iop_emulator.iop_system import IopSystem
@@ -81,11 +86,13 @@ EPISODE = 250
 """Frames of an episode."""
 VALID, MEANINGLESS = 0.05, 0.02
 """Shares of frames that are sent as they are, and that are random bytes; the others are mutated."""
-WHOLE = 0.25
+WHOLE = 0.2
 """Share of sequences of frames in which no frame is mutated."""
 INBOUND, REPLIES, BACKLOG = 16, 24, 12
 MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + MAX_FORWARDS + MAX_INSTANCES
 """Replies that may wait: everything that is under way may end while the backlog is full."""
+MOST_ATTENTIONS = 4
+"""A reset, another medium, another size, and somebody who wants the medium."""
 MOST_STORED = MAX_MODULES * (32 << 10)
 """Bytes of software that may be stored: no valid module here is larger than 24 KiB."""
 MOST_GROWTH = 3000
@@ -103,6 +110,8 @@ _REPLY, _LAST, _FAIL = 0x80, 0x40, 0x20
 _NOP = utility.UTIL_NOP.build()[:12]
 _NUMBERS = (0, 1, 2, 3, 4, 0x10, 0x40, 512)
 _SHOWN = 12
+_KINDS: tuple[DiskKind, ...] = (*["block"] * len(DISKS), *["scsi"] * len(SCSI_DISKS))
+"""Classes of the disks."""
 
 
 Writes = Sequence[tuple[int, int]]
@@ -142,6 +151,7 @@ def _disks() -> list[BlockStore]:
         MemoryDisk(DISK_SIZE, removable=True),
         MemoryDisk(DISK_SIZE, block_size=4096),
         FaultyDisk(DISK_SIZE),
+        *scsi_stores(),
     ]
 
 
@@ -169,12 +179,19 @@ class FrameFuzz:
         self.recent: list[tuple[int, str, bytes]] = []
         system = IopSystem()
         self._folder = folder
-        options = IopOptions(iop_id=NEAR, backlog=BACKLOG, reset_ms=0.5, store=folder)
+        options = IopOptions(
+            iop_id=NEAR,
+            backlog=BACKLOG,
+            reset_ms=0.5,
+            store=folder,
+            card=CARDS["dpt"],
+            disk_kinds=_KINDS,
+        )
         self.rig = rig = Rig(_disks(), options=options, frames=INBOUND, up=False, system=system)
         self.iop, self.unit, self.memory = rig.iop, rig.unit, rig.memory
         self.dma = WatchedDma(rig.memory)
         self.iop.dma = self.dma
-        self.plugging = Plugging(self.iop.bay, _disks)
+        self.plugging = Plugging(self.iop.bay, _disks, _KINDS)
         self.far = FarIop(system, self.dma)
         self.arena = HostArena(rig.memory, 1 << 20)
         self.pool = rig.memory.allocate(REPLIES * 512)
@@ -404,7 +421,7 @@ class FrameFuzz:
         for _ in range(1 + (rng.random() < 0.3)):
             kind = rng.choices(kinds, weights)[0]
             place = rng.choice(valid.places[kind])
-            if kind in ("header", "list"):
+            if kind in ("header", "list") or place.kind == "direction":
                 is_certain = False
             if place.source:
                 is_certain = False
@@ -763,7 +780,7 @@ class FrameFuzz:
                 size = 4
             return [(low | high << 32, min(size, 88))]
         device = self.iop.lct.devices.get(tid)
-        layout = request_layout(function, device.device_class if device is not None else 0)
+        layout = layout_of_request(frame, device.device_class if device is not None else 0)
         if layout is None or not layout.sgl_word_offset:
             return []
         start = 4 * max(frame[0] >> 4, layout.sgl_word_offset)
@@ -797,7 +814,9 @@ class FrameFuzz:
         jobs = len(iop.scheduler._jobs)
         software, static = iop.executive.software, iop.executive.static_frames
         store = software.store
-        loaded = sum(tid in iop.lct for tid in range(FIRST_TID, LAST_TID + 1))
+        loaded = sum(
+            not isinstance(one, BusAdapter) for one in iop.lct if FIRST_TID <= one.tid <= LAST_TID
+        )
         self._check_static()
         problem = disagreement(iop, self.far.iop)
         if problem:
@@ -809,9 +828,13 @@ class FrameFuzz:
         parked = len(iop.scheduler._parked) - on_their_way
         known = [*iop.lct.devices.values(), *iop.lct.retired.values()]
         remote = sum(device.is_remote for device in known)
-        if any(disk.state.size != disk.store.size for disk in iop.bay.devices.values()):
+        disks = iop.bay.devices.values()
+        block_devices = [disk for disk in disks if isinstance(disk, BlockDevice)]
+        units = [disk.unit for disk in disks if isinstance(disk, ScsiPeripheral)]
+        if any(disk.state.size != disk.store.size for disk in block_devices):
             raise Broken("a disk has another size than its blocks")
-        logged = [len(disk.state.errors) for disk in iop.bay.devices.values()]
+        logged = [len(disk.state.errors) for disk in block_devices]
+        attentions = [len(unit._attentions) for unit in units]
         for what, count, most in (
             ("complaints", len(iop.complaints), KEPT),
             ("replies that wait", len(iop.replies.backlog), MOST_WAITING),
@@ -823,7 +846,7 @@ class FrameFuzz:
             ("parked requests", parked, MAX_NOTIFIES),
             ("requests on their way", on_their_way, MAX_FORWARDS),
             ("timers", len(iop.scheduler._timers), 0),
-            ("devices", len(known) - remote, 2 + len(DISKS) + MOST_ADDED + 7),
+            ("devices", len(known) - remote, 3 + len(_KINDS) + MOST_ADDED + 7),
             ("aliases", remote, MAX_ALIASES),
             ("loaded DDMs without software", loaded - len(software.running), 0),
             ("modules", len(store), MAX_MODULES),
@@ -832,6 +855,7 @@ class FrameFuzz:
             ("entries of the system table", len(iop.executive.system_table), 255),
             ("reply frames", unit.idle_outbound() + unit.posted_outbound(), REPLIES),
             ("logged errors", max(logged, default=0), ERRORS_KEPT),
+            ("unit attentions", max(attentions, default=0), MOST_ATTENTIONS),
             ("users of a device", max(len(one.claims) for one in iop.lct), 16),
         ):
             self.counts[f"most {what}"] = max(self.counts[f"most {what}"], count)
@@ -889,7 +913,7 @@ _ACTS = (
     (9, 4, 2, 4, 0.4, 0.2),
 )
 """What may happen between two frames, and how often."""
-_WEIGHTS = {"header": 0.15, "body": 0.3, "list": 0.22, "source": 0.3}
+_WEIGHTS = {"header": 0.15, "body": 0.3, "list": 0.22, "cdb": 0.4, "source": 0.3}
 
 
 def _is_inside(address: int, length: int, places: Sequence[tuple[int, int]]) -> bool:

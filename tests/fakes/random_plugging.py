@@ -7,8 +7,10 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 
 from i2o.iop_emulator.block_store import BlockStore, MemoryDisk, StoreError
+from i2o.iop_emulator.cards import DiskKind
 from i2o.iop_emulator.disk_bay import DiskBay, DiskBayError
 
 MOST_ADDED = 3
@@ -48,10 +50,16 @@ class Plugging:
     Args:
         bay: its disks.
         standard: makes the blocks of those that it begins with.
+        kinds: classes of those, block devices where there is none.
     """
 
-    def __init__(self, bay: DiskBay, standard: Callable[[], list[BlockStore]]) -> None:
-        self._bay, self._standard = bay, standard
+    def __init__(
+        self,
+        bay: DiskBay,
+        standard: Callable[[], list[BlockStore]],
+        kinds: Sequence[DiskKind] = (),
+    ) -> None:
+        self._bay, self._standard, self._kinds = bay, standard, kinds
         self._is_touched = True
         self._most = len(standard()) + MOST_ADDED
 
@@ -63,8 +71,9 @@ class Plugging:
                 self._bay.remove(tid).close()
         reset()
         if is_touched:
-            for store in self._standard():
-                self._bay.fit(store)
+            for store, kind in zip_longest(self._standard(), self._kinds, fillvalue=None):
+                assert store is not None, "more kinds than disks"
+                self._bay.fit(store, kind)
 
     def act(self, rng: random.Random) -> None:
         """Do something to one disk; what the bay refuses is left alone."""
@@ -79,7 +88,7 @@ class Plugging:
 
     def _add(self, rng: random.Random, tid: int) -> None:
         if len(self._bay.devices) < self._most:
-            self._bay.add(_any_disk(rng))
+            self._bay.add(_any_disk(rng), rng.choice(("block", "scsi")))
 
     def _remove(self, rng: random.Random, tid: int) -> None:
         self._bay.remove(tid).close()
@@ -89,7 +98,7 @@ class Plugging:
 
     def _medium(self, rng: random.Random, tid: int) -> None:
         if rng.random() < 0.7:  # rather where it can be done
-            drives = [tid for tid, one in self._bay.devices.items() if one.state.is_removable]
+            drives = [tid for tid, one in self._bay.devices.items() if one.is_removable]
             tid = rng.choice(drives) if drives else tid
         if rng.randrange(2):
             self._bay.eject(tid, is_forced=rng.random() < 0.4).close()

@@ -19,12 +19,17 @@ from i2o.frames.functions import Function
 from i2o.frames.header import MSG_HEADER
 from i2o.frames.layout import Field, MessageLayout, ParameterGroup
 from i2o.frames.params import ParamOperation
+from i2o.frames.scsi import ScbFlags
 from i2o.iop_emulator.peers import FIRST_ALIAS_TID
 
 DDM, LOADED = 0x008, 0x009
 DISK, READ_ONLY, REMOVABLE, LARGE_BLOCKS, FAULTY = 0x010, 0x011, 0x012, 0x013, 0x014
 DISKS = (DISK, READ_ONLY, REMOVABLE, LARGE_BLOCKS, FAULTY)
 TIDS = (0, DDM, LOADED, *DISKS)
+PORT = 0x00A
+SCSI_DISK, SCSI_REMOVABLE, SCSI_READ_ONLY = 0x015, 0x016, 0x017
+SCSI_DISKS = (SCSI_DISK, SCSI_REMOVABLE, SCSI_READ_ONLY)
+"""SCSI disks behind the block devices, and the bus that they are on."""
 ALIAS_EXECUTIVE = FIRST_ALIAS_TID
 """What stands for the other IOP, if it was connected first thing after a reset."""
 FAR_DISKS = FAR_DISK, FAR_REMOVABLE, FAR_FAULTY = 0x010, 0x011, 0x012
@@ -34,6 +39,8 @@ NEAR, FAR = 2, 3
 """Ids of the IOPs."""
 ALIASED = 0.15
 """Share of requests that could be for any device which are for one of the other IOP."""
+ON_BUS = 0.15
+"""Share of them which are for a SCSI disk or its bus."""
 CONTEXTS = 16
 """Transaction contexts are small numbers, so that aborts name some that exist."""
 BLOCK = {LARGE_BLOCKS: 4096}
@@ -124,6 +131,8 @@ class FrameTable:
         """Return any device."""
         if self.rng.random() < ALIASED:
             return self.rng.choice((ALIAS_EXECUTIVE, *ALIASES))
+        if self.rng.random() < ON_BUS:
+            return self.rng.choice((PORT, *SCSI_DISKS))
         return self.rng.choice(TIDS)
 
     def disk(self, *more: int) -> int:
@@ -180,11 +189,13 @@ def _place(field: Field) -> Place:
     if field.path == "function" or field.path == "function_to_abort":
         kind = "function"
     elif field.path.endswith(("tid", "target_address", "initiator_address", "_device")):
-        kind, known = "tid", (*TIDS, ALIAS_EXECUTIVE, *ALIASES, 1, 0xFFF)
+        kind, known = "tid", (*TIDS, PORT, *SCSI_DISKS, ALIAS_EXECUTIVE, *ALIASES, 1, 0xFFF)
     elif field.path in _ADDRESSES:
         kind = "address"
     elif field.path == "transaction_context" or field.path == "transaction_context_to_abort":
         kind, known = "value", tuple(range(CONTEXTS))
+    elif field.path == "scb_flags":  # they say whether the device writes
+        kind, known = "direction", tuple(int(member) for member in ScbFlags)
     elif field.kind == "bytes":
         kind = "bytes"
     elif field.enum is not None:
@@ -237,7 +248,7 @@ def claim_release(table: FrameTable) -> list[ValidFrame]:
     ]
 
 
-@builds(0.3)
+@builds(0.6)
 def claims_of_all_kinds(table: FrameTable) -> list[ValidFrame]:
     tid = table.tid()
     return [table.message(utility.UTIL_CLAIM, tid, claim_type=kind % 4 + 1) for kind in range(20)]
@@ -484,13 +495,13 @@ def _with_lists(
         places += [(at + len(data), width, known) for at, width, known in operation.places]
         data += operation.data + bytes(len(operation.data) & 1)
     result = [Buffer(None, size)] if table.rng.random() < 0.95 else []
-    return _reading(table, layout, tid, bytes(data), places, *result)
+    return reading(table, layout, tid, bytes(data), places, *result)
 
 
-def _reading(
+def reading(
     table: FrameTable,
     layout: MessageLayout,
-    tid: int,
+    target: int,
     data: bytes,
     places: Sequence[tuple[int, int, tuple[int, ...]]],
     *more: Buffer,
@@ -510,7 +521,7 @@ def _reading(
         address = table.arena.last_source(data)
         if address:
             found += [Place(address, byte, 0, w, "value", known) for byte, w, known in places]
-    return table.message(layout, tid, listed, more=found, **fields)
+    return table.message(layout, target, listed, more=found, **fields)
 
 
 @builds(3)
@@ -530,7 +541,7 @@ def config_dialog(table: FrameTable) -> list[ValidFrame]:
         query += b"\0"
     places = [(at, 8, tuple(b"&=%+1\0")) for at in range(0, len(query), 3)]
     return [
-        _reading(
+        reading(
             table,
             utility.UTIL_CONFIG_DIALOG,
             tid,
@@ -641,8 +652,8 @@ def _system_table(table: FrameTable, named: Sequence[int], *, iop_id: int) -> Va
     places = [(0, 8, (0, 1, 4, 255)), *[(at, 32, ()) for at in range(16, len(data), 4)]]
     more = [Buffer(None, 16), Buffer(None, 16)][: table.rng.randrange(3)]
     if table.rng.randrange(3):
-        return _reading(table, exe.EXEC_SYS_TAB_SET, 0, data, places, *more, iop_id=iop_id)
-    return _reading(table, exe.EXEC_SYS_MODIFY, 0, data, places, *more)
+        return reading(table, exe.EXEC_SYS_TAB_SET, 0, data, places, *more, iop_id=iop_id)
+    return reading(table, exe.EXEC_SYS_MODIFY, 0, data, places, *more)
 
 
 @builds(0.7)
@@ -919,7 +930,7 @@ def _download(
     for number in range(count):
         part = data[number * step : (number + 1) * step] or b"\0"
         frames.append(
-            _reading(
+            reading(
                 table,
                 exe.EXEC_SW_DOWNLOAD,
                 0,
@@ -1077,7 +1088,7 @@ def reassign(table: FrameTable) -> list[ValidFrame]:
     data = struct.pack("<QQ", 0, 512)
     tid = table.disk()
     places = [(at, 32, ()) for at in range(0, 16, 4)]
-    return [_reading(table, bsa.BSA_BLOCK_REASSIGN, tid, data, places)]
+    return [reading(table, bsa.BSA_BLOCK_REASSIGN, tid, data, places)]
 
 
 @builds(0.3)

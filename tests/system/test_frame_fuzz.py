@@ -23,17 +23,21 @@ from bench import frame_fuzz
 from bench.frame_fuzz import INBOUND, Broken, FrameFuzz
 
 from fakes.valid_frames import ALIASES
+from i2o.frames.scsi import ScbFlags
+from i2o.iop_emulator.ddm import scb
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.ddm.config_dialog import ConfigDialog
 from i2o.iop_emulator.executive import Executive
 from i2o.iop_emulator.request import Request
+from i2o.iop_emulator.scsi.logical_unit import LogicalUnit
+from i2o.iop_emulator.scsi.sense import AdditionalSense
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 200_000
 SEED = 20_261_125
 MOST_PATIENCE_S = 900
 MUTATED = 0.80
-BRANCHES = 85.0
+BRANCHES = 94.0
 HANDLERS = (
     "executive*.py",
     "ddm/*.py",
@@ -52,6 +56,7 @@ HANDLERS = (
     "iop_system.py",
     "disk_bay.py",
     "bad_blocks.py",
+    "scsi/*.py",
 )
 """Modules with `@handles` methods, and what those call: files of iop_emulator."""
 STATES = {"RESET", "HOLD", "READY", "OPERATIONAL", "FAILED"}
@@ -197,6 +202,20 @@ def _keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("i2o.iop_emulator.ddm.base.MAX_USERS", 1 << 30)
 
 
+def _reads_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SCSI command gets memory to write to, whatever its SCB says of the direction."""
+    monkeypatch.setattr(scb, "_FROM_DEVICE", ScbFlags.XFER_TO_DEVICE.value)
+
+
+def _forgets_no_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SCSI disk is told of each bus reset, and nobody of the ones before."""
+
+    def reset(self: LogicalUnit, code: AdditionalSense) -> None:
+        self._attentions.append(code)
+
+    monkeypatch.setattr(LogicalUnit, "reset", reset)
+
+
 @contextmanager
 def _losing_frames(fuzz: FrameFuzz) -> Iterator[None]:
     """Every hundredth frame is not given back."""
@@ -219,6 +238,8 @@ def _losing_frames(fuzz: FrameFuzz) -> Iterator[None]:
         (_writes_too_far, "1 bytes were written"),
         (_answers_twice, "a reply that nobody waits for"),
         (_keeps_everything, "users of a device"),
+        (_reads_instead, "bytes were written at"),
+        (_forgets_no_attention, "unit attentions"),
     ],
 )
 def test_a_bug_is_found(
