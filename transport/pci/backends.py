@@ -211,7 +211,7 @@ class VfioBackend:
             )
             memory = IommuMemory(device, size, uri.scheme)
             resources.callback(memory.close)
-            resources.callback(enabled.restore)  # quiet before the memory goes
+            resources.callback(enabled.close)  # quiet before the memory goes
             native = native_accessors() if access == "map" else None
 
             def window(bar: Bar) -> RegisterWindow:

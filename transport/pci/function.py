@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
+from i2o.closing import Closing
 from i2o.errors import TransportUnavailable
 
 SYSFS: Final = Path("/sys")
@@ -225,7 +225,7 @@ def _bars(text: str) -> tuple[Bar, ...]:
     return tuple(found)
 
 
-class Enabled:
+class Enabled(Closing):
     """Memory and bus mastering turned on, and put back at the end.
 
     Args:
@@ -260,28 +260,17 @@ class Enabled:
                 for bit, name in ((COMMAND_MEMORY, "memory"), (COMMAND_MASTER, "bus master"))
                 if not now & bit
             ]
-            self.restore()
+            self.close()
             raise TransportUnavailable(
                 function.backend,
                 f"{function.address} does not keep its {' and '.join(missing)} bit",
                 remedy="the slot or a bridge above may be off: see lspci -vv",
             )
 
-    def restore(self) -> None:
+    def close(self) -> None:
         """Put the command register back as it was."""
         try:
             if self._function.command != self._before:
                 self._function.command = self._before
         except OSError:  # the device is gone
             return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.restore()

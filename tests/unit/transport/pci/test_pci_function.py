@@ -144,7 +144,7 @@ def test_a_device_that_went_away_is_not_restored(tree):
     card = function(tree)
     enabled = Enabled(card, uses_interrupt=False)
     os.remove(card.folder / "config")
-    enabled.restore()
+    enabled.close()
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ guard = Guard(function)
 enabled = Enabled(function, uses_interrupt=False)
 print("up", flush=True)
 sys.stdin.read()
-enabled.restore()
+enabled.close()
 guard.dismiss()
 """
 
