@@ -54,16 +54,15 @@ USED = re.compile(
 )
 """One counterpart of each operator; with others, such as `>` for `!=` 0, most changes are none."""
 EMULATOR = "tests/unit/iop_emulator/"
+HOST = tuple(
+    f"tests/unit/host/test_{name}.py"
+    for name in ("message_layer", "iop", "bring_up", "recovery", "waits", "drivers")
+)
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: modules by pattern, and the tests that must notice, quickest first; those that take
     # long and are about something else are left out, which can only make more survive
-    "message_layer": (
-        "i2o/message_layer.py",
-        tuple(
-            f"tests/unit/host/test_{name}.py"
-            for name in ("message_layer", "iop", "bring_up", "recovery", "waits", "drivers")
-        ),
-    ),
+    "message_layer": ("i2o/message_layer.py", HOST),
+    "request_path": ("i2o/request_path.py", HOST),
     "sgl_walk": (
         "i2o/frames/sgl_walk.py",
         ("tests/unit/frames/test_sgl_walk.py", EMULATOR + "test_block.py"),
