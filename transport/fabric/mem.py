@@ -33,7 +33,6 @@ class _News(Enum):
     """What may be in an inbox beside frames."""
 
     UP = auto()
-    LOST = auto()
     ROOM = auto()
 
 
@@ -239,6 +238,10 @@ class MemoryFabric:
                     return last.twin
                 self._end(last, errno.ECONNRESET, "the other end made a new link")
             there = _Pipe(source, target, direction, peer)
+            if target is source:
+                self._links[peer, peer] = there
+                source.put(there, _News.UP)
+                return there
             back = _Pipe(target, source, self.direction(name, source.name), source.number)
             there.twin, back.twin = back, there
             self._links[source.number, peer], self._links[peer, source.number] = there, back
@@ -400,7 +403,7 @@ class MemoryCarrier:
             if not pipe.is_silent:
                 self.pipes[pipe.peer] = pipe
                 sink.peer_up(pipe.peer)
-        elif what is _News.ROOM:
+        elif isinstance(what, _News):
             if not pipe.is_silent:
                 sink.room_made(pipe.peer)
         elif not pipe.is_silent:
