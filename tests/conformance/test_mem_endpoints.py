@@ -14,7 +14,6 @@ from i2o.transport.fabric.endpoint import Endpoint, PassiveEndpoint
 from i2o.transport.fabric.engine import EngineOptions
 from i2o.transport.fabric.flags import Capability, EndpointType
 from i2o.transport.fabric.mem import MemoryFabric
-from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
 
 
 class MemoryEndpoints(EndpointConformance):
@@ -29,18 +28,19 @@ class MemoryEndpoints(EndpointConformance):
         self.fabric = MemoryFabric()
 
     def open(self, resources: ExitStack, wanted: Capability | None = None) -> Endpoint:
-        return SoftwareEndpoint(
-            self.fabric.carrier(), capabilities=wanted, options=self.options, provider="mem"
-        )
+        return self.fabric.endpoint(capabilities=wanted, options=self.options)
 
     def open_prefixed(self, resources: ExitStack) -> Endpoint:
-        return SoftwareEndpoint(self.fabric.carrier(), options=EngineOptions(msg_prefix_size=24))
+        return self.fabric.endpoint(options=EngineOptions(msg_prefix_size=24))
+
+    def open_multicast(self, resources: ExitStack) -> Endpoint:
+        return self.fabric.endpoint(type=EndpointType.DGRAM, options=self.options)
 
     def listen(self, resources: ExitStack) -> PassiveEndpoint:
-        return listen_on(self.fabric.carrier(), options=self.options)
+        return self.fabric.listener(options=self.options)
 
     def open_connected(self, resources: ExitStack) -> Endpoint:
-        return SoftwareEndpoint(self.fabric.carrier(), EndpointType.MSG, options=self.options)
+        return self.fabric.endpoint(type=EndpointType.MSG, options=self.options)
 
     def nobody(self, resources: ExitStack) -> str:
         return "nobody"

@@ -132,6 +132,7 @@ class Life:
         self.endpoint.bind(self.cq, Bind.TRANSMIT | selective)
         self.endpoint.enable()
         self.addresses: dict[str, int] = {}
+        self.known: dict[int, str] = {}  # also those that were removed
         self.open: dict[int, Operation] = {}
         self.claims: list[tuple[Operation, Sent | None]] = []
         self.silent_errors = 0
@@ -144,7 +145,9 @@ class Life:
     def address(self, name: str) -> int:
         """Return the fi_addr of a name."""
         if name not in self.addresses:
-            self.addresses[name] = self.endpoint.insert(self.machine.medium.address(name))
+            address = self.endpoint.insert(self.machine.medium.address(name))
+            self.addresses[name] = address
+            self.known[address] = name
         return self.addresses[name]
 
     def count(self, *kinds: str) -> int:
@@ -511,8 +514,8 @@ class Machine:
             ), f"{operation} took another tag"
         if operation.source is not None:
             assert sent.sender.name == operation.source, f"{operation} took another source's"
-        if entry.source != ADDR_UNSPEC and sent.sender.name in life.addresses:
-            assert entry.source == life.addresses[sent.sender.name], entry
+        if entry.source != ADDR_UNSPEC:
+            assert life.known[entry.source] == sent.sender.name, entry
         self._take(life, operation, sent)
 
     def _which(
