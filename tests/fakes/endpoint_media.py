@@ -13,7 +13,7 @@ from i2o.transport.fabric.mem import MemoryFabric
 from i2o.transport.fabric.software_endpoint import SoftwareEndpoint
 
 OPTIONS = EngineOptions(
-    tx_size=24,
+    tx_size=8,
     rx_size=40,
     window_messages=8,
     window_bytes=4096,
