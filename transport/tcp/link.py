@@ -122,6 +122,15 @@ class Link:
             limit_ms = round((idle_s + timeout_s) * 1000)
             self.socket.setsockopt(tcp, socket.TCP_USER_TIMEOUT, max(1, limit_ms))
 
+    @property
+    def has_other_end(self) -> bool:
+        """Whether TCP has connected."""
+        try:
+            self.socket.getpeername()
+        except OSError:
+            return False
+        return True
+
     def start_tls(self, context: ssl.SSLContext, *, is_server: bool, host: str) -> None:
         """Put TLS around everything that follows."""
         self.channel = TlsChannel(self.socket, context, is_server=is_server, host=host)

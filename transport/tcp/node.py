@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
@@ -68,6 +69,9 @@ class Node(Closing):
         incarnation: must grow with every start under the same name; by default the time.
         answers: whether `progress` is called all the time, so that a peer that gets no answer to a
             PING may take this end for dead.
+        address: told to peers as where this end listens, if that is not the first of `listen`.
+        guard: held while anything is handled, but not while the node waits: whoever else holds it
+            may call the node meanwhile.
         clock: for deadlines.
         fresh: makes random bytes.
 
@@ -88,15 +92,18 @@ class Node(Closing):
         client_tls: ssl.SSLContext | None = None,
         incarnation: int = 0,
         answers: bool = False,
+        address: str | None = None,
+        guard: AbstractContextManager[object] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         fresh: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self._guard = guard
         self.options = options or PeerOptions()
         self._clock, self._fresh = clock, fresh
         self._is_open_to_all = insecure or key is not None
         self._client_tls = client_tls
-        for address in listen:
-            self._check_exposure(address)
+        for exposed in listen:
+            self._check_exposure(exposed)
         self._peers: list[Peer | None] = []
         self._by_name: dict[PeerName, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
@@ -107,7 +114,8 @@ class Node(Closing):
         self._thirsty: dict[Peer, None] = {}
         self._lingering: dict[Link, None] = {}
         self._sink: CarrierSink | None = None
-        self._is_closed = False
+        self._is_closed = self._is_in_timers = False
+        self.on_evicted: Callable[[int], None] | None = None
         self.on_round_trip: Callable[[int, int], None] | None = None
         self._poller = Poller(clock, self.options.spin_s)
         self._doorway = Doorway(
@@ -124,7 +132,7 @@ class Node(Closing):
             incarnation or time.time_ns(),
             purpose,
             self.options.frame_limit,
-            str(self.addresses[0]) if self.addresses else "",
+            address or (str(self.addresses[0]) if self.addresses else ""),
             answers,
             key,
         )
@@ -164,15 +172,35 @@ class Node(Closing):
         Args:
             timeout_s: how long to wait for something to do; -1 for as long as it takes.
         """
-        if self._is_closed:
+        if self._is_closed or self._is_in_timers:
             return
         due = self._timers.next_ns
         if timeout_s and due is not None:
             left_s = max(0, due - self._clock.monotonic_ns()) / 1e9
             timeout_s = left_s if timeout_s < 0 else min(timeout_s, left_s)
-        self._poller.poll(timeout_s)
+        self._poller.poll(timeout_s, self._guard)
         if due is not None and due <= (now := self._clock.monotonic_ns()):
-            self._timers.run(now)
+            if self._guard is None:
+                self._run_timers(now)
+            else:
+                with self._guard:
+                    self._run_timers(now)
+
+    def _run_timers(self, now_ns: int) -> None:
+        self._is_in_timers = True
+        try:
+            self._timers.run(now_ns)
+        finally:
+            self._is_in_timers = False
+
+    @property
+    def is_handling(self) -> bool:
+        """Whether something is being handled right now: who asks is called from there."""
+        return self._is_in_timers or self._poller.is_handling
+
+    def wake(self) -> None:
+        """Let a `progress` that waits in another thread return."""
+        self._poller.wake()
 
     def call_soon(self, action: Callable[[], None]) -> None:
         """Call something from within `progress`; from any thread."""
@@ -287,6 +315,12 @@ class Node(Closing):
             self._begin(peer)
         return True
 
+    def frame_limit_of(self, number: int) -> int:
+        """Return the bytes of the longest frame that may be sent to a peer now."""
+        link = self.peer(number).link
+        own = self.options.frame_limit
+        return own if link is None or link.remote is None else min(own, link.remote.frame_limit)
+
     def ping(self, number: int) -> bool:
         """Ask a connected peer for an answer; `on_round_trip` gets it. Returns whether it went."""
         link = self.peer(number).link
@@ -308,6 +342,10 @@ class Node(Closing):
             self._linger(link)
         elif link is not None:
             self._close(link)
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> Timer:
+        """Call something from within `progress`, in so many seconds."""
+        return self._after(delay_s, action)
 
     # --- room ------------------------------------------------------------------------------------
 
@@ -416,6 +454,8 @@ class Node(Closing):
         if code:
             self._dial_failed(link, code, os.strerror(code))
             return
+        if not link.has_other_end:
+            return  # the event was meant for a socket that had this number before
         link.is_connecting = False
         if link.timer is not None:
             link.timer.cancel()
@@ -584,6 +624,8 @@ class Node(Closing):
             if peer.link is None and peer.dial is None and not peer.outbox:
                 del self._callers[peer]
                 self._peers[peer.number] = None
+                if self.on_evicted is not None:
+                    self.on_evicted(peer.number)
                 if peer.name is not None:
                     del self._by_name[peer.name]
                 for address in peer.plan.addresses:
@@ -812,7 +854,10 @@ class Node(Closing):
             self._by_address.setdefault(address, peer)
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> Timer:
-        return self._timers.at(self._clock.monotonic_ns() + round(delay_s * 1e9), action)
+        timer = self._timers.at(self._clock.monotonic_ns() + round(delay_s * 1e9), action)
+        if self._guard is not None:
+            self._poller.wake()  # another thread may be waiting for a later one
+        return timer
 
     def _check_exposure(self, address: Address) -> None:
         if not self._is_open_to_all and not address.is_loopback:

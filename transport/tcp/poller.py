@@ -12,6 +12,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from i2o.clock import Clock
@@ -78,13 +79,37 @@ class Poller(Closing):
         if not self._is_closed:
             os.eventfd_write(self._bell, 1)
 
-    def poll(self, timeout_s: float = 0.0) -> None:
-        """Handle what is ready, waiting for the first of it at most `timeout_s` (-1: for ever)."""
+    def wake(self) -> None:
+        """Let a `poll` that waits in another thread return."""
+        if not self._is_handling and not self._is_closed:
+            os.eventfd_write(self._bell, 1)
+
+    @property
+    def is_handling(self) -> bool:
+        """Whether a handler runs."""
+        return self._is_handling
+
+    def poll(
+        self, timeout_s: float = 0.0, guard: AbstractContextManager[object] | None = None
+    ) -> None:
+        """Handle what is ready, waiting for the first of it at most `timeout_s` (-1: for ever).
+
+        Args:
+            timeout_s: how long.
+            guard: held while events are handled, but not while waiting for them.
+        """
         if self._is_handling:
             return  # called by a handler: the events that it waits for are being handled
         events = self._epoll.poll(0, _MOST_EVENTS) if timeout_s == 0 else self._wait(timeout_s)
         if not events:
             return
+        if guard is None:
+            self._handle(events)
+        else:
+            with guard:
+                self._handle(events)
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
         self._is_handling = True
         handlers = self._handlers
         try:
