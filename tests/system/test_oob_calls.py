@@ -217,5 +217,5 @@ def test_a_probe_is_answered_and_makes_no_peer(office: Messengers) -> None:
     link.write(caller.hello())
     who, _ = caller.challenge(link.expect(Kind.CHALLENGE))
     assert who.name == a.name
-    assert link.is_closed_by_peer()
+    assert link.is_closed_by_peer
     assert a.peers() == []
