@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets between nodes, over an endpoint: sessions, credit, offers, and nodes that die.
+"""Packets between nodes, over an endpoint or a carrier: sessions, credit, offers, and nodes that die.
 
 `Links` is driven by its node, which holds its lock. Everything that arrives for a receiver goes to
 the node through `LinkOwner`. Memory is bounded by what each node was granted: a node sends what it
@@ -8,7 +8,6 @@ has credit for, and gets the credit back when its message was received, swept or
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from random import SystemRandom
 from typing import Final, Protocol
@@ -17,19 +16,16 @@ from i2o.errors import RemoteFrameError
 from i2o.network_message.conversion import IS_BIG_ENDIAN
 from i2o.network_message.descriptor import DTBO
 from i2o.network_message.errors import BadNode, NodeDied, Swept
+from i2o.network_message.medium import Medium
 from i2o.network_message.packet import HEADER_SIZE, INITIAL_WINDOW, Header, Kind, Packer, parse
 from i2o.network_message.peer import Peer
 from i2o.network_message.waits import Wait
-from i2o.transport.fabric.completion import Completion
-from i2o.transport.fabric.endpoint import Endpoint
-from i2o.transport.fabric.errors import ErrorAvailable, FabricError, TryAgain
-from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind
+from i2o.transport.fabric.errors import FabricError
 from i2o.transport.fabric.mailbox import OVERHEAD, Letter, Want
 from i2o.transport.fabric.packets import Reassembler
 
 MAX_ADDRESS: Final = 1024
 """Bytes of an endpoint's name."""
-_READ_AT_ONCE: Final = 16
 _MAX_UNDER_WAY: Final = 4096
 _DATA: Final = int(Kind.DATA)  # looked up once: members of an enum are slow to reach
 
@@ -51,15 +47,6 @@ class LinkOwner(Protocol):
 
     def ask_again(self, want: Want) -> None:
         """The body that was asked for will not come: the receiver waits on."""
-
-
-class _Slot:
-    """A buffer that is posted for a packet."""
-
-    __slots__ = ("view",)
-
-    def __init__(self, size: int) -> None:
-        self.view = memoryview(bytearray(size))
 
 
 class _Offer:
@@ -92,11 +79,10 @@ class Links:
     Args:
         owner: the node.
         number: its number.
-        endpoint: an unconnected one that is not enabled yet; closed with the links.
+        medium: what carries packets; opened and closed with the links.
         packet_size: bytes of a body in one packet.
         window: bytes that every other node may have waiting here.
         max_nodes: other nodes that may be known.
-        receives: packets that the endpoint has room for.
         is_big_endian: in which order headers are written.
         now_ns: the time.
     """
@@ -105,21 +91,21 @@ class Links:
         self,
         owner: LinkOwner,
         number: int,
-        endpoint: Endpoint,
+        medium: Medium,
         *,
         packet_size: int,
         window: int,
         max_nodes: int,
-        receives: int,
         is_big_endian: bool,
         now_ns: Callable[[], int],
     ) -> None:
-        self._owner, self._number, self._endpoint = owner, number, endpoint
+        self._owner, self._number, self._medium = owner, number, medium
         self._window, self._max_nodes, self._now_ns = window, max_nodes, now_ns
-        limit = endpoint.attributes.max_msg_size or packet_size + HEADER_SIZE
-        self.packet_size = min(packet_size, limit - HEADER_SIZE)
+        self.packet_size = min(packet_size, medium.packet_limit - HEADER_SIZE)
         self._header = Packer(number, is_big_endian=is_big_endian).header
         self.peers: dict[int, Peer] = {}
+        self._by_handle: dict[int, Peer] = {}
+        self._stuck: set[Peer] = set()
         self._offers: dict[int, _Offer] = {}
         self._parts: Reassembler[tuple[int, int]] = Reassembler(_MAX_UNDER_WAY, 1 << 62)
         self._next_message = 1
@@ -127,18 +113,15 @@ class Links:
         self._is_closed = False
         self.dropped = 0
         self.last_drop = ""
-        self.cq = endpoint.open_cq()
-        endpoint.bind(self.cq, Bind.TRANSMIT | Bind.RECV)
-        endpoint.enable()
-        self._read, self._send, self._recv = self.cq.read, endpoint.send, endpoint.recv
-        for _ in range(receives):
-            slot = _Slot(self.packet_size + HEADER_SIZE)
-            self._recv(slot.view, context=slot)
+        self._send = medium.send
+        self._move = medium.progress
+        self.fileno = medium.fileno
+        medium.open(self)
 
     @property
     def address(self) -> str:
         """What other nodes call this one's endpoint."""
-        return self._endpoint.name
+        return self._medium.name
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -156,9 +139,9 @@ class Links:
             return known
         if len(self.peers) >= self._max_nodes:
             raise BadNode(f"node {number}: {self._max_nodes} nodes are known, and that is the limit")
-        handle = self._endpoint.insert(address)
+        handle = self._medium.insert(address)
         peer = Peer(number, address, len(self.peers), handle, self._window)
-        self.peers[number] = peer
+        self.peers[number] = self._by_handle[handle] = peer
         return peer
 
     def reach(self, number: int) -> Peer:
@@ -282,68 +265,54 @@ class Links:
         self._post(peer, header + body)
 
     def _post(self, peer: Peer, packet: bytes) -> None:
-        """Give a packet to the endpoint, behind those that it had no room for."""
-        if peer.outbox:
-            peer.outbox.append(packet)
-            return
+        """Give a packet to the medium, behind those that it had no room for."""
         try:
-            self._send(packet, peer.handle, context=peer)
-        except TryAgain:
-            peer.outbox.append(packet)
+            if not peer.outbox and self._send(peer.handle, packet):
+                return
         except FabricError as error:
             self.bury(peer, str(error))
+            return
+        peer.outbox.append(packet)
+        self._stuck.add(peer)
 
     # --- progress --------------------------------------------------------------------------------
 
     def progress(self) -> bool:
         """Handle what came, and send what waits; return whether there was anything."""
-        try:
-            entries = self._read(_READ_AT_ONCE)
-        except ErrorAvailable:
-            self._failed()
-            return True
-        except TryAgain:
-            entries = []
-        for entry in entries:
-            context = entry.context
-            if isinstance(context, _Slot):
-                self._arrived(context, entry)
-        for peer in self.peers.values():
-            if peer.outbox:
+        moved = self._move()
+        if self._stuck:
+            for peer in tuple(self._stuck):
                 self._flush(peer)
-        return bool(entries)
+        return moved
 
     def _flush(self, peer: Peer) -> None:
-        while peer.outbox:
-            try:
-                self._send(peer.outbox[0], peer.handle, context=peer)
-            except TryAgain:
-                return
-            except FabricError as error:
-                self.bury(peer, str(error))
-                return
-            peer.outbox.popleft()
-
-    def _failed(self) -> None:
-        entry = self.cq.readerr()
-        if isinstance(entry.context, _Slot):
-            if entry.err != errno.ECANCELED:
-                self._drop(f"a packet was not received: {entry.reason}")
-                self._recv(entry.context.view, context=entry.context)
-        elif isinstance(entry.context, Peer) and not self._is_closed:
-            self.bury(entry.context, entry.reason or "a packet was not delivered")
-
-    def _arrived(self, slot: _Slot, entry: Completion) -> None:
-        packet = slot.view[: entry.length]
         try:
-            self._handle(parse(packet), packet[HEADER_SIZE:], entry.source)
-        except RemoteFrameError as error:
-            self._drop(str(error))
-        finally:
-            if not self._is_closed:
-                self._recv(slot.view, context=slot)
+            while peer.outbox and self._send(peer.handle, peer.outbox[0]):
+                peer.outbox.popleft()
+        except FabricError as error:
+            self.bury(peer, str(error))
+        if not peer.outbox:
+            self._stuck.discard(peer)
 
-    def _handle(self, header: Header, body: memoryview, source: int) -> None:
+    def packet_arrived(self, packet: memoryview, handle: int | None) -> None:
+        """Handle a packet; one that makes no sense is dropped."""
+        try:
+            self._handle(parse(packet), packet[HEADER_SIZE:], handle)
+        except RemoteFrameError as error:
+            self.packet_lost(str(error))
+
+    def link_lost(self, handle: int, reason: str) -> None:
+        """Bury the node behind a link that broke."""
+        peer = self._by_handle.get(handle)
+        if peer is not None and not self._is_closed:
+            self.bury(peer, reason)
+
+    def packet_lost(self, reason: str) -> None:
+        """Count a packet that was dropped."""
+        self.dropped += 1
+        self.last_drop = reason
+
+    def _handle(self, header: Header, body: memoryview, handle: int | None) -> None:
         peer = self.peers.get(header.source)
         kind = header.kind
         if kind == Kind.HELLO:
@@ -354,8 +323,8 @@ class Links:
                 self.bury(peer, "it was restarted")
             return
         if peer is None or peer.session != header.session:
-            if kind != Kind.BYE and source != ADDR_UNSPEC:
-                self._be_strange(source, header.session)
+            if kind != Kind.BYE and handle is not None:
+                self._be_strange(handle, header.session)
             raise RemoteFrameError(f"a packet of node {header.source}, which did not say hello")
         peer.heard_ns = self._now_ns()
         if kind == Kind.DATA:
@@ -382,12 +351,12 @@ class Links:
         else:
             raise RemoteFrameError(f"a packet of kind {kind}, which nobody knows")
 
-    def _be_strange(self, source: int, session: int) -> None:
+    def _be_strange(self, handle: int, session: int) -> None:
         """Tell somebody that it does not know us, whoever it is."""
         try:
-            self._send(self._header(Kind.STRANGER, session), source, context=None)
+            self._send(handle, self._header(Kind.STRANGER, session))
         except FabricError as error:
-            self._drop(f"a stranger was not told so: {error}")
+            self.packet_lost(f"a stranger was not told so: {error}")
 
     def _introduced(self, header: Header, body: bytes, peer: Peer | None) -> None:
         if len(body) > MAX_ADDRESS:
@@ -503,12 +472,8 @@ class Links:
             if isinstance(assembly.owner, tuple):
                 self._owner.ask_again(assembly.owner[0])
             else:
-                self._drop(f"node {peer.number} died in the middle of a message")
+                self.packet_lost(f"node {peer.number} died in the middle of a message")
         self._owner.node_died(peer, reason)
-
-    def _drop(self, reason: str) -> None:
-        self.dropped += 1
-        self.last_drop = reason
 
     def close(self) -> None:
         """Say goodbye to every node, and close the endpoint."""
@@ -516,6 +481,4 @@ class Links:
             if peer.own_session:
                 self._put(peer, Kind.BYE)
         self._is_closed = True
-        self._endpoint.progress()
-        self._endpoint.close()
-        self.cq.close()
+        self._medium.close()

@@ -29,9 +29,11 @@ from i2o.network_message.errors import (
     WouldBlock,
 )
 from i2o.network_message.links import Links
+from i2o.network_message.medium import medium_of
 from i2o.network_message.peer import Peer
 from i2o.network_message.process import Process
 from i2o.network_message.waits import RECEIVING, SENDING, Wait, WaitReport
+from i2o.transport.fabric.carrier import Carrier
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.mailbox import OVERHEAD, Letter, Listed, Mailbox, Want
 
@@ -52,14 +54,15 @@ class Node(Closing):
 
     Args:
         number: its number; nodes that know one another need different ones.
-        endpoint: how other nodes are reached: unconnected, not enabled yet. The node closes it.
+        endpoint: how other nodes are reached: an unconnected endpoint, not enabled yet, or a
+            carrier, not opened yet. The node closes it.
         origin: number of the node that `ORIGIN` means; itself if None.
         space: bytes of messages of its own processes that may wait for receivers.
         window: bytes of messages that every other node may have waiting here, at least 64 KiB.
         ttl_s: how long a message may wait for a receiver before it is swept; None for ever.
         packet_size: bytes of a body in one packet; an endpoint may allow less.
         max_nodes: other nodes that may be known.
-        receives: packets that are received without anybody asking for them.
+        receives: packets that an endpoint has room for.
         dead_after_s: how long a node that is waited for may say nothing at all.
         spin_s: how long a call that waits is busy before it sleeps.
         is_big_endian: in which order it writes headers; this machine's unless for a test.
@@ -74,7 +77,7 @@ class Node(Closing):
     def __init__(
         self,
         number: int = 0,
-        endpoint: Endpoint | None = None,
+        endpoint: Endpoint | Carrier | None = None,
         *,
         origin: int | None = None,
         space: int = DEFAULT_SPACE,
@@ -112,11 +115,10 @@ class Node(Closing):
             self._links = Links(
                 self,
                 number,
-                endpoint,
+                medium_of(endpoint, receives, packet_size),
                 packet_size=packet_size,
                 window=window,
                 max_nodes=max_nodes,
-                receives=receives,
                 is_big_endian=is_big_endian,
                 now_ns=self._now_ns,
             )
@@ -125,7 +127,7 @@ class Node(Closing):
     def _open_poll(self, links: Links) -> None:
         """Prepare for sleeping until a packet comes, or another thread has news."""
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        descriptor = links.cq.fileno()
+        descriptor = links.fileno()
         self._is_blind = descriptor < 0
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
@@ -225,18 +227,19 @@ class Node(Closing):
     ) -> int:
         """Send a message to a process of this node; return its `nh_dl_event`."""
         letter.source = self.number
+        is_offer = no_buffer or letter.is_transfer
         want = self._mailbox.receiver(letter)
         if want is not None:
             self._give(want, letter)
-            return letter.event
-        if no_buffer or letter.is_transfer:
+            return letter.event if no_buffer else EVBUFFERD
+        if is_offer:
             if not may_wait:
                 raise WouldBlock(f"no receiver waits for event {letter.event}")
             wait = self._wait_for(process, SENDING, self.number, letter)
             letter.is_offer, letter.origin = True, wait
             self._mailbox.keep(letter, self._now_ns())
             self._block(wait, timeout_s, lambda: self._mailbox.withdraw(letter))
-            return letter.event
+            return letter.event if no_buffer else EVBUFFERD
         cost = letter.cost
         if cost > self._space:
             raise MessageTooLong(f"{letter.length} bytes; the buffer has {self._space}: use tsend")
@@ -252,7 +255,7 @@ class Node(Closing):
                 self._local_used -= cost
                 self._room_made()
                 self._give(want, letter)
-                return letter.event
+                return EVBUFFERD
         else:
             self._local_used += cost
         self._mailbox.keep(letter, self._now_ns())

@@ -132,7 +132,7 @@ class NetworkMessageDdm(Ddm):
             is_swapped=asked.options & _BIG_ENDIAN != 0,
         )  # fmt: skip
         if self._hand_over(letter):
-            return self._sent(request, letter.event)
+            return self._sent(request, _taken_by(letter))
         may_wait = not asked.options & _TRY
         if is_offer:
             if not may_wait:
@@ -260,16 +260,14 @@ class NetworkMessageDdm(Ddm):
         """Answer the sender that waited for this, and let others have the room."""
         sender = letter.origin
         if isinstance(sender, Request) and self._unpark(sender):
-            self.iop.send(self._sent(sender, letter.event))
+            self.iop.send(self._sent(sender, _taken_by(letter)))
         while self._senders and self._mailbox.has_room(self._senders[0][1].cost):
             waiting, kept = self._senders.popleft()
             if not self._unpark(waiting):
                 continue
-            if self._hand_over(kept):
-                self.iop.send(self._sent(waiting, kept.event))
-            else:
+            if not self._hand_over(kept):
                 self._keep(kept)
-                self.iop.send(self._sent(waiting, BUFFERED))
+            self.iop.send(self._sent(waiting, BUFFERED))
 
     # --- what waits ------------------------------------------------------------------------------
 
@@ -324,3 +322,8 @@ class NetworkMessageDdm(Ddm):
         if letter is None:
             return request.refuse(NetworkMessageStatus.NO_SUCH_MESSAGE)
         return self._give(request, letter, asked.length, NETWORK_MESSAGE_LOOK)
+
+
+def _taken_by(letter: Letter) -> int:
+    """Return dl_event of a message that a receiver took: its own, if no buffer was to be used."""
+    return letter.event if letter.flags & _NO_BUFFER else BUFFERED
