@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,7 @@ import pytest
 
 from fakes.shm_pair import carry, needs_rings
 from fakes.shm_serving import Serving
+from i2o.iop_emulator.ddm import block
 from i2o.testing.endpoints import EndpointConformance
 from i2o.testing.ports import PortConformance
 from i2o.testing.stations import Bench, Station
@@ -24,8 +26,25 @@ from i2o.transport.shm.carrier import ShmCarrier
 
 
 @pytest.fixture(autouse=True)
-def runtime_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+def runtime_folder(tmp_path):
+    """With a patch of its own: one of a test's must be undone before the test's IOP is closed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def tracebacks_are_not_kept():
+    """An error that is logged has views of the shared memory in its frames."""
+
+    def without(record: logging.LogRecord) -> bool:
+        record.msg, record.args = record.getMessage(), ()
+        return True
+
+    logger = logging.getLogger(block.__name__)
+    logger.addFilter(without)
+    yield
+    logger.removeFilter(without)
 
 
 class _Ports(PortConformance):
@@ -45,8 +64,10 @@ class TestPortsOverRings(_Ports):
 
 class TestPortsOverASocket(_Ports):
     @pytest.fixture(autouse=True)
-    def without_extension(self, monkeypatch):
-        carry("socket", monkeypatch)
+    def without_extension(self):
+        with pytest.MonkeyPatch.context() as patch:
+            carry("socket", patch)
+            yield
 
 
 class _Endpoints(EndpointConformance):
@@ -81,5 +102,7 @@ class TestEndpointsOverRings(_Endpoints):
 
 class TestEndpointsOverASocket(_Endpoints):
     @pytest.fixture(autouse=True)
-    def without_extension(self, monkeypatch):
-        carry("socket", monkeypatch)
+    def without_extension(self):
+        with pytest.MonkeyPatch.context() as patch:
+            carry("socket", patch)
+            yield
