@@ -82,7 +82,9 @@ class HostHalf:
 
     def alloc(self) -> int:
         """Pop a free inbound MFA, or EMPTY; raises IopDead."""
-        if self._has_packet() or self._why_gone or not self._free:
+        if self._why_gone:
+            self._require_process()
+        if self._has_packet() or not self._free:
             self.drain()
         if not self._free:
             self._look()
@@ -154,6 +156,8 @@ class HostHalf:
         try:
             return self._replies.popleft()
         except IndexError:
+            if self._why_gone:
+                self._require_process()
             return EMPTY
 
     def release(self, mfa: int) -> None:
@@ -201,6 +205,8 @@ class HostHalf:
 
         Several threads may wait: what one of them takes in ends the waiting of all.
         """
+        if self._why_gone:
+            self._require_process()
         before = self._news
         end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
         if self._spin_s and timeout_s > 0 and self._channel.spin(min(self._spin_s, timeout_s)):
