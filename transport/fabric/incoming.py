@@ -189,6 +189,8 @@ class Incoming:
             self._kept_bytes -= arrival.length
         if arrival.life == self._link.life:
             del self._unmatched[arrival.message_id]
+            while self._fenced and not self._is_older_waiting(self._fenced[0]):
+                self._say_done(self._fenced.pop(0))
         _, message_limit, byte_limit = self.state()
         _, told_messages, told_bytes = self._told
         if (
@@ -220,13 +222,9 @@ class Incoming:
         """Say that a message was matched, once nothing older waits if it is fenced."""
         if arrival.flags & _FENCED and self._is_older_waiting(arrival.message_id):
             self._fenced.append(arrival.message_id)
+            self._fenced.sort(key=lambda message_id: (message_id - self._arrived) & _MASK)
         else:
             self._say_done(arrival.message_id)
-        if self._fenced:
-            for message_id in list(self._fenced):
-                if not self._is_older_waiting(message_id):
-                    self._fenced.remove(message_id)
-                    self._say_done(message_id)
 
     def _is_older_waiting(self, message_id: int) -> bool:
         oldest = next(iter(self._unmatched), None)

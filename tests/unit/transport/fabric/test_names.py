@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our names stand for libfabric's one to one, the page says so, and the numbers are the headers'."""
+"""Our names stand for libfabric's one to one, as the page says; the numbers are the headers'."""
 
 from __future__ import annotations
 
