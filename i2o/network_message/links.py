@@ -133,7 +133,9 @@ class Links:
                 raise BadNode(f"node {number} is at {known.address}, not at {address}")
             return known
         if len(self.peers) >= self._max_nodes:
-            raise BadNode(f"node {number}: {self._max_nodes} nodes are known, and that is the limit")
+            raise BadNode(
+                f"node {number}: {self._max_nodes} nodes are known, and that is the limit"
+            )
         handle = self._medium.insert(address)
         peer = Peer(number, address, len(self.peers), handle, self._window)
         self.peers[number] = self._by_handle[handle] = peer

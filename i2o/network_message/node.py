@@ -234,9 +234,7 @@ class Node(Closing):
             if self._links is None:
                 raise BadNode(f"no node {node}: this node has no endpoint")
             peer = self._links.reach(number)
-            self._send_there(
-                self._links, peer, process, letter, no_buffer, may_wait, timeout_s
-            )
+            self._send_there(self._links, peer, process, letter, no_buffer, may_wait, timeout_s)
             return EVDL0, peer.link
 
     def _send_here(
@@ -537,9 +535,7 @@ class Node(Closing):
     def _wait_for(self, process: str, what: str, other: int, letter: Letter) -> Wait:
         return Wait(process, what, other, letter.event, letter.type, self._now_ns())
 
-    def _block(
-        self, wait: Wait, timeout_s: float | None, give_up: Callable[[], object]
-    ) -> None:
+    def _block(self, wait: Wait, timeout_s: float | None, give_up: Callable[[], object]) -> None:
         """Wait, driving the links meanwhile; called with the lock.
 
         Args:

@@ -181,9 +181,7 @@ class Process(Closing):
         if room and view.readonly:
             raise BadDescriptor("nh_msg is read-only: give a bytearray")
         _check(header)
-        want = Want(
-            header.nh_event, header.nh_type, source, self.priority, room, is_transfer
-        )
+        want = Want(header.nh_event, header.nh_type, source, self.priority, room, is_transfer)
         letter = station.receive(
             self.name,
             want,
@@ -201,9 +199,7 @@ class Process(Closing):
         if length:
             piece = body if len(body) == length else memoryview(body)[:length]
             view[:length] = (
-                swapped(piece, body_unit(flags))
-                if letter.is_swapped and flags & DMSKMSG
-                else piece
+                swapped(piece, body_unit(flags)) if letter.is_swapped and flags & DMSKMSG else piece
             )
         header.nh_length, header.nh_type = length, letter.type
         header.nh_data = unpack_pouch(letter.pouch, flags, is_swapped=letter.is_swapped)
