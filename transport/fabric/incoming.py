@@ -21,12 +21,11 @@ from i2o.transport.fabric.frames import (
     FrameKind,
     MessageFlag,
 )
-from i2o.transport.fabric.operations import Arrival, ReceiveOperation
+from i2o.transport.fabric.operations import Arrival, ReceiveOperation, Receiver
 from i2o.transport.fabric.packets import Assembly
 
 if TYPE_CHECKING:
-    from i2o.transport.fabric.inbox import Inbox
-    from i2o.transport.fabric.link import Link
+    from i2o.transport.fabric.link_parts import ReceivingLink
 
 _MASK: Final = MODULUS - 1
 _ACK = int(FrameKind.ACK)
@@ -40,13 +39,13 @@ class _Coming(NamedTuple):
     """A message of which pieces are missing."""
 
     assembly: Assembly
-    inbox: Inbox
+    receiver: Receiver
     arrival: Arrival
     receive: ReceiveOperation
 
     def fail(self, code: int, reason: str) -> None:
         """It will not be complete."""
-        self.inbox.failed(self.receive, self.arrival, self.assembly.stored, code, reason)
+        self.receiver.failed(self.receive, self.arrival, self.assembly.stored, code, reason)
 
 
 class Incoming:
@@ -88,7 +87,7 @@ class Incoming:
 
     def __init__(
         self,
-        link: Link,
+        link: ReceivingLink,
         *,
         window_messages: int,
         window_bytes: int,
@@ -163,7 +162,7 @@ class Incoming:
         if coming.assembly.add(offset, frame[_PIECE_SIZE:] if body is None else body):
             del self._coming[message_id]
             self._tell(coming.arrival)
-            coming.inbox.finish(coming.receive, coming.arrival, coming.assembly.stored)
+            coming.receiver.finish(coming.receive, coming.arrival, coming.assembly.stored)
 
     def aborted(self, message_id: int, code: int) -> None:
         """The peer gives an announced message up."""
@@ -204,10 +203,10 @@ class Incoming:
         if arrival.life == self._link.life:
             self._tell(arrival)
 
-    def accepted(self, inbox: Inbox, arrival: Arrival, receive: ReceiveOperation) -> None:
+    def accepted(self, receiver: Receiver, arrival: Arrival, receive: ReceiveOperation) -> None:
         """An announced message found its receive: let as many bytes come as that has room for."""
         assembly = Assembly(min(arrival.length, receive.room), receive.scatter())
-        self._coming[arrival.message_id] = _Coming(assembly, inbox, arrival, receive)
+        self._coming[arrival.message_id] = _Coming(assembly, receiver, arrival, receive)
         self._link.control(
             CLEAR.build(
                 kind=FrameKind.CLEAR,
