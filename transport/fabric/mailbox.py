@@ -239,7 +239,9 @@ class Mailbox:
         """When the next message becomes too old, or None."""
         if self.ttl_ns is None:
             return None
-        return min((m.due_ns for m in self._matcher.messages() if m.due_ns is not None), default=None)
+        return min(
+            (m.due_ns for m in self._matcher.messages() if m.due_ns is not None), default=None
+        )
 
     def listing(self) -> list[Listed]:
         """Return what waits, oldest first."""

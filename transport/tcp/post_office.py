@@ -121,8 +121,10 @@ class PostOffice:
 
     def forget(self, hop: Hop) -> None:
         """A caller is so long gone that its place was given away."""
-        if not hop.session.waiting:
-            self.hops.pop(hop.session.name, None)
+        self.hops.pop(hop.session.name, None)
+        error = Unreachable(f"{hop.session.name}: it is gone, and others took its place")
+        for message in hop.session.take_all():
+            message.finish(error)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -288,7 +290,7 @@ class PostOffice:
 
     def _free(self, source: PeerName, cost: int) -> None:
         hop = self.hops.get(source)
-        if hop is not None:
+        if hop is not None:  # it is forgotten when its place was given away
             hop.consumed(cost)
 
     # --- relays and receipts ---------------------------------------------------------------------
