@@ -16,7 +16,7 @@ import socket
 from typing import Any, Final, Protocol
 
 from i2o.errors import I2OError
-from i2o.transport.shm.ring import EMPTY_RING, Consumer, Producer, RingBroken
+from i2o.transport.shm.ring import EMPTY_RING, PUSHED, Consumer, Producer, RingBroken
 from i2o.transport.shm.segment import TO_DEVICE, TO_HOST, Segment
 
 _SOCKET_BUFFER: Final = 1 << 20
@@ -190,34 +190,27 @@ class RingChannel:
         outgoing, incoming = (TO_DEVICE, TO_HOST) if is_host else (TO_HOST, TO_DEVICE)
         self._producer = Producer(native, *segment.ring(outgoing), other_bell)
         self._consumer = consumer = Consumer(native, *segment.ring(incoming), other_bell, room)
+        self._push, self._push_two = self._producer.push, self._producer.push_two
         self._push_record = self._producer.push_record
-        self._pop, self._packet = consumer.pop_now, consumer.packet
+        self._pop, self._packet = consumer.pop, consumer.packet
         self.has_packet = consumer.pending
         self._is_broken = False
 
     def send(self, packet: bytes) -> bool:
         """Send a packet; return False if there is no room now. Raises PeerGone."""
-        try:
-            return self._producer.push(packet) or self._no_room()
-        except RingBroken as error:
-            raise self._broken(error) from None
+        size = len(packet)
+        code = self._push(packet, size)
+        return code == PUSHED or self._not_sent(code, size)
 
     def send_record(self, word: int, value: int, more: int) -> bool:
         """Send a packet of three words."""
         code = self._push_record(word, value, more)
-        if code == 1:
-            return True
-        try:
-            return self._producer.outcome(code) or self._no_room()
-        except RingBroken as error:
-            raise self._broken(error) from None
+        return code == PUSHED or self._not_sent(code, 12)
 
     def send_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> bool:
         """Send a packet of two parts."""
-        try:
-            return self._producer.push_two(head, rest) or self._no_room()
-        except RingBroken as error:
-            raise self._broken(error) from None
+        code = self._push_two(head, rest)
+        return code == PUSHED or self._not_sent(code, len(head) + len(rest))
 
     def receive(self) -> memoryview | None:
         """Take the next packet, or None; raises PeerGone."""
@@ -287,8 +280,12 @@ class RingChannel:
         for bell in bells:
             os.close(bell)
 
-    def _no_room(self) -> bool:
+    def _not_sent(self, code: int, size: int) -> bool:
         """Return False; raise PeerGone if there will never be room."""
+        try:
+            self._producer.check(code, size)
+        except RingBroken as error:
+            raise self._broken(error) from None
         self.check()
         return False
 
