@@ -61,12 +61,16 @@ class Packet:
     Attributes:
         buffers: its parts.
         sent: called when the parts are not needed any more.
+        is_followed: somebody wants to know when.
     """
 
-    __slots__ = ("buffers", "sent")
+    __slots__ = ("buffers", "is_followed", "sent")
 
-    def __init__(self, buffers: list[Buffer], sent: list[Callable[[], None]]) -> None:
+    def __init__(
+        self, buffers: list[Buffer], sent: list[Callable[[], None]], *, is_followed: bool = False
+    ) -> None:
         self.buffers, self.sent = buffers, sent
+        self.is_followed = is_followed or bool(sent)
 
 
 class _Piece:
@@ -97,6 +101,7 @@ class StreamWriter:
         self._queue: deque[_Piece] = deque()
         self._tail: bytearray | None = None  # small records are gathered here
         self._number = 0
+        self._is_followed = False
         self.queued = self.gathered = 0
         self.owed = 0
 
@@ -120,6 +125,10 @@ class StreamWriter:
         self._tail = None
         self._queue.append(_Piece(memoryview(data), on_sent))
         self.queued += len(data)
+
+    def follow(self) -> None:
+        """Have packets followed from now on, although nobody waits for their parts."""
+        self._is_followed = True
 
     def credit(self, count: int) -> None:
         """Take credits that came back; raises RemoteFrameError if there are too many."""
@@ -185,7 +194,7 @@ class StreamWriter:
                     self._tail = None
                 if piece.on_sent is not None:
                     sent.append(piece.on_sent)
-        return Packet(buffers, sent)
+        return Packet(buffers, sent, is_followed=self._is_followed)
 
 
 class StreamReader:

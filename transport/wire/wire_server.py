@@ -177,6 +177,7 @@ class WireServer(Closing):
         session = self._session
         if session is not None:
             session.writer.add(bytes((Kind.BYE,)))
+            session.writer.follow()
             self._wait_for(lambda: not session.waiting and not self._pump.in_flight, _SLICE_S)
             self._forget("the server was closed")
         self._pump.close()
