@@ -60,7 +60,7 @@ class MemoryQueue:
     def push(self, entry: Completion | CompletionError) -> None:
         """Add an entry."""
         self.entries.append(entry)
-        if not self._is_closed:
+        with contextlib.suppress(OSError):  # closed just now
             os.eventfd_write(self._bell, 1)
 
     def read(self, count: int = 1) -> list[Completion]:
@@ -178,7 +178,8 @@ class MemoryEndpoint:
         source = target.insert(self.name) if self._medium.is_known else ADDR_UNSPEC
         for message in self._medium.on_message(self.name, target.name, data):
             target._inbox.append((source, message))
-        os.eventfd_write(target.queue._bell, 1)
+        with contextlib.suppress(OSError):
+            os.eventfd_write(target.queue._bell, 1)
         if flags & Flag.COMPLETION:
             self.queue.push(Completion(context, Flag.SEND | Flag.MSG))
 

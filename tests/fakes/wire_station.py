@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from fakes.memory_endpoints import MemoryMedium
 from i2o.clock import SYSTEM_CLOCK, Clock
@@ -18,6 +19,16 @@ from i2o.transport.serving import Served, serve
 from i2o.transport.uri import Uri
 from i2o.transport.wire.wire_port import WirePort
 from i2o.transport.wire.wire_server import WireServer
+
+
+class Medium(Protocol):
+    """Where endpoints can be made by name."""
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Make one."""
+
+    def kill(self, name: str) -> None:
+        """Let one vanish."""
 
 
 class ServingThread(Closing):
@@ -47,19 +58,18 @@ class WireStation(Closing):
     def __init__(
         self,
         uri: str = "emu:",
-        medium: MemoryMedium | None = None,
+        medium: Medium | None = None,
         *,
         tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
     ) -> None:
-        self.medium = medium if medium is not None else MemoryMedium()
+        self.medium: Medium = medium if medium is not None else MemoryMedium()
         self.iop = RemoteIop.from_options(EmuOptions.from_uri(Uri.parse(uri)), tap)
         self.server = WireServer(self.endpoint("server"), self.iop.unit, self.iop)
         self.thread = ServingThread(self.server)
 
     def endpoint(self, name: str) -> Endpoint:
         """Make an endpoint on the medium."""
-        made: Endpoint = self.medium.endpoint(name)  # type: ignore[assignment]
-        return made
+        return self.medium.endpoint(name)
 
     def port(
         self, name: str = "host", *, clock: Clock = SYSTEM_CLOCK, connect_s: float = 5.0

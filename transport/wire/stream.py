@@ -14,7 +14,9 @@ from typing import Final, NamedTuple, TypeAlias
 from i2o.errors import RemoteFrameError
 from i2o.transport.wire.messages import (
     MAX_FRAME,
+    MAX_GATHERED,
     PACKET,
+    SPARES,
     WINDOW,
     Form,
     Kind,
@@ -31,6 +33,8 @@ OnBulk = Callable[[tuple[int, ...], int, memoryview], None]
 _HEAD: Final = packer(PACKET)
 HEAD_SIZE: Final = _HEAD.size
 _MOST_CREDITS: Final = 255
+MAX_EARLY: Final = WINDOW + SPARES
+"""Packets that may be on their way behind the one that is due."""
 _COPIED: Final = 1024  # a piece up to here is copied: one buffer less costs more
 _RANGE, _DATA_FOLLOW = int(Kind.RANGE), int(RangeFlags.DATA)
 
@@ -197,6 +201,42 @@ class StreamWriter:
         return Packet(buffers, sent, is_followed=self._is_followed)
 
 
+class PacketOrder:
+    """Puts packets into the order in which they were sent.
+
+    An endpoint matches messages in order, but a long one may end behind a short one that was sent
+    after it.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0
+        self._early: dict[int, tuple[Head, memoryview]] = {}
+
+    def put(self, head: Head, body: memoryview) -> list[tuple[Head, memoryview]]:
+        """Take the next packet that came; return those that are due now, which may be none.
+
+        Raises:
+            RemoteFrameError: it is too early to be one of this session's, or comes twice.
+        """
+        number = head.number
+        if number != self._due:
+            ahead = number - self._due & 0xFF
+            if ahead > MAX_EARLY or number in self._early:
+                raise RemoteFrameError(
+                    f"packet {number} came, {self._due} was due: packets were lost, or come twice"
+                )
+            self._early[number] = (head, memoryview(bytes(body)))
+            return []
+        self._due = number + 1 & 0xFF
+        if not self._early:
+            return [(head, body)]
+        found = [(head, body)]
+        while (early := self._early.pop(self._due, None)) is not None:
+            found.append(early)
+            self._due = self._due + 1 & 0xFF
+        return found
+
+
 class StreamReader:
     """The incoming stream.
 
@@ -216,19 +256,30 @@ class StreamReader:
     ) -> None:
         self._forms, self._on_record, self._on_bulk = forms, on_record, on_bulk
         self._text_limit = text_limit
+        self._order = PacketOrder()
         self._kept = bytearray()
         self._bulk: OnBulk | None = None
         self._fields: tuple[int, ...] = ()
         self._done = self._length = 0
-        self._number = 0
 
-    def check(self, head: Head) -> None:
-        """Look at the header of the next packet; raises RemoteFrameError if it is another one."""
-        if head.number != self._number:
-            raise RemoteFrameError(
-                f"packet {head.number} came, {self._number} was due: packets were lost"
-            )
-        self._number = self._number + 1 & 0xFF
+    def take(self, head: Head, body: memoryview, writer: StreamWriter) -> None:
+        """Take a packet, and with it perhaps others that came too early.
+
+        Args:
+            head: its header.
+            body: the rest of it.
+            writer: takes the credits in it, and gives back this packet.
+
+        Raises:
+            RemoteFrameError: the other side cannot mean it.
+        """
+        for due, data in self._order.put(head, body):
+            writer.credit(due.credits)
+            if data:
+                writer.owed += 1
+                self.feed(data)
+        if writer.gathered > MAX_GATHERED:
+            raise RemoteFrameError("answers are wanted, but nothing is taken")
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes, and call what takes the records in them.
