@@ -37,6 +37,7 @@ class Scheme(NamedTuple):
 
 
 SCHEMES: Final = {
+    "shm": Scheme("NAME", "i2o.tools.serving_shm"),
     "vfio-user": Scheme("SOCKET", "i2o.tools.serving_vfio_user"),
 }
 MAX_COMPLAINTS: Final = 200
