@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where providers differ from the manual and from one another: a line for each that is known.
+
+Source: their code in libfabric 1.17 and 2.6, and probes of the packages of Debian. A provider that
+is not listed is taken at its word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from i2o.transport.fabric.flags import Flag
+
+_ALL_LEVELS: Final = Flag.INJECT_COMPLETE | Flag.TRANSMIT_COMPLETE | Flag.DELIVERY_COMPLETE
+_MAJOR_2: Final = 200
+"""Providers of libfabric 2.x count their versions from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What must be known of a provider to use it rightly.
+
+    Attributes:
+        name: libfabric's.
+        levels: completion levels that are honoured when a call asks for them.
+        ignores_levels: they hold by themselves; the flags are not passed on.
+        peeks: PEEK, CLAIM and DISCARD do what they should. Otherwise they take messages.
+        cancels: a posted receive can be taken back.
+        cuts_silently: a message that is too long ends with success. A spare buffer behind the
+            caller's then shows that it was.
+        takes_messages_only: sends must go through fi_sendmsg, as an address means something else
+            in the other calls when multicast is on.
+        has_descriptor: the completion queue can have a file descriptor to wait for.
+        has_segments: addresses are names of shared memory, which a killed process leaves behind.
+        takes_early_receives: receives may be posted before the connection is there.
+    """
+
+    name: str
+    levels: Flag = _ALL_LEVELS
+    ignores_levels: bool = False
+    peeks: bool = True
+    cancels: bool = True
+    cuts_silently: bool = False
+    takes_messages_only: bool = False
+    has_descriptor: bool = True
+    has_segments: bool = False
+
+
+def provider_of(name: str, version: int) -> Provider:
+    """Return what is known of a provider.
+
+    Args:
+        name: as libfabric names it.
+        version: major version of the provider: 117 in libfabric 1.17, 206 in 2.6.
+    """
+    if name == "shm":
+        is_old = version < _MAJOR_2
+        return Provider(name, peeks=not is_old, has_descriptor=False, has_segments=True)
+    if name == "udp":
+        return Provider(
+            name,
+            levels=Flag.INJECT_COMPLETE | Flag.TRANSMIT_COMPLETE,
+            ignores_levels=True,
+            peeks=False,
+            cancels=False,
+            cuts_silently=True,
+            takes_messages_only=True,
+        )
+    if name.endswith(";ofi_rxm"):
+        # it drops the flags of the call before the connection below sees them
+        return Provider(name, levels=Flag.INJECT_COMPLETE, ignores_levels=True)
+    if name.endswith(";ofi_rxd"):
+        return Provider(name, cuts_silently=True)
+    return Provider(name)
