@@ -75,6 +75,7 @@ class OfiCompletionQueue:
         self._flags: dict[int, Flag] = {}
         self._waiter: Waiter | None = None
         self._is_watched = False
+        self._has_descriptor = selection.provider.has_descriptor
         self._is_signalled = False
         attributes = ffi.new("struct fi_cq_attr *")
         attributes.size = size
@@ -180,7 +181,7 @@ class OfiCompletionQueue:
     def _bell(self) -> Waiter:
         if self._waiter is None:
             descriptor = None
-            if self.domain.selection.provider.has_descriptor:
+            if self._has_descriptor:
                 descriptor = wait_descriptor(self._library, self.fid)
             self._waiter = Waiter(self._library, descriptor)
         return self._waiter
@@ -391,6 +392,17 @@ class OfiCompletionQueue:
         self._fail(operation, code, told=told, is_over=False)
         operation.is_told, operation.is_wanted = True, False
         operation.is_special = True
+
+    def forget(self, endpoint: object) -> None:
+        """Let go of an endpoint that was closed.
+
+        In 1.17 what libfabric looks at before one waits for its descriptor goes with the endpoint,
+        and it looks all the same.
+        """
+        self.endpoints.remove(endpoint)
+        self._has_descriptor = False
+        if self._waiter is not None:
+            self._waiter.forget_descriptor()
 
     # --- end -------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         self._domain = domain
         self._info = info  # of a request, it names the connection
         self.attributes = domain.selection.attributes
-        self._is_connected_type = self.attributes.type is EndpointType.MSG
+        self._has_begun = False
         self._events: OfiEventQueue | None = None
         self._joined: dict[int, tuple[Any, Any]] = {}
         library = domain.selection.library
@@ -160,7 +160,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
                 else:
                     self._count_out(operation)
                     queue.fail(operation, errno.ECANCELED, "the endpoint was closed")
-            queue.endpoints.remove(self)
+            queue.forget(self)
         self._claimed.clear()
         if self._events is not None:
             self._events.close()
@@ -250,6 +250,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         raw = to_bytes(address, self._selection.format)
         code = self._lib.fi_connect(self._ep, raw, parameter, len(parameter))
         check(self._library, code, "fi_connect")
+        self._has_begun = True
         self.events.expect_within(self._connect_timeout_ns)
 
     def accept(self, parameter: bytes = b"") -> None:
@@ -257,6 +258,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         self._require_connectable()
         code = self._lib.fi_accept(self._ep, parameter, len(parameter))
         check(self._library, code, "fi_accept")
+        self._has_begun = True
         self.events.expect_within(self._connect_timeout_ns)
 
     def shutdown(self) -> None:
@@ -287,9 +289,9 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
 
     def progress(self) -> None:
         """Move what is under way, without reading a queue."""
-        self._require_open()
-        for queue in self._queues():
-            queue.progress()
+        if self._is_open:
+            for queue in self._queues():
+                queue.progress()
 
     def advance(self) -> None:
         """Do what the reading of a queue does for an endpoint beside it."""
@@ -337,5 +339,6 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
 
     def _require_connectable(self) -> None:
         self._require_connected_type()
-        if not self._is_enabled:
-            raise FabricError(FabricErrno.EOPBADSTATE, "enable() comes first")
+        if not self._is_enabled or self._has_begun:
+            why = "it was connected or accepted before" if self._has_begun else "enable() it first"
+            raise FabricError(FabricErrno.EOPBADSTATE, why)

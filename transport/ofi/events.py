@@ -128,12 +128,14 @@ class OfiEventQueue:
         error = self._error
         if self._library.lib.fi_eq_readerr(self._handle, error, 0) <= 0:
             return
-        self._add_error(abs(error.err) or errno.EIO)
+        size = min(error.err_data_size, _PARAMETER)
+        told = bytes(self._library.ffi.buffer(error.err_data, size)) if size else b""
+        self._add_error(abs(error.err) or errno.EIO, told)
 
-    def _add_error(self, code: int) -> None:
+    def _add_error(self, code: int, parameter: bytes = b"") -> None:
         self._deadline_ns = None
         self._happened(EventKind.ERROR, None)
-        self._events.append(Event(EventKind.ERROR, self._source, err=code))
+        self._events.append(Event(EventKind.ERROR, self._source, parameter, err=code))
 
     def close(self) -> None:
         """Release it; events that nobody read are lost."""

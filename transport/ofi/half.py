@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, Final
 
 from i2o.clock import Clock
 from i2o.transport.fabric.errors import FabricErrno, FabricError
-from i2o.transport.fabric.flags import Capability, Flag
+from i2o.transport.fabric.flags import ADDR_UNSPEC, Capability, EndpointType, Flag
 from i2o.transport.ofi.peer import Peer
 from i2o.transport.ofi.selection import Selection
 
-_MULTICAST = int(Flag.MULTICAST)
+_MULTICAST: Final = int(Flag.MULTICAST)
+_MOST_TAG: Final = (1 << 64) - 1
 
 
 class EndpointHalf:
@@ -33,6 +34,7 @@ class EndpointHalf:
         self._from_buffer = self._ffi.from_buffer
         self._null = self._ffi.NULL
         self._fid = self._ffi.addressof(handle, "fid")
+        self._is_connected_type = selection.attributes.type is EndpointType.MSG
         self._is_tagged = Capability.TAGGED in selection.attributes.capabilities
         self._is_open = True
         self._is_enabled = False
@@ -44,12 +46,18 @@ class EndpointHalf:
 
         libfabric takes any number for an address, and some providers then crash.
         """
+        if self._is_connected_type:
+            address = ADDR_UNSPEC  # there is one peer, whatever is named
         is_group = bool(flags & _MULTICAST)
         peer = (self._groups if is_group else self._peers).get(address)
         if peer is None:
             what, source = ("group", "join()") if is_group else ("address", "insert()")
             raise FabricError(errno.EINVAL, f"{address:#x} is no {what}: {source} returns one")
         return peer
+
+    def _check_tag(self, tag: int, ignore: int = 0) -> None:
+        if not 0 <= tag <= _MOST_TAG or not 0 <= ignore <= _MOST_TAG:
+            raise FabricError(errno.EINVAL, f"tag {tag:#x}, ignore {ignore:#x}: 64 bits each")
 
     def _lacks(self, capability: Capability) -> FabricError:
         return FabricError(

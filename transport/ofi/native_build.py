@@ -67,7 +67,9 @@ struct fi_cq_err_entry {
 };
 struct fi_eq_entry { struct fid *fid; void *context; uint64_t data; ...; };
 struct fi_eq_cm_entry { struct fid *fid; struct fi_info *info; ...; };
-struct fi_eq_err_entry { struct fid *fid; int err; int prov_errno; ...; };
+struct fi_eq_err_entry {
+    struct fid *fid; int err; int prov_errno; void *err_data; size_t err_data_size; ...;
+};
 
 #define FI_MAJOR_VERSION ...
 #define FI_MINOR_VERSION ...
@@ -141,18 +143,18 @@ const char *fi_cq_strerror(struct fid_cq *cq, int prov_errno, const void *err_da
 ssize_t fi_send(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dest_addr,
                 void *context);
 ssize_t fi_sendmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t flags);
-ssize_t fi_recv(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t src_addr,
-                void *context);
 ssize_t fi_recvmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t flags);
 ssize_t fi_tsend(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dest_addr,
                  uint64_t tag, void *context);
 ssize_t fi_tsendmsg(struct fid_ep *ep, const struct fi_msg_tagged *msg, uint64_t flags);
-ssize_t fi_trecv(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t src_addr,
-                 uint64_t tag, uint64_t ignore, void *context);
 ssize_t fi_trecvmsg(struct fid_ep *ep, const struct fi_msg_tagged *msg, uint64_t flags);
 ssize_t fi_cancel(struct fid *fid, void *context);
 
 int i2o_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep);
+ssize_t i2o_recv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
+                 fi_addr_t src_addr, void *context);
+ssize_t i2o_trecv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
+                  fi_addr_t src_addr, uint64_t tag, uint64_t ignore, void *context);
 int i2o_ticker(void);
 int i2o_tick(int ticker, long period_ns);
 """
@@ -185,6 +187,21 @@ static int i2o_endpoint(struct fid_domain *domain, struct fi_info *info, struct 
     for (int place = 0; place < 4; place++)
         sigaction(taken[place], &before[place], NULL);
     return result;
+}
+
+/* fi_recv and fi_trecv, but what does not fit into the buffer goes into a spare one. */
+static ssize_t i2o_recv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
+                        fi_addr_t src_addr, void *context)
+{
+    struct iovec places[] = {{buf, len}, {spare, spare_len}};
+    return fi_recvv(ep, places, NULL, 2, src_addr, context);
+}
+
+static ssize_t i2o_trecv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
+                         fi_addr_t src_addr, uint64_t tag, uint64_t ignore, void *context)
+{
+    struct iovec places[] = {{buf, len}, {spare, spare_len}};
+    return fi_trecvv(ep, places, NULL, 2, src_addr, tag, ignore, context);
 }
 
 /* Python has no timerfd before 3.13. */

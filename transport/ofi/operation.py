@@ -32,9 +32,9 @@ class Operation:
         held: what must stay alive: buffers, and arguments that libfabric may look at later.
         peer: to whom, of a send.
         order: counts up from operation to operation.
+        limit: bytes that the caller's buffers take, of a receive; -1 if that does not count.
         is_special: one of the following was set.
         is_told: an entry was made already; only the memory must stay.
-        limit: bytes that the caller's buffers take, where a spare one follows them; else -1.
         area: the caller's multi-receive buffer, else None.
         start: its address.
         claims: it is PEEK|CLAIM: the message waits for its CLAIM.
@@ -72,9 +72,9 @@ class Operation:
         self.is_wanted = True
         self.held: object = None
         self.peer: Peer | None = None
+        self.limit = -1
         self.is_special = False
         self.is_told = False
-        self.limit = -1
         self.area: memoryview | None = None
         self.start = 0
         self.claims = False

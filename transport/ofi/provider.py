@@ -27,13 +27,10 @@ class Provider:
         ignores_levels: they hold by themselves; the flags are not passed on.
         peeks: PEEK, CLAIM and DISCARD do what they should. Otherwise they take messages.
         cancels: a posted receive can be taken back.
-        cuts_silently: a message that is too long ends with success. A spare buffer behind the
-            caller's then shows that it was.
         takes_messages_only: sends must go through fi_sendmsg, as an address means something else
             in the other calls when multicast is on.
         has_descriptor: the completion queue can have a file descriptor to wait for.
         has_segments: addresses are names of shared memory, which a killed process leaves behind.
-        takes_early_receives: receives may be posted before the connection is there.
     """
 
     name: str
@@ -41,7 +38,6 @@ class Provider:
     ignores_levels: bool = False
     peeks: bool = True
     cancels: bool = True
-    cuts_silently: bool = False
     takes_messages_only: bool = False
     has_descriptor: bool = True
     has_segments: bool = False
@@ -64,12 +60,9 @@ def provider_of(name: str, version: int) -> Provider:
             ignores_levels=True,
             peeks=False,
             cancels=False,
-            cuts_silently=True,
             takes_messages_only=True,
         )
     if name.endswith(";ofi_rxm"):
         # it drops the flags of the call before the connection below sees them
         return Provider(name, levels=Flag.INJECT_COMPLETE, ignores_levels=True)
-    if name.endswith(";ofi_rxd"):
-        return Provider(name, cuts_silently=True)
     return Provider(name)

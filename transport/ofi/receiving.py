@@ -24,7 +24,12 @@ _DISCARD: Final = int(Flag.DISCARD)
 _LOOKS: Final = _PEEK | _CLAIM | _DISCARD
 _ALLOWED: Final = int(Flag.COMPLETION | Flag.MORE | Flag.MULTI_RECV)
 _ALLOWED_TAGGED: Final = int(Flag.COMPLETION | Flag.MORE) | _LOOKS
-_LARGEST_SPARE: Final = 1 << 16
+_SPARE: Final = 1 << 20
+"""What of a message does not fit goes here, and nobody reads it.
+
+Left to themselves, providers end such a receive with success, with an error that does not tell how
+much is lost, or with the end of the connection. The memory is not touched unless it happens.
+"""
 
 
 class ReceivingHalf(EndpointHalf):
@@ -32,7 +37,8 @@ class ReceivingHalf(EndpointHalf):
 
     def _open_receiving(self) -> None:
         attributes = self._selection.attributes
-        self._fi_recv = self._lib.fi_recv
+        self._i2o_recv = self._lib.i2o_recv
+        self._i2o_trecv = self._lib.i2o_trecv
         self._rx: OfiCompletionQueue | None = None
         self._rx_open: OfiCompletionQueue | None = None  # while operations may be posted
         self._rx_wanted = True
@@ -40,11 +46,8 @@ class ReceivingHalf(EndpointHalf):
         self._posted = 0
         self._claimed: list[Operation] = []
         self._is_directed = Capability.DIRECTED_RECV in attributes.capabilities
-        # what does not fit is written here, and so is seen: nobody reads it
-        size = min(attributes.max_msg_size, _LARGEST_SPARE)
-        is_needed = self._selection.provider.cuts_silently
-        self._spare = self._ffi.new("char []", size) if is_needed else None
-        self._is_simple = not is_needed
+        self._spare = self._from_buffer(bytearray(min(attributes.max_msg_size, _SPARE)))
+        self._spare_size = len(self._spare)
 
     # --- the calls -------------------------------------------------------------------------------
 
@@ -53,12 +56,7 @@ class ReceivingHalf(EndpointHalf):
     ) -> None:
         """Queue a buffer; `src` counts with DIRECTED_RECV."""
         queue = self._rx_open
-        if (
-            queue is None
-            or src != ADDR_UNSPEC
-            or self._posted >= self._rx_most
-            or not self._is_simple
-        ):
+        if queue is None or src != ADDR_UNSPEC or self._posted >= self._rx_most:
             self._post_receive(False, (buffer,), src, context, 0)
             return
         held = self._area(buffer)
@@ -68,7 +66,10 @@ class ReceivingHalf(EndpointHalf):
         operation.context = context
         operation.held = held
         operation.is_wanted = self._rx_wanted
-        code = self._fi_recv(self._ep, held, len(held), self._null, src, operation.pointer)
+        operation.limit = size = len(held)
+        code = self._i2o_recv(
+            self._ep, held, size, self._spare, self._spare_size, src, operation.pointer
+        )
         if code:
             raise self._refused(queue, operation, code)
         self._posted += 1
@@ -171,6 +172,7 @@ class ReceivingHalf(EndpointHalf):
     ) -> None:
         """Post any kind of receive but the plainest."""
         queue = self._ready_for(is_tagged, src)
+        self._check_tag(tag, ignore)
         views, vector, count = self._areas(buffers)
         size = sum(map(len, views))
         operation = queue.operations.take()
@@ -178,22 +180,21 @@ class ReceivingHalf(EndpointHalf):
         operation.flags = _RECV_TAGGED if is_tagged else _RECV_MSG
         operation.context = context
         operation.is_wanted = self._rx_wanted or bool(flags & _COMPLETION)
-        if self._spare is not None:
-            operation.limit = size
-            operation.is_special = True
+        operation.limit = size
         if flags & _MULTI_RECV:
             if len(buffers) != 1:
                 queue.operations.give_back(operation)
                 raise FabricError(errno.EINVAL, "MULTI_RECV takes one buffer")
             operation.area = memoryview(buffers[0]).cast("B")
             operation.start = int(self._ffi.cast("uintptr_t", views[0]))
-            operation.limit = -1
+            count = 1  # the spare buffer would be filled like the other
             operation.is_special = True
         self._call(queue, operation, (views, vector), count, src, tag, ignore, flags & _MULTI_RECV)
         self._posted += 1
 
     def _look(self, message: Message, flags: int) -> None:
         """PEEK at a message, or CLAIM or DISCARD one that was peeked at."""
+        self._check_tag(message.tag, message.ignore)
         provider = self._selection.provider
         if not provider.peeks:
             raise FabricError(
@@ -224,6 +225,7 @@ class ReceivingHalf(EndpointHalf):
                 self._claimed.append(operation)
                 raise
         operation.is_wanted = True
+        operation.limit = sum(map(len, held[0])) if count else -1
         self._call(
             queue,
             operation,
@@ -277,7 +279,7 @@ class ReceivingHalf(EndpointHalf):
             raise self._not_ready()
         if is_tagged and not self._is_tagged:
             raise self._lacks(Capability.TAGGED)
-        if src != ADDR_UNSPEC:
+        if src != ADDR_UNSPEC and not self._is_connected_type:
             if not self._is_directed:
                 raise self._lacks(Capability.DIRECTED_RECV)
             self._peer_of(src)
@@ -291,7 +293,7 @@ class ReceivingHalf(EndpointHalf):
         if len(buffers) > limit:
             raise FabricError(errno.EINVAL, f"{len(buffers)} buffers are more than {limit}")
         views = tuple(self._area(buffer) for buffer in buffers)
-        parts = views if self._spare is None else (*views, self._spare)
+        parts = (*views, self._spare)
         vector = self._ffi.new(
             "struct iovec[]", [(self._ffi.cast("void *", view), len(view)) for view in parts]
         )

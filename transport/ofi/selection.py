@@ -114,8 +114,8 @@ def selection_of(library: Library, info: Any, capabilities: Capability) -> Selec
         capabilities=capabilities,
         inject_size=info.tx_attr.inject_size,
         max_msg_size=min(info.ep_attr.max_msg_size, _LARGEST),
-        # a receive takes one buffer more where it needs a spare one
-        iov_limit=min(info.tx_attr.iov_limit, info.rx_attr.iov_limit) - known.cuts_silently,
+        # every receive has a spare buffer behind the caller's
+        iov_limit=min(info.tx_attr.iov_limit, info.rx_attr.iov_limit - 1),
         tx_size=info.tx_attr.size,
         rx_size=info.rx_attr.size,
         cq_data_size=info.domain_attr.cq_data_size,

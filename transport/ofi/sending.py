@@ -240,6 +240,7 @@ class SendingHalf(EndpointHalf):
         if is_tagged and not self._is_tagged:
             raise self._lacks(Capability.TAGGED)
         self._check_flags(flags, data)
+        self._check_tag(tag)
         peer = self._peer_of(dest, flags)
         held, vector, count = self._gather(buffers, flags)
         if self.in_flight >= self._window:

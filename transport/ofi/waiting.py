@@ -24,7 +24,7 @@ class Waiter:
 
     def __init__(self, library: Library, descriptor: int | None) -> None:
         self._library = library
-        self.has_descriptor = descriptor is not None
+        self._descriptor = descriptor
         self._is_ticking = False
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -33,6 +33,17 @@ class Waiter:
         self._epoll.register(self._ticker, select.EPOLLIN)
         if descriptor is not None:
             self._epoll.register(descriptor, select.EPOLLIN)
+
+    @property
+    def has_descriptor(self) -> bool:
+        """Whether libfabric's descriptor is waited for; if not, only ticks wake."""
+        return self._descriptor is not None
+
+    def forget_descriptor(self) -> None:
+        """Wait for libfabric's no more."""
+        if self._descriptor is not None:
+            self._epoll.unregister(self._descriptor)
+            self._descriptor = None
 
     def fileno(self) -> int:
         """Return the descriptor."""
