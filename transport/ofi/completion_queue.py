@@ -33,6 +33,8 @@ _ENTRY: Final = struct.Struct("=QQQQQQ")
 _BATCH: Final = 16
 _MOST_UNREAD: Final = 1 << 14
 """Entries that are kept when a program makes progress but does not read."""
+_IDLE_NS: Final = 50_000_000
+"""For how long a provider that keeps everything is called although nothing is posted."""
 _SPINS: Final = 500
 """How often `sread` looks before it sleeps: some 100 us, longer than a round trip takes."""
 _SEND: Final = int(Flag.SEND)
@@ -59,6 +61,7 @@ class OfiCompletionQueue:
         self.format = format
         self.domain = domain
         self.endpoints: list[Any] = []
+        self._kept: list[object] = []
         self._clock = clock
         selection = domain.selection
         library = self._library = selection.library
@@ -75,6 +78,8 @@ class OfiCompletionQueue:
         self._flags: dict[int, Flag] = {}
         self._waiter: Waiter | None = None
         self._is_watched = False
+        self._idle_since_ns = 0
+        self._holds_back = selection.provider.takes_everything
         self._has_descriptor = selection.provider.has_descriptor
         self._is_signalled = False
         attributes = ffi.new("struct fi_cq_attr *")
@@ -217,8 +222,11 @@ class OfiCompletionQueue:
     def fetch(self) -> bool:
         """Take entries out of libfabric's queue, which also makes it go on; say if there were any.
 
-        What nobody read yet is bounded: beyond that, the rest stays where it is.
+        What nobody read yet is bounded: beyond that, the rest stays where it is. So does what
+        arrives while nothing is posted, where the provider would keep all of it.
         """
+        if self._holds_back and self._is_long_idle():
+            return False
         room = _BATCH if len(self._ready) < _MOST_UNREAD else 0
         count = self._readfrom(self._handle, self._entries, room, self._sources)
         if count == -errno.EAGAIN or not room:
@@ -236,6 +244,19 @@ class OfiCompletionQueue:
             return False
         return True
 
+    def _is_long_idle(self) -> bool:
+        """Return whether nothing has been posted for a while.
+
+        For that while libfabric goes on, as it may have to make connections.
+        """
+        if not self.operations.is_idle:
+            self._idle_since_ns = 0
+            return False
+        now = self._clock.monotonic_ns()
+        if not self._idle_since_ns:
+            self._idle_since_ns = now
+        return now - self._idle_since_ns > _IDLE_NS
+
     def _take(self, entry: tuple[int, ...], source: int) -> None:
         address, flags, length, place, data, tag = entry
         operation = self._by_address.get(address)
@@ -252,6 +273,8 @@ class OfiCompletionQueue:
         if operation.area is not None:
             self._take_part(operation, flags, length, place, data, source)
             return
+        if operation.is_peek and data:
+            flags |= _REMOTE_CQ_DATA  # some forget to say so when they find a message
         if not flags & _REMOTE_CQ_DATA:
             data = 0
         if 0 <= operation.limit < length:
@@ -404,6 +427,17 @@ class OfiCompletionQueue:
         if self._waiter is not None:
             self._waiter.forget_descriptor()
 
+    def keep(self, endpoint: object) -> None:
+        """Stay for an endpoint that libfabric must not close before the program ends."""
+        self.endpoints.remove(endpoint)
+        self._kept.append(endpoint)
+
+    def forget_kept(self, endpoint: object) -> None:
+        """Let go of such an endpoint."""
+        self._kept.remove(endpoint)
+        if not self._is_open:
+            self._release()
+
     # --- end -------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -420,9 +454,13 @@ class OfiCompletionQueue:
         self._is_open = False
         if self._waiter is not None:
             self._waiter.close()
-        self._bytes.release()
-        self._library.lib.fi_close(self.fid)
-        self.domain.release()
+        self._release()
+
+    def _release(self) -> None:
+        if not self._kept:
+            self._bytes.release()
+            self._library.lib.fi_close(self.fid)
+            self.domain.release()
 
     def _require_open(self) -> None:
         if not self._is_open:

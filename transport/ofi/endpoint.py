@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import warnings
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
 from i2o.clock import Clock
 from i2o.transport.fabric.endpoint import EventKind
 from i2o.transport.fabric.errors import FabricErrno, FabricError
-from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Capability, CqFormat, EndpointType, Flag
+from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Capability, CqFormat, Flag
 from i2o.transport.ofi.addresses import to_bytes
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
 from i2o.transport.ofi.domain import Domain, name_of
@@ -49,6 +51,8 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         self._info = info  # of a request, it names the connection
         self.attributes = domain.selection.attributes
         self._has_begun = False
+        self._has_vector = False
+        self._min_multi_recv: int | None = None
         self._events: OfiEventQueue | None = None
         self._joined: dict[int, tuple[Any, Any]] = {}
         library = domain.selection.library
@@ -61,10 +65,6 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         try:
             if self._is_connected_type:
                 self._peers[ADDR_UNSPEC] = Peer(ADDR_UNSPEC, "the other side")
-            else:
-                vector = library.ffi.addressof(domain.vector, "fid")
-                code = library.lib.fi_ep_bind(self._ep, vector, 0)
-                check(library, code, "fi_ep_bind")
             if self._is_connected_type or Capability.MULTICAST in self.attributes.capabilities:
                 self._events = OfiEventQueue(
                     library, domain.fabric, self, clock, self._something_happened, self._fetch
@@ -118,11 +118,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             raise FabricError(errno.EINVAL, f"{size} is no number of bytes")
         if Capability.MULTI_RECV not in self.attributes.capabilities:
             raise self._lacks(Capability.MULTI_RECV)
-        lib = self._lib
-        place, width = self._ffi.new("size_t *", size), self._ffi.sizeof("size_t")
-        level, option = lib.FI_OPT_ENDPOINT, lib.FI_OPT_MIN_MULTI_RECV
-        code = lib.fi_setopt(self._fid, level, option, place, width)
-        check(self._library, code, "fi_setopt")
+        self._min_multi_recv = size
 
     def enable(self) -> None:
         """Let operations be posted; raises FabricError ENOCQ if a queue is missing."""
@@ -132,11 +128,27 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         if self._tx is None or self._rx is None:
             missing = "sends" if self._tx is None else "receives"
             raise FabricError(FabricErrno.ENOCQ, f"{missing} have no queue: bind() one")
+        self._bind_vector()
+        is_late = self._selection.provider.needs_enabling
+        if not is_late:
+            self._pass_minimum_on()
         check(self._library, self._lib.fi_enable(self._ep), "fi_enable")
+        if is_late:
+            self._pass_minimum_on()
         self._is_enabled = True
         self._rx_open = self._rx
         if not self._is_connected_type:
             self._tx_open = self._tx
+
+    def _pass_minimum_on(self) -> None:
+        """Set FI_OPT_MIN_MULTI_RECV, if it was asked for."""
+        if self._min_multi_recv is None:
+            return
+        lib = self._lib
+        place = self._ffi.new("size_t *", self._min_multi_recv)
+        level, option = lib.FI_OPT_ENDPOINT, lib.FI_OPT_MIN_MULTI_RECV
+        code = lib.fi_setopt(self._fid, level, option, place, self._ffi.sizeof("size_t"))
+        check(self._library, code, "fi_setopt")
 
     def close(self) -> None:
         """Cancel what is posted (its entries are made, ECANCELED), and let go of the queues."""
@@ -144,13 +156,24 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             return
         self._is_open = False
         self._tx_open = self._rx_open = None
+        must_stay = self._selection.provider.must_be_answered and not all(
+            peer.has_answered for peer in self._stalled
+        )
         for peer in tuple(self._stalled):
             self._give_up(peer, errno.ECANCELED, "the endpoint was closed")
+        if must_stay:
+            self._stay_until_exit()
+            return
         lib = self._lib
         for group, _ in self._joined.values():
             lib.fi_close(self._ffi.addressof(group, "fid"))
         self._joined.clear()
+        spare = None
+        if self._selection.provider.needs_enabling and not self._is_enabled:
+            spare = self._enable_for_the_end()
         lib.fi_close(self._fid)
+        if spare is not None:
+            spare.close()
         for queue in self._queues():
             queue.drain()
             left = sorted(queue.operations.of(self), key=lambda operation: operation.order)
@@ -165,6 +188,39 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         if self._events is not None:
             self._events.close()
         self._domain.release()
+
+    def _stay_until_exit(self) -> None:
+        """End what is posted, but leave the rest to the end of the program."""
+        queues = self._queues()
+        for queue in queues:
+            for operation in sorted(queue.operations.of(self), key=lambda each: each.order):
+                if not operation.claims and not operation.is_told:
+                    queue.tell(operation, errno.ECANCELED, "the endpoint was closed")
+            queue.keep(self)
+        atexit.register(self._finish, queues)
+
+    def _finish(self, queues: Iterable[OfiCompletionQueue]) -> None:
+        self._lib.fi_close(self._fid)
+        for queue in queues:
+            queue.forget_kept(self)
+        self._domain.release()
+
+    def _enable_for_the_end(self) -> OfiCompletionQueue:
+        """Enable what nobody enabled, with a queue for what has none."""
+        spare = OfiCompletionQueue(self._domain, 0, CqFormat.CONTEXT, self._clock)
+        for queue, flag in ((self._tx, Bind.TRANSMIT), (self._rx, Bind.RECV)):
+            if queue is None:
+                self._lib.fi_ep_bind(self._ep, spare.fid, int(flag))
+        self._bind_vector()
+        self._lib.fi_enable(self._ep)
+        return spare
+
+    def _bind_vector(self) -> None:
+        """Bind the addresses, not before it must be: shm crashes when one is inserted between."""
+        if not self._is_connected_type and not self._has_vector:
+            vector = self._ffi.addressof(self._domain.vector, "fid")
+            check(self._library, self._lib.fi_ep_bind(self._ep, vector, 0), "fi_ep_bind")
+            self._has_vector = True
 
     def __enter__(self) -> Self:
         return self

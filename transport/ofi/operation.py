@@ -37,6 +37,7 @@ class Operation:
         is_told: an entry was made already; only the memory must stay.
         area: the caller's multi-receive buffer, else None.
         start: its address.
+        is_peek: it is PEEK.
         claims: it is PEEK|CLAIM: the message waits for its CLAIM.
     """
 
@@ -47,6 +48,7 @@ class Operation:
         "context",
         "flags",
         "held",
+        "is_peek",
         "is_special",
         "is_told",
         "is_wanted",
@@ -77,6 +79,7 @@ class Operation:
         self.is_told = False
         self.area: memoryview | None = None
         self.start = 0
+        self.is_peek = False
         self.claims = False
 
 
@@ -108,6 +111,11 @@ class OperationPool:
         else:  # the way of nearly all of them
             operation.owner = operation.context = operation.held = operation.peer = None
         self._free.append(operation)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return len(self._free) == len(self.by_address)
 
     def of(self, owner: object) -> list[Operation]:
         """Return the operations of an endpoint that are not over."""

@@ -40,10 +40,11 @@ class Peer:
         name: its address as text.
         outstanding: sends that libfabric has.
         waiting: sends that it does not have yet, in order.
+        has_answered: libfabric took something after it first did not.
         stuck_since_ns: since when libfabric takes nothing although it has nothing; 0 if it does.
     """
 
-    __slots__ = ("address", "name", "outstanding", "stuck_since_ns", "waiting")
+    __slots__ = ("address", "has_answered", "name", "outstanding", "stuck_since_ns", "waiting")
 
     def __init__(self, address: int, name: str) -> None:
         self.address = address
@@ -51,6 +52,7 @@ class Peer:
         self.outstanding = 0
         self.waiting: deque[Deferred] = deque()
         self.stuck_since_ns = 0
+        self.has_answered = False
 
     def post(self, deferred: Deferred) -> int:
         """Give a send to libfabric, or let it wait.
@@ -80,6 +82,7 @@ class Peer:
             if code == -errno.EAGAIN:
                 return
             self.waiting.popleft()
+            self.has_answered = True
             self.stuck_since_ns = 0
             if code == 0:
                 self.outstanding += 1

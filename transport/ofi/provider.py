@@ -30,6 +30,11 @@ class Provider:
         takes_messages_only: sends must go through fi_sendmsg, as an address means something else
             in the other calls when multicast is on.
         has_descriptor: the completion queue can have a file descriptor to wait for.
+        takes_everything: it keeps messages that nobody receives without a limit. Unless something
+            is posted, it is not called then, and the sender's window and the kernel's buffers fill.
+        needs_enabling: it crashes when FI_OPT_MIN_MULTI_RECV or fi_close comes before fi_enable.
+        must_be_answered: when an endpoint is closed while its first message to a peer is not
+            answered, the peer crashes as it comes to look at it. Such an endpoint stays.
         has_segments: addresses are names of shared memory, which a killed process leaves behind.
     """
 
@@ -40,6 +45,9 @@ class Provider:
     cancels: bool = True
     takes_messages_only: bool = False
     has_descriptor: bool = True
+    takes_everything: bool = False
+    needs_enabling: bool = False
+    must_be_answered: bool = False
     has_segments: bool = False
 
 
@@ -52,7 +60,14 @@ def provider_of(name: str, version: int) -> Provider:
     """
     if name == "shm":
         is_old = version < _MAJOR_2
-        return Provider(name, peeks=not is_old, has_descriptor=False, has_segments=True)
+        return Provider(
+            name,
+            peeks=not is_old,
+            needs_enabling=is_old,
+            must_be_answered=is_old,
+            has_descriptor=False,
+            has_segments=True,
+        )
     if name == "udp":
         return Provider(
             name,
@@ -64,5 +79,7 @@ def provider_of(name: str, version: int) -> Provider:
         )
     if name.endswith(";ofi_rxm"):
         # it drops the flags of the call before the connection below sees them
-        return Provider(name, levels=Flag.INJECT_COMPLETE, ignores_levels=True)
+        return Provider(
+            name, levels=Flag.INJECT_COMPLETE, ignores_levels=True, takes_everything=True
+        )
     return Provider(name)

@@ -208,6 +208,7 @@ class ReceivingHalf(EndpointHalf):
             operation.owner = self
             operation.flags = _RECV_TAGGED
             operation.context = message.context
+            operation.is_peek = True
             operation.claims = bool(flags & _CLAIM)
             operation.is_special = True
         elif flags & _CLAIM:
@@ -221,7 +222,7 @@ class ReceivingHalf(EndpointHalf):
             try:
                 *held, count = self._areas(message.buffers)  # type: ignore[assignment]
             except FabricError:
-                operation.claims = True
+                operation.is_peek = operation.claims = True
                 self._claimed.append(operation)
                 raise
         operation.is_wanted = True
@@ -243,7 +244,7 @@ class ReceivingHalf(EndpointHalf):
         for place, operation in enumerate(self._claimed):
             if operation.context is context or operation.context == context:
                 del self._claimed[place]
-                operation.claims = False
+                operation.is_peek = operation.claims = False
                 return operation
         raise FabricError(errno.EINVAL, "nothing was claimed with this context: PEEK|CLAIM first")
 
@@ -262,7 +263,7 @@ class ReceivingHalf(EndpointHalf):
         message = self._ffi.new("struct fi_msg_tagged *" if is_tagged else "struct fi_msg *")
         message.msg_iov = held[1]
         message.iov_count = count
-        message.addr = src
+        message.addr = src if self._is_directed else ADDR_UNSPEC
         message.context = operation.pointer
         if is_tagged:
             message.tag, message.ignore = tag, ignore
@@ -279,9 +280,7 @@ class ReceivingHalf(EndpointHalf):
             raise self._not_ready()
         if is_tagged and not self._is_tagged:
             raise self._lacks(Capability.TAGGED)
-        if src != ADDR_UNSPEC and not self._is_connected_type:
-            if not self._is_directed:
-                raise self._lacks(Capability.DIRECTED_RECV)
+        if src != ADDR_UNSPEC and self._is_directed:
             self._peer_of(src)
         if self._posted >= self._rx_most:
             raise TryAgain(f"{self._posted} receives are posted, which is the limit")
