@@ -22,7 +22,7 @@ from i2o.transport.fabric.errors import (
     TryAgain,
     meaning,
 )
-from i2o.transport.fabric.flags import ADDR_UNSPEC, CqFormat, Flag
+from i2o.transport.fabric.flags import ADDR_UNSPEC, Capability, CqFormat, Flag
 from i2o.transport.ofi.domain import Domain
 from i2o.transport.ofi.library import check
 from i2o.transport.ofi.operation import Operation, OperationPool
@@ -73,12 +73,15 @@ class OfiCompletionQueue:
         self._bytes = memoryview(ffi.buffer(self._entries))
         self._sources = ffi.new("fi_addr_t[]", [ADDR_UNSPEC] * _BATCH)
         self._error = ffi.new("struct fi_cq_err_entry *")
-        self._readfrom = lib.fi_cq_readfrom
-        self._read = lib.fi_cq_read
+        # without the capability no source is told, even where the provider knows it
+        is_sourced = Capability.SOURCE in selection.attributes.capabilities
+        self._read = lib.fi_cq_readfrom if is_sourced else lib.fi_cq_read
+        self._more = (self._sources,) if is_sourced else ()
         self._flags: dict[int, Flag] = {}
         self._waiter: Waiter | None = None
         self._is_watched = False
         self._idle_since_ns = 0
+        self._zero_is_nobody = not selection.provider.knows_strangers
         self._holds_back = selection.provider.takes_everything
         self._has_descriptor = selection.provider.has_descriptor
         self._is_signalled = False
@@ -228,7 +231,7 @@ class OfiCompletionQueue:
         if self._holds_back and self._is_long_idle():
             return False
         room = _BATCH if len(self._ready) < _MOST_UNREAD else 0
-        count = self._readfrom(self._handle, self._entries, room, self._sources)
+        count = self._read(self._handle, self._entries, room, *self._more)
         if count == -errno.EAGAIN or not room:
             return False
         if count == 1:
@@ -259,6 +262,8 @@ class OfiCompletionQueue:
 
     def _take(self, entry: tuple[int, ...], source: int) -> None:
         address, flags, length, place, data, tag = entry
+        if self._zero_is_nobody and source == 0:
+            source = ADDR_UNSPEC
         operation = self._by_address.get(address)
         if operation is None or (owner := operation.owner) is None:
             return  # no entry of ours: an inject of nobody, or a provider that counts twice

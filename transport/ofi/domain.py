@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, Final
 
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.ofi.addresses import to_bytes, to_text
 from i2o.transport.ofi.library import check
 from i2o.transport.ofi.selection import Selection
 
-_LONGEST_ADDRESS = 256
+_LONGEST_ADDRESS: Final = 256
+_NOBODY: Final = "fi_ns://i2o-nobody"
+"""Takes address 0 where that is said to be the source of strangers."""
 
 
 class Domain:
@@ -48,6 +50,8 @@ class Domain:
             code = library.lib.fi_av_open(self.handle, attributes, out, library.ffi.NULL)
             check(library, code, "fi_av_open")
             self._vector = out[0]
+            if not self.selection.provider.knows_strangers:
+                self.insert(_NOBODY)
         return self._vector
 
     def insert(self, text: str) -> int:

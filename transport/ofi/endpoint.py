@@ -168,6 +168,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         for group, _ in self._joined.values():
             lib.fi_close(self._ffi.addressof(group, "fid"))
         self._joined.clear()
+        self._bind_vector()  # without one, some crash when they are closed
         spare = None
         if self._selection.provider.needs_enabling and not self._is_enabled:
             spare = self._enable_for_the_end()
@@ -211,7 +212,6 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         for queue, flag in ((self._tx, Bind.TRANSMIT), (self._rx, Bind.RECV)):
             if queue is None:
                 self._lib.fi_ep_bind(self._ep, spare.fid, int(flag))
-        self._bind_vector()
         self._lib.fi_enable(self._ep)
         return spare
 

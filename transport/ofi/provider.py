@@ -26,6 +26,10 @@ class Provider:
         levels: completion levels that are honoured when a call asks for them.
         ignores_levels: they hold by themselves; the flags are not passed on.
         peeks: PEEK, CLAIM and DISCARD do what they should. Otherwise they take messages.
+        masks_tags: a receive may ignore bits of the tag. Otherwise what came before the receive is
+            compared with the mask of some other receive.
+        knows_strangers: a message of somebody who was not inserted has no source. Otherwise it has
+            address 0, which must then be nobody's.
         cancels: a posted receive can be taken back.
         takes_messages_only: sends must go through fi_sendmsg, as an address means something else
             in the other calls when multicast is on.
@@ -42,6 +46,8 @@ class Provider:
     levels: Flag = _ALL_LEVELS
     ignores_levels: bool = False
     peeks: bool = True
+    masks_tags: bool = True
+    knows_strangers: bool = True
     cancels: bool = True
     takes_messages_only: bool = False
     has_descriptor: bool = True
@@ -63,6 +69,8 @@ def provider_of(name: str, version: int) -> Provider:
         return Provider(
             name,
             peeks=not is_old,
+            masks_tags=not is_old,
+            knows_strangers=not is_old,
             needs_enabling=is_old,
             must_be_answered=is_old,
             has_descriptor=False,

@@ -173,6 +173,9 @@ class ReceivingHalf(EndpointHalf):
         """Post any kind of receive but the plainest."""
         queue = self._ready_for(is_tagged, src)
         self._check_tag(tag, ignore)
+        if ignore and not self._selection.provider.masks_tags:
+            name = self._selection.provider.name
+            raise FabricError(errno.ENOTSUP, f"provider {name} compares tags as a whole only")
         views, vector, count = self._areas(buffers)
         size = sum(map(len, views))
         operation = queue.operations.take()

@@ -94,7 +94,9 @@ def select(library: Library, wish: Wish) -> Selection:
             info, granted = better, granted | capability
         elif wish.capabilities is not None:
             raise FabricError(errno.ENOTSUP, f"provider {wish.provider} has no {capability.name}")
-    return selection_of(library, info, granted | Capability.FENCE)
+    if wish.capabilities is None or Capability.FENCE in wish.capabilities:
+        granted |= Capability.FENCE
+    return selection_of(library, info, granted)
 
 
 def selection_of(library: Library, info: Any, capabilities: Capability) -> Selection:

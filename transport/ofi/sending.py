@@ -301,6 +301,8 @@ class SendingHalf(EndpointHalf):
                 errno.ENOTSUP,
                 f"provider {selection.provider.name} cannot promise {Flag(missing)!r}",
             )
+        if flags & _FENCE and Capability.FENCE not in selection.attributes.capabilities:
+            raise self._lacks(Capability.FENCE)
         if flags & _MULTICAST and Capability.MULTICAST not in selection.attributes.capabilities:
             raise self._lacks(Capability.MULTICAST)
 
