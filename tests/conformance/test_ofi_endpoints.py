@@ -17,6 +17,7 @@ from i2o.testing.endpoint_messages import refuses
 from i2o.testing.endpoints import EndpointConformance
 from i2o.testing.stations import BOTH, Bench, Station
 from i2o.transport.fabric.endpoint import Endpoint, Message, PassiveEndpoint
+from i2o.transport.fabric.errors import FabricErrno
 from i2o.transport.fabric.flags import Capability, Flag
 from i2o.transport.ofi.library import load
 from i2o.transport.ofi.opening import open_endpoint, open_passive
@@ -148,8 +149,19 @@ class TestShm(OfiConformance):
     def open(self, resources: ExitStack, wanted: Capability | None = None) -> Endpoint:
         return open_endpoint(with_caps("ofi://shm/?connect_ms=300", wanted))
 
-    def nobody(self, resources: ExitStack) -> str:
-        return "fi_ns://i2o-tests-nobody"
+    def nobody(self, resources: ExitStack) -> str | None:
+        # libfabric 1.x does not tell two apart who were both inserted before they were there
+        return None if shm_is_old() else "fi_ns://i2o-tests-nobody"
+
+    def test_nothing_is_posted_before_it_is_enabled(self, bench: Bench) -> None:
+        with bench.endpoint() as endpoint:
+            cq = endpoint.open_cq()
+            endpoint.bind(cq, BOTH)
+            to = endpoint.insert(bench.station().endpoint.name)
+            for call in self._operations(endpoint, to):
+                with refuses(FabricErrno.EOPBADSTATE):
+                    call()
+        cq.close()
 
 
 _TAKEN = (
@@ -198,4 +210,3 @@ if shm_is_old():
     for name in _MASKED:
         if hasattr(TestShm, name):
             setattr(TestShm, name, _no_masks)
-

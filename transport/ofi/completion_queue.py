@@ -81,7 +81,6 @@ class OfiCompletionQueue:
         self._waiter: Waiter | None = None
         self._is_watched = False
         self._idle_since_ns = 0
-        self._zero_is_nobody = not selection.provider.knows_strangers
         self._holds_back = selection.provider.takes_everything
         self._has_descriptor = selection.provider.has_descriptor
         self._is_signalled = False
@@ -262,8 +261,6 @@ class OfiCompletionQueue:
 
     def _take(self, entry: tuple[int, ...], source: int) -> None:
         address, flags, length, place, data, tag = entry
-        if self._zero_is_nobody and source == 0:
-            source = ADDR_UNSPEC
         operation = self._by_address.get(address)
         if operation is None or (owner := operation.owner) is None:
             return  # no entry of ours: an inject of nobody, or a provider that counts twice

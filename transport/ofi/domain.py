@@ -9,11 +9,10 @@ from typing import Any, Final
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.ofi.addresses import to_bytes, to_text
 from i2o.transport.ofi.library import check
+from i2o.transport.ofi.segments import is_dead_segment
 from i2o.transport.ofi.selection import Selection
 
 _LONGEST_ADDRESS: Final = 256
-_NOBODY: Final = "fi_ns://i2o-nobody"
-"""Takes address 0 where that is said to be the source of strangers."""
 
 
 class Domain:
@@ -50,8 +49,6 @@ class Domain:
             code = library.lib.fi_av_open(self.handle, attributes, out, library.ffi.NULL)
             check(library, code, "fi_av_open")
             self._vector = out[0]
-            if not self.selection.provider.knows_strangers:
-                self.insert(_NOBODY)
         return self._vector
 
     def insert(self, text: str) -> int:
@@ -62,6 +59,8 @@ class Domain:
         """
         library = self.selection.library
         raw = to_bytes(text, self.selection.format)
+        if self.selection.provider.needs_presence and is_dead_segment(text):
+            raise FabricError(errno.EINVAL, f"nobody has the name {text!r} (yet)")
         out = library.ffi.new("fi_addr_t *")
         count = library.lib.fi_av_insert(self.vector, raw, 1, out, 0, library.ffi.NULL)
         check(library, count, "fi_av_insert")

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from i2o.transport.fabric.flags import Flag
+from i2o.transport.fabric.flags import Capability, Flag
 
 _ALL_LEVELS: Final = Flag.INJECT_COMPLETE | Flag.TRANSMIT_COMPLETE | Flag.DELIVERY_COMPLETE
+_NOTHING: Final = Capability(0)
+_SOURCES: Final = Capability.SOURCE | Capability.DIRECTED_RECV
 _MAJOR_2: Final = 200
 """Providers of libfabric 2.x count their versions from here."""
 
@@ -23,13 +25,14 @@ class Provider:
 
     Attributes:
         name: libfabric's.
+        lacks: what it says it has, but has not: sources of shm are wrong for who was not inserted.
         levels: completion levels that are honoured when a call asks for them.
         ignores_levels: they hold by themselves; the flags are not passed on.
         peeks: PEEK, CLAIM and DISCARD do what they should. Otherwise they take messages.
         masks_tags: a receive may ignore bits of the tag. Otherwise what came before the receive is
             compared with the mask of some other receive.
-        knows_strangers: a message of somebody who was not inserted has no source. Otherwise it has
-            address 0, which must then be nobody's.
+        needs_presence: an address whose owner is not there yet would share its place with the next
+            one that is inserted.
         cancels: a posted receive can be taken back.
         takes_messages_only: sends must go through fi_sendmsg, as an address means something else
             in the other calls when multicast is on.
@@ -43,11 +46,12 @@ class Provider:
     """
 
     name: str
+    lacks: Capability = _NOTHING
     levels: Flag = _ALL_LEVELS
     ignores_levels: bool = False
     peeks: bool = True
     masks_tags: bool = True
-    knows_strangers: bool = True
+    needs_presence: bool = False
     cancels: bool = True
     takes_messages_only: bool = False
     has_descriptor: bool = True
@@ -70,7 +74,8 @@ def provider_of(name: str, version: int) -> Provider:
             name,
             peeks=not is_old,
             masks_tags=not is_old,
-            knows_strangers=not is_old,
+            needs_presence=is_old,
+            lacks=_SOURCES if is_old else _NOTHING,
             needs_enabling=is_old,
             must_be_answered=is_old,
             has_descriptor=False,

@@ -86,10 +86,13 @@ def select(library: Library, wish: Wish) -> Selection:
             remedy="fi_info lists providers and addresses; " + REMEDY,
         )
     granted = _ALWAYS
+    known = _provider(library, info)
     for capability in _OPTIONAL:
         if wish.capabilities is not None and capability not in wish.capabilities:
             continue
-        better = _ask(library, wish, granted | capability)
+        better = None
+        if capability not in known.lacks:
+            better = _ask(library, wish, granted | capability)
         if better is not None:
             info, granted = better, granted | capability
         elif wish.capabilities is not None:
@@ -110,7 +113,7 @@ def selection_of(library: Library, info: Any, capabilities: Capability) -> Selec
         raise TransportUnavailable(
             "ofi", f"addresses of provider {name!r} have format {info.addr_format}, unknown here"
         )
-    known = provider_of(name, info.fabric_attr.prov_version >> 16)
+    known = _provider(library, info)
     attributes = EndpointAttributes(
         type=EndpointType(info.ep_attr.type),
         capabilities=capabilities,
@@ -125,6 +128,11 @@ def selection_of(library: Library, info: Any, capabilities: Capability) -> Selec
         provider=name,
     )
     return Selection(library, info, known, attributes, AddressFormat(info.addr_format))
+
+
+def _provider(library: Library, info: Any) -> Provider:
+    name = library.ffi.string(info.fabric_attr.prov_name).decode()
+    return provider_of(name, info.fabric_attr.prov_version >> 16)
 
 
 def _ask(library: Library, wish: Wish, capabilities: Capability) -> Any:
