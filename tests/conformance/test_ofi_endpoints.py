@@ -11,8 +11,6 @@ import errno
 from contextlib import ExitStack
 from urllib.parse import quote
 
-import pytest
-
 from i2o.testing.endpoint_messages import refuses
 from i2o.testing.endpoints import EndpointConformance
 from i2o.testing.stations import BOTH, Bench, Station

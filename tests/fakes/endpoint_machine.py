@@ -99,7 +99,12 @@ class Sent:
     def __init__(
         self, number: int, sender: Life, target: str, target_life: int, tag: int | None, length: int
     ) -> None:
-        self.number, self.sender, self.target, self.target_life = number, sender, target, target_life
+        self.number, self.sender, self.target, self.target_life = (
+            number,
+            sender,
+            target,
+            target_life,
+        )
         self.tag, self.length = tag, length
         self.data: int | None = None
         self.order = 0
@@ -269,9 +274,7 @@ class Machine:
         operation.buffer = bytearray(content)
         view = memoryview(operation.buffer)
         parts = [view] if chance.random() < 0.6 else [view[:cut], view[cut:]]
-        message = Message(
-            parts, life.address(name), operation, data=operation.number, tag=tag or 0
-        )
+        message = Message(parts, life.address(name), operation, data=operation.number, tag=tag or 0)
         post = life.endpoint.sendmsg if tag is None else life.endpoint.tsendmsg
         if not self._post(operation, lambda: post(message, flags)):
             self._unsend(sent)
@@ -327,9 +330,7 @@ class Machine:
         cut = chance.randrange(len(buffer))
         view = memoryview(buffer)
         parts = [view] if kind == "multi" or chance.random() < 0.7 else [view[:cut], view[cut:]]
-        message = Message(
-            parts, source, operation, tag=operation.tag or 0, ignore=operation.ignore
-        )
+        message = Message(parts, source, operation, tag=operation.tag or 0, ignore=operation.ignore)
         if kind == "trecv":
             self._post(operation, lambda: life.endpoint.trecvmsg(message))
         else:
