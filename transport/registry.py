@@ -27,9 +27,11 @@ ENDPOINT_GROUP: Final = "i2o.endpoints"
 _OWN_PORTS: Final = {
     "devmem": "i2o.transport.pci.backends:DevmemBackend",
     "emu": "i2o.iop_emulator.emu_port:EmuPort",
+    "ofi": "i2o.transport.wire.wire_port:WirePort",
     "pci": "i2o.transport.pci.backends:PciBackend",
     "shm": "i2o.transport.shm.port:ShmPort",
     "sysfs": "i2o.transport.pci.backends:SysfsBackend",
+    "tcp": "i2o.transport.wire.wire_port:WirePort",
     "uio": "i2o.transport.pci.backends:UioBackend",
     "vfio": "i2o.transport.pci.backends:VfioBackend",
 }

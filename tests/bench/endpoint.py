@@ -91,9 +91,7 @@ class Pair:
             end.close()
 
 
-def _endpoint(
-    fabric: MemoryFabric, name: str
-) -> tuple[SoftwareEndpoint, SoftwareCompletionQueue]:
+def _endpoint(fabric: MemoryFabric, name: str) -> tuple[SoftwareEndpoint, SoftwareCompletionQueue]:
     endpoint = fabric.endpoint(name)
     cq = endpoint.open_cq()
     endpoint.bind(cq, Bind.TRANSMIT | Bind.RECV)
@@ -165,8 +163,12 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:36} {value:9.2f} us")
     header = figures["header packed and unpacked"]
-    print(f"send and receive / header            {figures['128 B, send and receive complete'] / header:9.2f}")
-    print(f"1 MiB message / copy                 {figures['1 MiB message'] / figures['1 MiB copied']:9.2f}")
+    print(
+        f"send and receive / header            {figures['128 B, send and receive complete'] / header:9.2f}"
+    )
+    print(
+        f"1 MiB message / copy                 {figures['1 MiB message'] / figures['1 MiB copied']:9.2f}"
+    )
 
 
 if __name__ == "__main__":
