@@ -28,6 +28,7 @@ from i2o.frames.scsi import ScsiDetailedStatus, ScsiDeviceStatus, ScsiHbaStatus
 from i2o.frames.utility import GenericEvent
 from i2o.tools.dissector_names import abbreviation, cdb_name, extra_names, label
 from i2o.tools.lua_text import LuaTable, LuaValue
+from i2o.transport.fabric.errors import FabricErrno
 
 _KINDS: Final = {"uint": "u", "sint": "s", "bytes": "b"}
 _NO_CLASS: Final = 0x7FE
@@ -118,6 +119,7 @@ def _all_values() -> tuple[ValueNames, ...]:
         SpecialTid,
         MsgFlags,
         GenericEvent,
+        FabricErrno,
         *event_nodes.OF_CLASS.values(),
         *event_nodes.DATA.values(),
         *event_nodes.EXECUTIVE_DATA.values(),

@@ -169,7 +169,13 @@ def _capture(args: argparse.Namespace) -> int:
     try:
         # first the file: Wireshark waits for somebody to open it
         with (
-            CaptureFile(args.fifo, dma=_SWITCH[args.dma], snap_length=snap, dma_snap=snap) as file,
+            CaptureFile(
+                args.fifo,
+                dma=_SWITCH[args.dma],
+                snap_length=snap,
+                dma_snap=snap,
+                payload_bytes=snap,
+            ) as file,
             _ReaderWatch(args.fifo),
             _source(args) as source,
         ):
@@ -177,7 +183,7 @@ def _capture(args: argparse.Namespace) -> int:
             for packet in source:
                 traced = conversation.feed(packet) if conversation is not None else None
                 if wanted is None or (traced is not None and wanted(traced)):
-                    file.add_packet(packet, source.describe(packet.iop))
+                    file.add_packet(packet, source.describe(packet))
             for problem in source.problems:
                 note(f"i2o: {problem}")
             return source.exit_code()

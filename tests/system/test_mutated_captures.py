@@ -22,7 +22,7 @@ import pytest
 
 import i2o
 from i2o.capture import capture
-from i2o.decode.conversation import OTHER, Conversation
+from i2o.decode.conversation import MESSAGE, Conversation
 from i2o.decode.frame import extra_nodes, fixed_nodes
 from i2o.errors import CaptureError
 from i2o.frames import catalog
@@ -150,7 +150,7 @@ def test_mutated_frames_are_decoded_as_far_as_they_go() -> None:
         assert line
         assert "\n" not in line
         nodes = [*fixed_nodes(traced), *extra_nodes(traced)]
-        if traced.kind != OTHER and packet.channel <= Channel.OUT:
+        if traced.kind != MESSAGE and packet.channel <= Channel.OUT:
             is_cut = len(packet.data) < 12 or 4 * traced.size_words > len(packet.data)
             problems = [text for node in nodes for text in node.problems()]
             assert problems or not is_cut, packet.data.hex()
@@ -231,7 +231,7 @@ def test_what_is_left_of_mutated_captures_does_not_upset_the_dissector(
             damaged.write_bytes(mutated(random.Random(turn), whole_capture()))
             with contextlib.suppress(CaptureError), open_capture(str(damaged)) as capture:
                 for packet in capture:
-                    if packet.channel != Channel.OTHER:
+                    if packet.channel != Channel.MESSAGE:
                         yield packet._replace(data=packet.data[:65536])
 
     for first in range(0, CAPTURES, 1000):  # tshark keeps all it has read

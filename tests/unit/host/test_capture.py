@@ -23,7 +23,7 @@ from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.message_layer import MessageLayer
-from i2o.transport.capture import capture_target
+from i2o.transport.capture import capture_target, environment
 from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.packet import Channel
 from i2o.transport.capture.reader import open_capture
@@ -49,7 +49,7 @@ def asked(monkeypatch, tmp_path):
         file = environment_capture()
         if file is not None:
             file.close()
-    capture._capture_to.cache_clear()
+    environment._capture_to.cache_clear()
 
 
 def traced(path) -> list:
