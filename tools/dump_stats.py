@@ -268,7 +268,7 @@ def _message_cells(row: MessageRow) -> list[str]:
         _count(row.received),
         _size(row.received_bytes),
         _count(row.failures),
-        _count(max(0, row.sent - row.ended)),
+        _count(row.open),
         *_latency_cells(row.latencies),
     ]
 
@@ -339,7 +339,7 @@ def _message_json(row: MessageRow) -> dict[str, object]:
         "received": row.received,
         "received_bytes": row.received_bytes,
         "failed": row.failures,
-        "not_ended": max(0, row.sent - row.ended),
+        "not_ended": row.open,
         "latency": _latency_json(row.latencies),
     }
 

@@ -9,10 +9,13 @@ from i2o.decode.conversation import Traced
 from i2o.decode.latencies import Latencies
 from i2o.decode.message_text import FAILURES
 from i2o.transport.capture.message_record import Kind
+from i2o.transport.fabric.flags import Flag
 
 MAX_ROWS: Final = 4096
 """Rows of one table; what would need more is counted in the row `others`."""
 _OTHERS: Final = "others"
+_COUNTED: Final = (Kind.SEND.value, Kind.SENT.value, Kind.RECEIVED.value, *FAILURES)
+_INJECT: Final = Flag.INJECT.value
 
 
 class MessageRow:
@@ -25,11 +28,13 @@ class MessageRow:
         received: messages received.
         received_bytes: of those.
         failures: sends and receives that ended with an error.
-        ended: sends whose end was seen, good or bad.
+        awaited: of the messages posted, those whose end is told: INJECT is silent.
+        ended: of those, the ones whose end was seen, good or bad.
         latencies: from a send to its end, of those that succeeded.
     """
 
     __slots__ = (
+        "awaited",
         "ended",
         "failures",
         "latencies",
@@ -43,8 +48,13 @@ class MessageRow:
     def __init__(self, name: str) -> None:
         self.name = name
         self.sent = self.sent_bytes = self.received = self.received_bytes = 0
-        self.failures = self.ended = 0
+        self.failures = self.awaited = self.ended = 0
         self.latencies = Latencies()
+
+    @property
+    def open(self) -> int:
+        """Sends whose end was not seen."""
+        return max(0, self.awaited - self.ended)
 
     @property
     def messages(self) -> int:
@@ -86,23 +96,26 @@ class MessageStatistics:
             self.damaged += 1
             return
         kind = record.kind
+        begun = traced.request.record if traced.request is not None else None
+        is_awaited = begun is None or not begun.op_flags & _INJECT
         rows = [self.total, self._endpoint_row(packet.iop)]
-        if record.peer:
+        if record.peer and kind in _COUNTED:
             rows.append(self._peer_row(packet.iop, record.peer))
         for row in rows:
             if kind == Kind.SEND:
                 row.sent += 1
                 row.sent_bytes += record.length
+                row.awaited += not record.op_flags & _INJECT
             elif kind == Kind.RECEIVED:
                 row.received += 1
                 row.received_bytes += record.length
             elif kind == Kind.SENT:
-                row.ended += 1
+                row.ended += is_awaited
                 if traced.latency_ns is not None:
                     row.latencies.add(max(0, traced.latency_ns))
             elif kind in FAILURES:
                 row.failures += 1
-                row.ended += kind == Kind.SEND_FAILED
+                row.ended += is_awaited and kind == Kind.SEND_FAILED
 
     def _endpoint_row(self, number: int) -> MessageRow:
         row = self.endpoints.get(number)

@@ -7,7 +7,8 @@ import errno
 from typing import Final
 
 from i2o.decode.payloads import payload_text
-from i2o.decode.text import printable
+from i2o.decode.text import ascii_text, printable
+from i2o.decode.values import is_text
 from i2o.transport.capture.message_record import EventCode, Kind, MessageRecord
 from i2o.transport.fabric.errors import FabricErrno, meaning
 from i2o.transport.fabric.flags import Flag
@@ -130,5 +131,7 @@ def _event_text(record: MessageRecord) -> str:
 
 
 def _bytes_text(payload: bytes) -> str:
+    if is_text(payload):
+        return f'parameter "{ascii_text(payload)[:_SHOWN]}"'
     more = "…" if len(payload) > _SHOWN else ""
     return f"parameter {payload[:_SHOWN].hex()}{more}"
