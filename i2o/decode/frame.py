@@ -75,9 +75,9 @@ and for a request whose function is not known the header's fields and
     data                    bytes: the first ones of anything else
     part                    text: which bytes of the buffer this packet has, if not all
 
-`fixed_nodes` of a message of an endpoint are the fields of its header that mean something (kind,
-endpoint_type, event, op_flags, tag, ignore, cq_data, peer_address, length, sequence, err,
-prov_errno), peer and hop. Its `extra_nodes`:
+`fixed_nodes` of a message of an endpoint are the fields of its header that mean something
+(message_kind, endpoint_type, event_code, op_flags, tag, ignore, cq_data, peer_address, length,
+sequence, err, prov_errno), peer and hop. Its `extra_nodes`:
 
     data                    bytes: the first ones, or
     NAME                    what a protocol that is known makes of it: see `payloads`

@@ -70,9 +70,9 @@ def _is_meant(name: str, record: MessageRecord, value: object) -> bool:
         return False
     if name in _OPTIONAL:
         return getattr(record, name) is not None
-    if name == "event":
+    if name == "event_code":
         return record.kind == Kind.EVENT
-    return bool(value) or name in ("kind", "length")
+    return bool(value) or name in ("message_kind", "length")
 
 
 def _data_node(data: bytes) -> Node:

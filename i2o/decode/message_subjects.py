@@ -11,9 +11,9 @@ from typing import Final, Literal, NamedTuple
 from i2o.decode.conversation import MESSAGE, Traced
 from i2o.decode.message_text import INWARD, OUTWARD
 from i2o.frames.layout import ValueNames
-from i2o.transport.capture.message_record import MessageRecord
+from i2o.transport.capture.message_record import EventCode, Kind, MessageRecord
 from i2o.transport.fabric.errors import FabricErrno
-from i2o.transport.fabric.flags import Flag
+from i2o.transport.fabric.flags import EndpointType, Flag
 
 Value = int | bytes | str
 
@@ -84,6 +84,14 @@ def _subjects() -> dict[str, MessageSubject]:
         "op_flags": number(lambda record: record.op_flags)._replace(value_names=(Flag,)),
         "err": number(lambda record: record.err or None)._replace(
             value_names=(FabricErrno,), more_values=_ERRNOS
+        ),
+        "prov_errno": number(lambda record: record.prov_errno or None),
+        "message_kind": number(lambda record: record.kind)._replace(value_names=(Kind,)),
+        "event_code": number(
+            lambda record: record.event if record.kind == Kind.EVENT else None
+        )._replace(value_names=(EventCode,)),
+        "endpoint_type": number(lambda record: record.endpoint_type or None)._replace(
+            value_names=(EndpointType,)
         ),
         "payload": MessageSubject("bytes", _of_record(lambda record: record.payload or None)),
     }

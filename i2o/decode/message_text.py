@@ -19,7 +19,7 @@ FAILURES: Final = (Kind.SEND_FAILED.value, Kind.RECEIVE_FAILED.value)
 OUTWARD: Final = (Kind.SEND.value, *ENDS)
 INWARD: Final = (Kind.RECEIVED.value, Kind.RECEIVE_FAILED.value, Kind.PEEKED.value)
 
-_NAMES: Final = {
+KIND_NAMES: Final = {
     Kind.SEND.value: "send",
     Kind.SENT.value: "sent",
     Kind.SEND_FAILED.value: "send_failed",
@@ -27,8 +27,9 @@ _NAMES: Final = {
     Kind.RECEIVE_FAILED.value: "recv_failed",
     Kind.PEEKED.value: "peek",
 }
+"""What each kind is called, without the `t` of tagged messages."""
 _EVENTS: Final = {code.value: code.name.lower() for code in EventCode}
-_NOT_SAID: Final = (
+NOT_SAID: Final = (
     Flag.MSG | Flag.TAGGED | Flag.SEND | Flag.RECV | Flag.REMOTE_CQ_DATA | Flag.COMPLETION
 )
 """Flags that a line shows otherwise, or that nobody misses."""
@@ -42,7 +43,7 @@ def message_name(record: MessageRecord) -> str:
     """Return what happened, in libfabric's words: `send`, `tsend`, `recv`, `connected` …"""
     if record.kind == Kind.EVENT:
         return _EVENTS.get(record.event, f"event_{record.event}")
-    name = _NAMES.get(record.kind)
+    name = KIND_NAMES.get(record.kind)
     if name is None:
         return f"kind_{record.kind}"
     return f"t{name}" if record.op_flags & _TAGGED else name
@@ -50,7 +51,7 @@ def message_name(record: MessageRecord) -> str:
 
 def message_names() -> frozenset[str]:
     """Return every text that `message_name` can be, but those of unknown numbers."""
-    names = {"message", *_NAMES.values(), *(f"t{name}" for name in _NAMES.values())}
+    names = {"message", *KIND_NAMES.values(), *(f"t{name}" for name in KIND_NAMES.values())}
     return frozenset(names | set(_EVENTS.values()))
 
 
@@ -81,7 +82,7 @@ def message_summary(record: MessageRecord | None, captured: int) -> str:
         more.append(f"data {record.cq_data:#x}")
     if record.sequence is not None:
         more.append(f"number {record.sequence}")
-    if flags := flags_text(record.op_flags & ~_NOT_SAID):
+    if flags := flags_text(record.op_flags & ~NOT_SAID):
         more.append(flags)
     text = ", ".join([text, *more]) if text else ", ".join(more)
     inner = payload_text(record)
@@ -95,8 +96,10 @@ def message_summary(record: MessageRecord | None, captured: int) -> str:
 def error_text(code: int) -> str:
     """Return an error as name and meaning: `ECONNRESET (connection reset by peer)`."""
     name = error_name(code)
+    if not name:
+        return f"error {code}"
     text = meaning(code)
-    return f"{name} ({text[:1].lower()}{text[1:]})" if name else f"error {code}"
+    return f"{name} ({text[:1].lower()}{text[1:]})"
 
 
 def error_name(code: int) -> str:

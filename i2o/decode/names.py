@@ -12,8 +12,10 @@ from typing import Final, Literal, NamedTuple
 
 from i2o.frames import catalog
 from i2o.frames.layout import Field, ValueNames
+from i2o.transport.capture.message_record import EventCode
+from i2o.transport.capture.message_record import Kind as MessageKind
 from i2o.transport.fabric.errors import FabricErrno
-from i2o.transport.fabric.flags import Flag
+from i2o.transport.fabric.flags import EndpointType, Flag
 
 Kind = Literal["uint", "sint", "bytes", "text", "number"]
 
@@ -68,6 +70,10 @@ OWN_NAMES: Final = (
     FieldName("op_flags", "uint", 64, (Flag,), "libfabric's flags of an operation or completion"),
     FieldName("sequence", "uint", 64, (), "number of a message, where they have numbers"),
     FieldName("err", "uint", 32, (FabricErrno,), "why an operation failed"),
+    FieldName("prov_errno", "uint", 32, (), "the same as the provider's own code"),
+    FieldName("message_kind", "uint", 8, (MessageKind,), "what happened to a message"),
+    FieldName("event_code", "uint", 8, (EventCode,), "what happened to an endpoint"),
+    FieldName("endpoint_type", "uint", 8, (EndpointType,), "MSG, DGRAM or RDM"),
     FieldName("payload", "bytes", 0, (), "what was captured of a message"),
 )
 """Names that belong to no layout."""

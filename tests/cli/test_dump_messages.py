@@ -87,7 +87,7 @@ def test_trees_and_bytes(cli: Cli, messages: Path) -> None:
     assert "peer           mem://b" in out
     assert "hello world" in out
     out = cli("dump", "-r", messages, "-vv", "-x", "tag", "==", "0x12").out
-    assert "0  00030101   15:8  kind" in out
+    assert "0  00030101   15:8  message_kind" in out
     assert "0040  00 00 00 00 00 00 00 00  6d 65 6d 3a 2f 2f 62 68  ........mem://bh" in out
 
 

@@ -105,7 +105,7 @@ class FileEndpoint(EndpointRecorder):
                 self._interface,
                 at_ns,
                 data[: self._snap_length],
-                length,
+                min(length, _LOW),  # the message's own length stands in its header
                 flags=_FLAGS.get(kind, 0),
                 packet_id=packet_id,
                 comment=comment,

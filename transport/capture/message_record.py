@@ -78,9 +78,9 @@ class Present(IntFlag):
 MESSAGE_HEADER: Final[Layout] = structure(
     "endpoint_message",
     "version" / Int8ul,
-    "kind" / Int8ul,
+    "message_kind" / Int8ul,
     "endpoint_type" / Int8ul,
-    "event" / Int8ul,
+    "event_code" / Int8ul,
     "present" / Int16ul,
     "peer_size" / Int8ul,
     "hop_size" / Int8ul,
@@ -96,9 +96,9 @@ MESSAGE_HEADER: Final[Layout] = structure(
     chapter="capture",
     reference="docs/captures.md",
     enums={
-        "kind": Kind,
+        "message_kind": Kind,
         "endpoint_type": EndpointType,
-        "event": EventCode,
+        "event_code": EventCode,
         "present": Present,
         "op_flags": Flag,
     },

@@ -131,11 +131,12 @@ def test_errors_in_words() -> None:
     assert error_text(104) == "ECONNRESET (connection reset by peer)"
     assert error_text(265) == "ETRUNC (the message was truncated)"
     assert error_text(9999) == "error 9999"
+    assert error_text(0xFFFFFFFF) == "error 4294967295"
 
 
 def test_trees(traffic: list[Traced]) -> None:
     assert decoded(traffic[TRECV]) == {
-        "kind": 4,
+        "message_kind": 4,
         "endpoint_type": 3,
         "op_flags": traffic[TRECV].record.op_flags,  # type: ignore[union-attr]
         "tag": 0x15,
@@ -148,14 +149,14 @@ def test_trees(traffic: list[Traced]) -> None:
         "note": "5900 bytes of the message were not captured",
     }
     assert decoded(traffic[STATE]) == {
-        "kind": 7,
-        "event": 8,
+        "message_kind": 7,
+        "event_code": 8,
         "length": 9,
         "peer": "node-b",
         "data": b"connected".hex(),
     }
     meanings = {node.name: node.meaning for node in fixed_nodes(traffic[FAILED])}
-    assert meanings["kind"] == "SEND_FAILED"
+    assert meanings["message_kind"] == "SEND_FAILED"
     assert meanings["err"] == "ECONNRESET (connection reset by peer)"
     assert meanings["op_flags"] == "MSG|SEND"
     places = {node.name: (node.offset, node.width_bits) for node in fixed_nodes(traffic[VIA])}
@@ -232,6 +233,10 @@ def test_protocols_that_are_known_are_decoded(monkeypatch: pytest.MonkeyPatch) -
         ("reply_to == 1", [SENT]),
         ('payload contains "world"', [TSEND]),
         ("payload contains 70:6f", [VIA_BACK]),
+        ("message_kind == SENT", [SENT, VIA_SENT]),
+        ("event_code == STATE", [STATE]),
+        ("endpoint_type == RDM and event_code", [CONNECT]),
+        ("prov_errno", []),
         ("t >= 140us", [STATE, ERROR]),
         ("mfa == 2 and endpoint == 0", [TSEND, SENT]),
     ],

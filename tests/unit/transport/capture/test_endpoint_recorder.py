@@ -103,6 +103,14 @@ def test_endpoints_of_a_file(tmp_path: Path) -> None:
     assert flags == [2, 2, 2, 2, 1, 1, 0]
 
 
+def test_a_message_longer_than_pcapng_can_say(tmp_path: Path) -> None:
+    with CaptureFile(tmp_path / "a") as file:
+        endpoint = file.add_endpoint()
+        endpoint.put(1, Kind.SEND, bytes(72), 1 << 40, 1)
+    with open_capture(str(tmp_path / "a")) as capture:
+        assert [packet.length for packet in capture] == [0xFFFFFFFF]
+
+
 def test_a_copy_of_a_capture_is_the_same(tmp_path: Path) -> None:
     first, second = tmp_path / "a.pcapng", tmp_path / "b.pcapng"
     with CaptureFile(first) as file:

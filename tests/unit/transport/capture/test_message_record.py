@@ -54,9 +54,10 @@ def test_the_struct_format_is_the_layout() -> None:
     assert fields.version == 1
     assert fields.present == sum(Present)
     assert (fields.peer_size, fields.hop_size) == (16, 7)
+    assert (fields.message_kind, fields.event_code) == (FULL.kind, FULL.event)
     for name in (
-        "kind", "endpoint_type", "event", "op_flags", "tag", "ignore", "cq_data", "peer_address",
-        "length", "sequence", "err", "prov_errno",
+        "endpoint_type", "op_flags", "tag", "ignore", "cq_data", "peer_address", "length",
+        "sequence", "err", "prov_errno",
     ):  # fmt: skip
         assert getattr(fields, name) == getattr(FULL, name), name
     numbers = random.Random(3).randbytes(72)
