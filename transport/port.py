@@ -110,6 +110,19 @@ def request_limits(port: Port) -> RequestLimits:
     return limits
 
 
+@runtime_checkable
+class ReturningPort(Protocol):
+    """A port whose IOP may be reached again after `IopDead`: by `reset`, which may take a while."""
+
+    comes_back: bool
+    """Whether that makes sense."""
+
+
+def comes_back(port: Port) -> bool:
+    """Return whether `reset` may reach an IOP again that is gone."""
+    return isinstance(port, ReturningPort) and port.comes_back
+
+
 Remark = Callable[[int, str], None]
 """Takes the MFA of a request and a sentence about what the IOP did to it; must not raise."""
 
