@@ -9,7 +9,7 @@ once, and everything that was on its way with it is lost as far as the carrier i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from i2o.transport.fabric.endpoint import Buffer
 
@@ -85,3 +85,14 @@ class Carrier(Protocol):
 
     def close(self) -> None:
         """Close every link; nothing is called any more."""
+
+
+@runtime_checkable
+class GroupCarrier(Protocol):
+    """A carrier of datagrams that has groups; a frame for one goes to each of its members."""
+
+    def join(self, group: str) -> int:
+        """Join a group and return the number to send to it."""
+
+    def leave(self, peer: int) -> None:
+        """Leave it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 from i2o.transport.fabric.completion import Completion, CompletionError
@@ -159,7 +160,12 @@ class Endpoint(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
     # --- addresses (unconnected endpoints) -------------------------------------------------------
 

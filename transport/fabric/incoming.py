@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The receiving half of a link: order, granted credit, and messages that come in pieces.
+
+What the peer sends is believed only as far as it was allowed to: it may have so many messages and
+bytes waiting here that nobody asked for, whatever happens to its links.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from i2o.errors import RemoteFrameError
+from i2o.transport.fabric.frames import (
+    ACK_FORMAT,
+    CLEAR,
+    DONE,
+    MESSAGE_FORMAT,
+    MODULUS,
+    PIECE_FORMAT,
+    AckFlag,
+    FrameKind,
+    MessageFlag,
+)
+from i2o.transport.fabric.operations import Arrival, ReceiveOperation
+from i2o.transport.fabric.packets import Assembly
+
+if TYPE_CHECKING:
+    from i2o.transport.fabric.inbox import Inbox
+    from i2o.transport.fabric.link import Link
+
+_MASK: Final = MODULUS - 1
+_ACK = int(FrameKind.ACK)
+_ACK_NOW, _TELL_MATCH = int(MessageFlag.ACK_NOW), int(MessageFlag.TELL_MATCH)
+_ANNOUNCED, _FENCED = int(MessageFlag.ANNOUNCED), int(MessageFlag.FENCED)
+_unpack_message, _unpack_piece = MESSAGE_FORMAT.unpack_from, PIECE_FORMAT.unpack_from
+_MESSAGE_SIZE, _PIECE_SIZE = MESSAGE_FORMAT.size, PIECE_FORMAT.size
+
+
+class _Coming(NamedTuple):
+    """A message of which pieces are missing."""
+
+    assembly: Assembly
+    inbox: Inbox
+    arrival: Arrival
+    receive: ReceiveOperation
+
+    def fail(self, code: int, reason: str) -> None:
+        """It will not be complete."""
+        self.inbox.failed(self.receive, self.arrival, self.assembly.stored, code, reason)
+
+
+class Incoming:
+    """What comes from one peer.
+
+    Args:
+        link: the link.
+        window_messages: messages that may wait here unexpected.
+        window_bytes: bytes of such messages.
+        eager_limit: bytes of the largest message that is not announced.
+        max_size: bytes of the largest message.
+
+    Attributes:
+        state: messages that arrived, and the limits of messages and bytes, all from the start of
+            the link: what an ACK says.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_byte_limit",
+        "_bytes",
+        "_coming",
+        "_eager_limit",
+        "_fenced",
+        "_is_due",
+        "_is_starved",
+        "_kept_bytes",
+        "_kept_messages",
+        "_link",
+        "_max_size",
+        "_message_limit",
+        "_must_ask",
+        "_told",
+        "_unmatched",
+        "_window_bytes",
+        "_window_messages",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        window_messages: int,
+        window_bytes: int,
+        eager_limit: int,
+        max_size: int,
+    ) -> None:
+        self._link, self._max_size = link, max_size
+        self._window_messages, self._window_bytes = window_messages, window_bytes
+        self._eager_limit = eager_limit
+        self._kept_messages = self._kept_bytes = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._arrived = self._bytes = 0
+        self._message_limit = self._window_messages - self._kept_messages
+        self._byte_limit = self._window_bytes - self._kept_bytes
+        self._told = self.state
+        self._coming: dict[int, _Coming] = {}
+        self._unmatched: dict[int, None] = {}  # ids of messages of this life that wait, in order
+        self._fenced: list[int] = []  # matched, but to be told when nothing older waits
+        self._is_due = self._is_starved = self._must_ask = False
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """What an ACK says."""
+        return self._arrived, self._message_limit, self._byte_limit
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def message(self, frame: memoryview) -> None:
+        """Take a MESSAGE; raises RemoteFrameError if it is not what may come now."""
+        (_, flags, _, message_id, length, tag, data, arrived, message_limit, byte_limit, _) = (
+            _unpack_message(frame)
+        )
+        link = self._link
+        link.outgoing.acknowledged(arrived, message_limit, byte_limit)
+        if message_id != (self._arrived + 1) & _MASK:
+            raise RemoteFrameError(
+                f"message {message_id} came, expected was {(self._arrived + 1) & _MASK}"
+            )
+        if self._arrived >= self._message_limit:
+            raise RemoteFrameError(f"more than the {self._message_limit} messages that may come")
+        inbox = link.inbox
+        if inbox is None:
+            raise RemoteFrameError("a message before the connection was accepted")
+        self._is_starved = False
+        if flags & _ANNOUNCED:
+            if len(frame) != _MESSAGE_SIZE or not 0 < length <= self._max_size:
+                raise RemoteFrameError(
+                    f"a message of {length} bytes is announced; at most {self._max_size} may be"
+                )
+            payload = None
+        else:
+            if length != len(frame) - _MESSAGE_SIZE:
+                raise RemoteFrameError(
+                    f"a message of {length} bytes in a frame with {len(frame) - _MESSAGE_SIZE}"
+                )
+            if length > self._eager_limit:
+                raise RemoteFrameError(f"{length} bytes should have been announced")
+            self._bytes += length
+            if self._bytes > self._byte_limit:
+                raise RemoteFrameError(f"more than the {self._byte_limit} bytes that may come")
+            payload = frame[_MESSAGE_SIZE:]
+        self._arrived += 1
+        inbox.arrived(Arrival(link, message_id, flags, length, tag, data, payload, link.life))
+        if flags & _ACK_NOW:
+            self._due()
+        else:
+            self._consider_ack()
+
+    def piece(self, frame: memoryview) -> None:
+        """Take a PIECE; raises RemoteFrameError if it is not what may come now."""
+        _, _, _, message_id, offset = _unpack_piece(frame)
+        coming = self._coming.get(message_id)
+        if coming is None:
+            raise RemoteFrameError(f"a piece of message {message_id}, which nobody waits for")
+        if coming.assembly.add(offset, frame[_PIECE_SIZE:]):
+            del self._coming[message_id]
+            self._tell(coming.arrival)
+            coming.inbox.finish(coming.receive, coming.arrival, coming.assembly.stored)
+
+    def aborted(self, message_id: int, code: int) -> None:
+        """The peer gives an announced message up."""
+        reason = "the sender gave the message up"
+        coming = self._coming.pop(message_id, None)
+        if coming is not None:
+            coming.fail(code, reason)
+        elif self._link.inbox is not None and message_id in self._unmatched:
+            self._link.inbox.withdraw(self._link, message_id, code, reason)
+
+    # --- what the inbox does ---------------------------------------------------------------------
+
+    def kept(self, arrival: Arrival) -> None:
+        """A message waits, as nobody asked for it yet."""
+        self._kept_messages += 1
+        if arrival.payload is not None:
+            self._kept_bytes += arrival.length
+        self._unmatched[arrival.message_id] = None
+
+    def freed(self, arrival: Arrival) -> None:
+        """A message that was kept waits no longer."""
+        self._kept_messages -= 1
+        if arrival.payload is not None:
+            self._kept_bytes -= arrival.length
+        if arrival.life == self._link.life:
+            del self._unmatched[arrival.message_id]
+        self._grant(arrival)
+
+    def matched(self, arrival: Arrival) -> None:
+        """A message that came whole found its receive, or nobody wants it."""
+        if arrival.flags & _TELL_MATCH and arrival.life == self._link.life:
+            self._tell(arrival)
+
+    def accepted(self, inbox: Inbox, arrival: Arrival, receive: ReceiveOperation) -> None:
+        """An announced message found its receive: let as many bytes come as that has room for."""
+        assembly = Assembly(min(arrival.length, receive.scatter.room), receive.scatter)
+        self._coming[arrival.message_id] = _Coming(assembly, inbox, arrival, receive)
+        self._link.control(
+            CLEAR.build(
+                kind=FrameKind.CLEAR,
+                epoch=self._link.epoch,
+                message_id=arrival.message_id,
+                length=assembly.total,
+            )
+        )
+
+    def granted_at_once(self, arrival: Arrival) -> None:
+        """A message did not have to wait."""
+        self._grant(arrival)
+
+    def _grant(self, arrival: Arrival) -> None:
+        self._message_limit += 1
+        if arrival.payload is not None:
+            self._byte_limit += arrival.length
+        if self._is_starved:
+            self._due()
+        else:
+            self._consider_ack()
+
+    def _tell(self, arrival: Arrival) -> None:
+        """Say that a message was matched, once nothing older waits if it is fenced."""
+        if arrival.flags & _FENCED and self._is_older_waiting(arrival.message_id):
+            self._fenced.append(arrival.message_id)
+        else:
+            self._say_done(arrival.message_id)
+        if self._fenced:
+            for message_id in list(self._fenced):
+                if not self._is_older_waiting(message_id):
+                    self._fenced.remove(message_id)
+                    self._say_done(message_id)
+
+    def _is_older_waiting(self, message_id: int) -> bool:
+        oldest = next(iter(self._unmatched), None)
+        return oldest is not None and (message_id - oldest) & _MASK < MODULUS >> 1
+
+    def _say_done(self, message_id: int) -> None:
+        self._link.control(
+            DONE.build(kind=FrameKind.DONE, epoch=self._link.epoch, message_id=message_id)
+        )
+
+    # --- acknowledgements ------------------------------------------------------------------------
+
+    @property
+    def is_due(self) -> bool:
+        """Whether an ACK is to be sent."""
+        return self._is_due
+
+    def told(self) -> None:
+        """The peer was told the `state`, in an ACK or with a message."""
+        self._told = self._arrived, self._message_limit, self._byte_limit
+        if not self._must_ask:
+            self._is_due = False
+
+    def ask(self) -> None:
+        """Ask the peer to say at once what arrived and how far to go, and at every change."""
+        self._must_ask = True
+        self._due()
+
+    def asked(self) -> None:
+        """The peer asks for that, as it has something to send."""
+        self._is_starved = True
+        self._due()
+
+    def ack(self) -> bytes:
+        """Return the ACK frame to send."""
+        flags = int(AckFlag.ANSWER) if self._must_ask else 0
+        self._must_ask = False
+        return ACK_FORMAT.pack(
+            _ACK, flags, self._link.epoch, *(number & _MASK for number in self.state)
+        )
+
+    def _due(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._link.mark()
+
+    def _consider_ack(self) -> None:
+        """Say how far the peer may go before it has to wait."""
+        arrived, message_limit, byte_limit = self._told
+        quarter = (self._window_messages + 3) >> 2
+        if (
+            self._arrived - arrived >= quarter
+            or self._message_limit - message_limit >= quarter
+            or (self._byte_limit - byte_limit) << 2 >= self._window_bytes
+        ):
+            self._due()
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    @property
+    def is_keeping(self) -> bool:
+        """Whether messages wait here that nobody asked for yet."""
+        return self._kept_messages > 0
+
+    def may_keep(self, arrival: Arrival) -> bool:
+        """Whether a message that nobody asked for has a place here; credit saw to that."""
+        return True
+
+    def lost(self, code: int, reason: str) -> None:
+        """The link is lost: what came half ends with an error."""
+        coming = list(self._coming.values())
+        self._coming.clear()
+        for message in coming:
+            message.fail(code, reason)
+        if self._link.inbox is not None:
+            self._link.inbox.link_lost(self._link, code, reason)
+        self._reset()
+
+
+class IncomingDatagrams(Incoming):
+    """Datagrams: nothing is in order, acknowledged or granted, and what has no place is dropped."""
+
+    __slots__ = ()
+
+    def message(self, frame: memoryview) -> None:
+        """Take a MESSAGE; raises RemoteFrameError if it makes no sense."""
+        _, flags, _, _, length, tag, data, *_ = _unpack_message(frame)
+        inbox = self._link.inbox
+        if flags & _ANNOUNCED or length != len(frame) - _MESSAGE_SIZE or inbox is None:
+            raise RemoteFrameError(f"a datagram of {length} bytes in a frame of {len(frame)}")
+        self._arrived += 1
+        payload = frame[_MESSAGE_SIZE:]
+        inbox.arrived(
+            Arrival(self._link, self._arrived, flags & ~_TELL_MATCH, length, tag, data, payload, 0)
+        )
+
+    def may_keep(self, arrival: Arrival) -> bool:
+        """Whether a datagram has a place."""
+        return (
+            self._kept_messages < self._window_messages
+            and self._kept_bytes + arrival.length <= self._window_bytes
+        )
+
+    def _grant(self, arrival: Arrival) -> None:
+        """Grant nothing: nobody asks."""

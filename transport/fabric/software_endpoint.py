@@ -1,0 +1,964 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The software endpoint: every call of the contract, over any carrier.
+
+This module checks arguments and states, and turns each call into a record; links, inbox and outbox
+do the rest. Numbers of flags are plain integers here: enumerations are slow where every message
+passes.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.closing import Closing
+from i2o.transport.fabric.carrier import Carrier, GroupCarrier
+from i2o.transport.fabric.completion_queue import SoftwareCompletionQueue
+from i2o.transport.fabric.connections import (
+    MAX_PARAMETER,
+    SoftwareConnectionRequest,
+    SoftwareEventQueue,
+    SoftwareListener,
+    check_parameter,
+)
+from i2o.transport.fabric.endpoint import (
+    NO_FLAGS,
+    Buffer,
+    CompletionQueue,
+    EndpointAttributes,
+    Event,
+    EventKind,
+    Message,
+)
+from i2o.transport.fabric.engine import Engine, EngineOptions
+from i2o.transport.fabric.errors import FabricErrno, FabricError
+from i2o.transport.fabric.flags import (
+    ADDR_UNSPEC,
+    Bind,
+    Capability,
+    CqFormat,
+    EndpointType,
+    Flag,
+)
+from i2o.transport.fabric.inbox import Inbox
+from i2o.transport.fabric.link import Link
+from i2o.transport.fabric.operations import (
+    MSG,
+    MULTICAST,
+    SEND,
+    TAGGED,
+    Level,
+    ReceiveOperation,
+    SendOperation,
+)
+from i2o.transport.fabric.outbox import Outbox
+from i2o.transport.fabric.packets import Scatter, byte_view
+
+_BITS_64: Final = (1 << 64) - 1
+_SEND_MSG, _SEND_TAGGED = SEND | MSG, SEND | TAGGED
+DEFAULT_MIN_MULTI_RECV: Final = 64
+"""FI_OPT_MIN_MULTI_RECV of an endpoint for which it was not set."""
+
+_LEVELS: Final = (
+    (int(Flag.MATCH_COMPLETE), Level.MATCH),
+    (int(Flag.DELIVERY_COMPLETE), Level.DELIVERY),
+    (int(Flag.TRANSMIT_COMPLETE), Level.TRANSMIT),
+    (int(Flag.INJECT_COMPLETE), Level.INJECT),
+)
+_ANY_LEVEL = (
+    Flag.INJECT_COMPLETE | Flag.TRANSMIT_COMPLETE | Flag.DELIVERY_COMPLETE | Flag.MATCH_COMPLETE
+)
+_SEND_FLAGS = (
+    _ANY_LEVEL
+    | Flag.REMOTE_CQ_DATA
+    | Flag.COMPLETION
+    | Flag.MORE
+    | Flag.INJECT
+    | Flag.FENCE
+    | Flag.MULTICAST
+)
+_RECV_FLAGS = (
+    Flag.COMPLETION | Flag.MORE | Flag.MULTI_RECV | Flag.TRANSMIT_COMPLETE | Flag.DELIVERY_COMPLETE
+)
+_TRECV_FLAGS = Flag.COMPLETION | Flag.MORE | Flag.PEEK | Flag.CLAIM | Flag.DISCARD
+
+RDM_CAPABILITIES: Final = (
+    Capability.MSG
+    | Capability.TAGGED
+    | Capability.RECV
+    | Capability.SEND
+    | Capability.MULTI_RECV
+    | Capability.FENCE
+    | Capability.SOURCE
+    | Capability.DIRECTED_RECV
+)
+"""What an unconnected endpoint can do, and does unless less is asked for."""
+MSG_CAPABILITIES: Final = RDM_CAPABILITIES & ~(Capability.SOURCE | Capability.DIRECTED_RECV)
+"""What a connected endpoint can do."""
+DGRAM_CAPABILITIES: Final = (
+    Capability.MSG
+    | Capability.RECV
+    | Capability.SEND
+    | Capability.MULTI_RECV
+    | Capability.SOURCE
+    | Capability.DIRECTED_RECV
+)
+"""What a datagram endpoint can do; over a carrier with groups also MULTICAST."""
+
+
+class _State(Enum):
+    """How far an endpoint is."""
+
+    NEW = auto()
+    ENABLED = auto()
+    CONNECTING = auto()
+    CONNECTED = auto()
+    SHUT = auto()
+    CLOSED = auto()
+
+
+class _Policy(NamedTuple):
+    """What the flags of a send mean."""
+
+    level: int
+    is_silent: bool
+    is_injected: bool
+    has_data: bool
+    is_delayed: bool
+    is_fenced: bool
+    is_multicast: bool
+
+
+class SoftwareEndpoint(Closing):
+    """An endpoint over a carrier.
+
+    Args:
+        carrier: what brings its frames; the endpoint owns it from now on.
+        endpoint_type: connected, datagram or reliable unconnected.
+        capabilities: what it will be used for; everything it can by default.
+        options: sizes.
+        tx_flags: flags of the calls that take none (FI_SETOPSFLAG); sendmsg replaces them.
+        rx_flags: the same for receives; recvmsg replaces them.
+        provider: what the attributes call the carrier.
+        clock: for waiting.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        endpoint_type: EndpointType = EndpointType.RDM,
+        *,
+        capabilities: Capability | None = None,
+        options: EngineOptions | None = None,
+        tx_flags: Flag = NO_FLAGS,
+        rx_flags: Flag = NO_FLAGS,
+        provider: str = "software",
+        clock: Clock = SYSTEM_CLOCK,
+        accepted: tuple[Engine, Link, SoftwareConnectionRequest] | None = None,
+    ) -> None:
+        options = options or EngineOptions()
+        self._clock = clock
+        self._accepted = accepted
+        can_join = isinstance(carrier, GroupCarrier)
+        granted = _capabilities(endpoint_type, capabilities, can_join=can_join)
+        self._engine = (
+            Engine(carrier, self, endpoint_type, options) if accepted is None else accepted[0]
+        )
+        self._engine.users += 1
+        is_datagram = endpoint_type is EndpointType.DGRAM
+        largest = self._engine.eager_limit if is_datagram else options.max_msg_size
+        self.attributes = EndpointAttributes(
+            type=endpoint_type,
+            capabilities=granted,
+            inject_size=min(options.inject_size, largest, self._engine.eager_limit),
+            max_msg_size=min(options.max_msg_size, largest),
+            iov_limit=options.iov_limit,
+            tx_size=options.tx_size,
+            rx_size=options.rx_size,
+            cq_data_size=8,
+            msg_prefix_size=options.msg_prefix_size,
+            provider=provider,
+        )
+        self._prefix = options.msg_prefix_size
+        self._events = SoftwareEventQueue(self._engine, clock)
+        self._bound: dict[Bind, tuple[SoftwareCompletionQueue, bool]] = {}
+        self._min_multi_recv = DEFAULT_MIN_MULTI_RECV
+        self._policies: dict[int, _Policy] = {}
+        self._tx_flags, self._rx_flags = tx_flags, rx_flags
+        self._targets: dict[int, Link] = {}
+        self._next_address = 0
+        self._link: Link | None = None if accepted is None else accepted[1]
+        self._state = _State.NEW
+        self._outbox: Outbox | None = None
+        self._inbox: Inbox | None = None
+        self._plain = self._policy(tx_flags)
+        self._silent = self._plain._replace(
+            level=Level.INJECT, is_silent=True, is_injected=True, is_delayed=False, has_data=False
+        )
+
+    @property
+    def name(self) -> str:
+        """The address that another endpoint of the same kind can insert or connect to."""
+        return self._engine.carrier.name
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def open_cq(
+        self,
+        size: int = 0,
+        format: CqFormat = CqFormat.TAGGED,
+    ) -> SoftwareCompletionQueue:
+        """Make a queue, to which other endpoints of the software engine can be bound, too."""
+        return SoftwareCompletionQueue(size, format, self._clock)
+
+    def bind(self, cq: CompletionQueue, flags: Bind) -> None:
+        """Name the queue of sends, of receives or of both, before `enable`. See the contract."""
+        if self._state is not _State.NEW:
+            raise FabricError(FabricErrno.EOPBADSTATE, "queues are bound before enable()")
+        if not isinstance(cq, SoftwareCompletionQueue):
+            raise FabricError(
+                FabricErrno.EDOMAIN, "the queue is not one of the software engine: use open_cq()"
+            )
+        sides = [side for side in (Bind.TRANSMIT, Bind.RECV) if side in flags]
+        if not sides:
+            raise FabricError(errno.EINVAL, "a queue is bound for TRANSMIT, RECV or both")
+        for side in sides:
+            if side in self._bound:
+                raise FabricError(errno.EINVAL, f"there is a queue for {side.name} already")
+        for side in sides:
+            cq.attach(self._engine)
+            self._bound[side] = cq, Bind.SELECTIVE_COMPLETION in flags
+
+    def set_min_multi_recv(self, size: int) -> None:
+        """Set the room below which a multi-receive buffer is released, before `enable`."""
+        if self._state is not _State.NEW:
+            raise FabricError(FabricErrno.EOPBADSTATE, "this is set before enable()")
+        if size < 0:
+            raise FabricError(errno.EINVAL, f"a minimum of {size} bytes")
+        self._min_multi_recv = size
+
+    def enable(self) -> None:
+        """Let operations be posted; raises FabricError ENOCQ if a queue is missing."""
+        if self._state is not _State.NEW:
+            raise FabricError(FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}")
+        capabilities, options = self.attributes.capabilities, self._engine.options
+        for side, need in ((Bind.TRANSMIT, Capability.SEND), (Bind.RECV, Capability.RECV)):
+            if need in capabilities and side not in self._bound:
+                raise FabricError(
+                    FabricErrno.ENOCQ, f"bind a completion queue for {side.name} first"
+                )
+        if Bind.TRANSMIT in self._bound:
+            cq, is_selective = self._bound[Bind.TRANSMIT]
+            self._outbox = Outbox(cq, is_selective=is_selective, size=options.tx_size)
+        if Bind.RECV in self._bound:
+            cq, is_selective = self._bound[Bind.RECV]
+            self._inbox = Inbox(
+                cq,
+                is_selective=is_selective,
+                size=options.rx_size,
+                min_multi_recv=self._min_multi_recv,
+                prefix=self._prefix,
+                has_source=Capability.SOURCE in capabilities,
+                settle=self._engine.settle,
+            )
+        self._policies.clear()
+        self._plain = self._policy(self._tx_flags)
+        self._silent = self._silent._replace(is_fenced=self._plain.is_fenced)
+        self._state = _State.ENABLED
+        if self.attributes.type is not EndpointType.MSG:
+            self._engine.inbox = self._inbox
+            for link in list(self._engine.links.values()):
+                link.inbox = self._inbox
+                if link.has_peer:
+                    link.greet()
+                    link.open()
+            self._engine.settle()
+
+    def close(self) -> None:
+        """Cancel what is posted, and let go of the queues; calling it again does nothing."""
+        if self._state is _State.CLOSED:
+            return
+        was_connected = self._state is _State.CONNECTED
+        self._state = _State.CLOSED
+        reason = "the endpoint was closed"
+        if self._accepted is None:
+            self._engine.close()
+        elif self._link is not None:
+            self._leave(self._link, tell=was_connected)
+            self._engine.release()
+        if self._inbox is not None:
+            self._inbox.end(errno.ECANCELED, reason)
+        queues = {id(cq): 0 for cq, _ in self._bound.values()}
+        for cq, _ in self._bound.values():
+            queues[id(cq)] += 1
+        for cq, _ in self._bound.values():
+            queues[id(cq)] -= 1
+            cq.detach(self._engine, is_last=not queues[id(cq)])
+        self._bound.clear()
+
+    def _leave(self, link: Link, *, tell: bool) -> None:
+        """Close the link of an accepted connection, whose carrier others use, too."""
+        request = self._accepted[2] if self._accepted is not None else None
+        if link.owner is self or (request is not None and request.is_alive):
+            if tell:
+                link.shut()
+            self._engine.settle()
+            if link.owner is self or not tell:
+                self._engine.doom(link, errno.ECANCELED, "the endpoint was closed")
+                self._engine.settle()
+
+    # --- addresses -------------------------------------------------------------------------------
+
+    def insert(self, address: str) -> int:
+        """Make an fi_addr of the `name` of a peer; the same one for the same peer."""
+        self._check_unconnected()
+        link = self._engine.link(self._engine.carrier.resolve(address))
+        if link.address == ADDR_UNSPEC:
+            link.address = self._next_address
+            self._targets[link.address] = link
+            self._next_address += 1
+        return link.address
+
+    def remove(self, address: int) -> None:
+        """Forget an fi_addr; what is outstanding to it ends with ECANCELED."""
+        link = self._target(address)
+        reason = "the address was removed"
+        del self._targets[address]
+        link.address = ADDR_UNSPEC
+        link.outgoing.give_up(errno.ECANCELED, reason)
+        if self._inbox is not None:
+            self._inbox.end_directed(link, errno.ECANCELED, reason)
+        self._engine.settle()
+
+    def address_of(self, address: int) -> str:
+        """Return the name behind an fi_addr."""
+        return self._engine.carrier.address_of(self._target(address).peer)
+
+    def join(self, group: str) -> int:
+        """Join a group and return its fi_addr; raises FabricError ENOTSUP without MULTICAST."""
+        self._need(Capability.MULTICAST)
+        carrier = self._engine.carrier
+        assert isinstance(carrier, GroupCarrier)  # or the capability would not be there
+        link = self._engine.link(carrier.join(group))
+        if link.address == ADDR_UNSPEC:
+            link.address = self._next_address
+            self._targets[link.address] = link
+            self._next_address += 1
+            link.is_group = True
+        return link.address
+
+    def leave(self, address: int) -> None:
+        """Leave a group; its fi_addr is gone."""
+        link = self._target(address)
+        carrier = self._engine.carrier
+        if not link.is_group or not isinstance(carrier, GroupCarrier):
+            raise FabricError(errno.EINVAL, f"fi_addr {address} is no group")
+        carrier.leave(link.peer)
+        del self._targets[address]
+        link.address, link.is_group = ADDR_UNSPEC, False
+
+    # --- connections -----------------------------------------------------------------------------
+
+    def connect(self, address: str, parameter: bytes = b"") -> None:
+        """Ask a listener for a connection; enables the endpoint if that was not done."""
+        self._check_connected_kind()
+        if self._accepted is not None:
+            raise FabricError(errno.EINVAL, "this endpoint is for a request: call accept()")
+        parameter = check_parameter(parameter)
+        if self._state is _State.NEW:
+            self.enable()
+        if self._state is not _State.ENABLED:
+            raise FabricError(FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}")
+        link = self._link = self._engine.link(self._engine.carrier.resolve(address))
+        link.inbox = self._inbox
+        self._state = _State.CONNECTING
+        link.greet(parameter)
+        self._engine.settle()
+
+    def accept(self, parameter: bytes = b"") -> None:
+        """Accept the request that this endpoint was made for."""
+        self._check_connected_kind()
+        if self._accepted is None or self._link is None:
+            raise FabricError(errno.EINVAL, "this endpoint was not made for a request")
+        parameter = check_parameter(parameter)
+        if self._state is _State.NEW:
+            self.enable()
+        if self._state is not _State.ENABLED:
+            raise FabricError(FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}")
+        if not self._accepted[2].is_alive:
+            self._over(EventKind.ERROR, errno.ECONNRESET)
+            return
+        link = self._link
+        link.owner, link.inbox = self, self._inbox
+        self._state = _State.CONNECTED
+        self._events.push(Event(EventKind.CONNECTED, self))
+        link.greet(parameter)
+        link.open()
+        self._engine.settle()
+
+    def shutdown(self) -> None:
+        """Tell the peer that this is the end; what is outstanding ends with ESHUTDOWN."""
+        self._check_connected_kind()
+        if self._state is not _State.CONNECTED or self._link is None:
+            raise FabricError(FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}")
+        link = self._link
+        link.outgoing.give_up(errno.ESHUTDOWN, "the connection was shut down")
+        link.shut()
+        self._over(EventKind.SHUTDOWN)
+        self._engine.settle()
+
+    @property
+    def events(self) -> SoftwareEventQueue:
+        """What happens to the connection."""
+        return self._events
+
+    def _over(self, kind: EventKind, err: int = 0, parameter: bytes = b"") -> None:
+        """The connection is over, or never was."""
+        self._state = _State.SHUT
+        self._events.push(Event(kind, self, parameter, err=err))
+        if self._inbox is not None:
+            self._inbox.end(errno.ECANCELED, "the connection is over")
+
+    # --- what the engine says --------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        """There is a way to a peer: greet it, if operations can be posted already."""
+        if self.attributes.type is EndpointType.RDM and self._state is _State.ENABLED:
+            link.greet()
+
+    def link_greeted(self, link: Link, endpoint_type: int, parameter: bytes) -> None:
+        """A peer is there: messages may go."""
+        if endpoint_type != self.attributes.type:
+            link.refuse(errno.EPROTOTYPE)
+        elif endpoint_type == EndpointType.RDM:
+            if self._state is _State.ENABLED:
+                link.greet()
+                link.open()
+        elif self._state is _State.CONNECTING and link is self._link:
+            self._state = _State.CONNECTED
+            self._events.push(Event(EventKind.CONNECTED, self, parameter[:MAX_PARAMETER]))
+            link.open()
+        else:
+            link.refuse(errno.ECONNREFUSED)
+
+    def link_refused(self, link: Link, code: int, parameter: bytes) -> None:
+        """The peer does not want to."""
+        if link is self._link and self._state is _State.CONNECTING:
+            self._over(EventKind.ERROR, errno.ECONNREFUSED, parameter[:MAX_PARAMETER])
+
+    def link_shut(self, link: Link) -> None:
+        """The peer has shut the connection down; the loss of the link follows."""
+
+    def link_lost(self, link: Link, code: int, reason: str) -> None:
+        """The connection is over; unconnected endpoints connect anew with the next send."""
+        if self.attributes.type is not EndpointType.MSG or link is not self._link:
+            return
+        if self._accepted is not None:
+            link.owner, link.inbox = self._engine.owner, None
+        if self._state is _State.CONNECTING:
+            self._over(EventKind.ERROR, code)
+        elif self._state is _State.CONNECTED:
+            self._over(EventKind.SHUTDOWN)
+
+    # --- sends -----------------------------------------------------------------------------------
+
+    def send(
+        self,
+        buffer: Buffer,
+        dest: int = ADDR_UNSPEC,
+        *,
+        desc: object = None,
+        context: object = None,
+    ) -> None:
+        """Send one message. See the contract."""
+        self._send((buffer,), dest, context, self._plain, _SEND_MSG, 0, None)
+
+    def sendv(
+        self,
+        buffers: Sequence[Buffer],
+        dest: int = ADDR_UNSPEC,
+        *,
+        desc: Sequence[object] | None = None,
+        context: object = None,
+    ) -> None:
+        """Gather buffers into one message."""
+        self._send(buffers, dest, context, self._plain, _SEND_MSG, 0, None)
+
+    def sendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
+        """Send with flags, which replace the endpoint's own."""
+        policy = self._policies.get(flags) or self._checked_policy(flags)
+        self._send(
+            message.buffers,
+            message.address,
+            message.context,
+            policy,
+            _SEND_MSG | (MULTICAST if policy.is_multicast else 0),
+            0,
+            message.data if policy.has_data else None,
+        )
+
+    def inject(self, buffer: Buffer, dest: int = ADDR_UNSPEC) -> None:
+        """Send at most `inject_size` bytes: the buffer is free at return, success is silent."""
+        self._send((buffer,), dest, None, self._silent, _SEND_MSG, 0, None)
+
+    def senddata(
+        self,
+        buffer: Buffer,
+        data: int,
+        dest: int = ADDR_UNSPEC,
+        *,
+        desc: object = None,
+        context: object = None,
+    ) -> None:
+        """Send with a number that the receiver's completion carries."""
+        self._send((buffer,), dest, context, self._plain, _SEND_MSG, 0, data)
+
+    def injectdata(self, buffer: Buffer, data: int, dest: int = ADDR_UNSPEC) -> None:
+        """Inject with a number."""
+        self._send((buffer,), dest, None, self._silent, _SEND_MSG, 0, data)
+
+    def tsend(
+        self,
+        buffer: Buffer,
+        tag: int,
+        dest: int = ADDR_UNSPEC,
+        *,
+        desc: object = None,
+        context: object = None,
+    ) -> None:
+        """Send a tagged message: tagged receives take it, and no others."""
+        self._send((buffer,), dest, context, self._plain, _SEND_TAGGED, tag, None)
+
+    def tsendv(
+        self,
+        buffers: Sequence[Buffer],
+        tag: int,
+        dest: int = ADDR_UNSPEC,
+        *,
+        desc: Sequence[object] | None = None,
+        context: object = None,
+    ) -> None:
+        """Gather a tagged message."""
+        self._send(buffers, dest, context, self._plain, _SEND_TAGGED, tag, None)
+
+    def tsendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
+        """Send a tagged message with flags, which replace the endpoint's own."""
+        policy = self._policies.get(flags) or self._checked_policy(flags)
+        self._send(
+            message.buffers,
+            message.address,
+            message.context,
+            policy,
+            _SEND_TAGGED | (MULTICAST if policy.is_multicast else 0),
+            message.tag,
+            message.data if policy.has_data else None,
+        )
+
+    def tinject(self, buffer: Buffer, tag: int, dest: int = ADDR_UNSPEC) -> None:
+        """Inject a tagged message."""
+        self._send((buffer,), dest, None, self._silent, _SEND_TAGGED, tag, None)
+
+    def tsenddata(
+        self,
+        buffer: Buffer,
+        data: int,
+        tag: int,
+        dest: int = ADDR_UNSPEC,
+        *,
+        desc: object = None,
+        context: object = None,
+    ) -> None:
+        """Send a tagged message with a number."""
+        self._send((buffer,), dest, context, self._plain, _SEND_TAGGED, tag, data)
+
+    def tinjectdata(self, buffer: Buffer, data: int, tag: int, dest: int = ADDR_UNSPEC) -> None:
+        """Inject a tagged message with a number."""
+        self._send((buffer,), dest, None, self._silent, _SEND_TAGGED, tag, data)
+
+    def _send(
+        self,
+        buffers: Sequence[Buffer],
+        dest: int,
+        context: object,
+        policy: _Policy,
+        entry_flags: int,
+        tag: int,
+        data: int | None,
+    ) -> None:
+        engine = self._engine
+        try:
+            link, length, buffers = self._checked_send(
+                buffers, dest, policy, entry_flags, tag, data
+            )
+            outbox = self._outbox
+            assert outbox is not None  # or the check would have raised
+            outbox.take()
+        except FabricError:
+            if engine.dirty:  # what was posted with MORE waits for nothing
+                engine.settle()
+            raise
+        if policy.is_injected:
+            buffers = (b"".join(buffers),)
+        operation = SendOperation(
+            outbox,
+            link,
+            buffers,
+            length,
+            context,
+            entry_flags,
+            policy.level,
+            policy.is_silent,
+            policy.is_fenced,
+            tag,
+            data,
+        )
+        link.outgoing.post(operation, is_delayed=policy.is_delayed)
+        if engine.dirty and not policy.is_delayed:
+            engine.settle()
+
+    def _checked_send(
+        self,
+        buffers: Sequence[Buffer],
+        dest: int,
+        policy: _Policy,
+        entry_flags: int,
+        tag: int,
+        data: int | None,
+    ) -> tuple[Link, int, Sequence[Buffer]]:
+        """Return link, length and buffers of a send that may be posted."""
+        attributes = self.attributes
+        link = self._link
+        if self._state is not _State.CONNECTED:
+            if self._state is not _State.ENABLED or attributes.type is EndpointType.MSG:
+                raise FabricError(
+                    FabricErrno.EOPBADSTATE,
+                    f"the endpoint is {self._state.name}; enable it, and connect a connected one",
+                )
+            link = self._targets.get(dest)
+        if link is None:
+            raise FabricError(errno.EINVAL, f"fi_addr {dest:#x} is unknown: insert() makes them")
+        if self._outbox is None or (
+            entry_flags & TAGGED and Capability.TAGGED not in attributes.capabilities
+        ):
+            self._need(Capability.SEND)
+            self._need(Capability.TAGGED if entry_flags & TAGGED else Capability.MSG)
+        if link.is_group is not policy.is_multicast:
+            raise FabricError(
+                errno.EINVAL, "MULTICAST goes with the fi_addr of a group, and only with that"
+            )
+        if tag | (data or 0) and not (0 <= tag <= _BITS_64 and 0 <= (data or 0) <= _BITS_64):
+            raise FabricError(errno.EINVAL, f"tag {tag} or data {data} are no 64-bit numbers")
+        length = 0
+        for buffer in buffers:
+            length += len(buffer) if type(buffer) is bytes else _byte_count(buffer)
+        if len(buffers) > attributes.iov_limit:
+            raise FabricError(
+                errno.EINVAL, f"{len(buffers)} buffers; iov_limit is {attributes.iov_limit}"
+            )
+        if self._prefix:
+            buffers = self._without_prefix(buffers)
+            length -= self._prefix
+        limit = attributes.inject_size if policy.is_injected else attributes.max_msg_size
+        if length > limit:
+            kind = "an injected message" if policy.is_injected else "a message"
+            raise FabricError(errno.EMSGSIZE, f"{kind} of {length} bytes; at most {limit} go")
+        return link, length, buffers
+
+    # --- receives --------------------------------------------------------------------------------
+
+    def recv(
+        self, buffer: Buffer, src: int = ADDR_UNSPEC, *, desc: object = None, context: object = None
+    ) -> None:
+        """Queue a buffer. See the contract."""
+        self._recv((buffer,), src, context, self._rx_flags, MSG, 0, 0)
+
+    def recvv(
+        self,
+        buffers: Sequence[Buffer],
+        src: int = ADDR_UNSPEC,
+        *,
+        desc: Sequence[object] | None = None,
+        context: object = None,
+    ) -> None:
+        """Queue buffers that one message fills one after another."""
+        self._recv(buffers, src, context, self._rx_flags, MSG, 0, 0)
+
+    def recvmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
+        """Queue a receive with flags: MULTI_RECV, COMPLETION, MORE."""
+        if flags:
+            _check_flags(flags, _RECV_FLAGS, "recvmsg")
+            if Flag.MULTI_RECV in flags:
+                self._need(Capability.MULTI_RECV)
+        self._recv(message.buffers, message.address, message.context, flags, MSG, 0, 0)
+
+    def trecv(
+        self,
+        buffer: Buffer,
+        tag: int,
+        ignore: int = 0,
+        src: int = ADDR_UNSPEC,
+        *,
+        desc: object = None,
+        context: object = None,
+    ) -> None:
+        """Queue a buffer for a message whose tag agrees in all bits that `ignore` does not set."""
+        self._recv((buffer,), src, context, self._rx_flags, TAGGED, tag, ignore)
+
+    def trecvv(
+        self,
+        buffers: Sequence[Buffer],
+        tag: int,
+        ignore: int = 0,
+        src: int = ADDR_UNSPEC,
+        *,
+        desc: Sequence[object] | None = None,
+        context: object = None,
+    ) -> None:
+        """Queue buffers for a tagged message."""
+        self._recv(buffers, src, context, self._rx_flags, TAGGED, tag, ignore)
+
+    def trecvmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
+        """Queue a tagged receive with flags: also PEEK, CLAIM and DISCARD."""
+        if flags:
+            _check_flags(flags, _TRECV_FLAGS, "trecvmsg")
+            meant = flags & (Flag.PEEK | Flag.CLAIM | Flag.DISCARD)
+            if meant in (Flag.DISCARD, Flag.PEEK | Flag.CLAIM | Flag.DISCARD):
+                raise FabricError(FabricErrno.EBADFLAGS, "DISCARD goes with either PEEK or CLAIM")
+        self._recv(
+            message.buffers,
+            message.address,
+            message.context,
+            flags,
+            TAGGED,
+            message.tag,
+            message.ignore,
+        )
+
+    def _recv(
+        self,
+        buffers: Sequence[Buffer],
+        src: int,
+        context: object,
+        flags: Flag,
+        kind: int,
+        tag: int,
+        ignore: int,
+    ) -> None:
+        inbox = self._inbox
+        if inbox is None or self._state not in _CAN_RECEIVE:
+            if self._state not in _CAN_RECEIVE:
+                raise FabricError(
+                    FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}; enable it first"
+                )
+            self._need(Capability.RECV)
+            raise FabricError(FabricErrno.ENOCQ, "no queue is bound for receives")
+        link = None
+        if kind == TAGGED:
+            self._need(Capability.TAGGED)
+            if not (0 <= tag <= _BITS_64 and 0 <= ignore <= _BITS_64):
+                raise FabricError(errno.EINVAL, f"tag {tag} or ignore {ignore}: no 64-bit numbers")
+        if src != ADDR_UNSPEC and Capability.DIRECTED_RECV in self.attributes.capabilities:
+            link = self._target(src)
+        number = int(flags)
+        if number & _DISCARDS:
+            buffers = ()
+        receive = self._receive(buffers, context, kind, number, link, tag, ignore)
+        if number & _CLAIMS_OR_PEEKS:
+            self._peek_or_claim(inbox, receive, number)
+        else:
+            if inbox.is_ended and not inbox.has_match(receive):
+                raise FabricError(FabricErrno.EOPBADSTATE, "the connection is over")
+            inbox.take()
+            inbox.post(receive)
+        if self._engine.dirty:
+            self._engine.settle()
+
+    def _receive(
+        self,
+        buffers: Sequence[Buffer],
+        context: object,
+        kind: int,
+        number: int,
+        link: Link | None,
+        tag: int,
+        ignore: int,
+    ) -> ReceiveOperation:
+        """Make the record of a receive."""
+        if len(buffers) > self.attributes.iov_limit:
+            raise FabricError(
+                errno.EINVAL, f"{len(buffers)} buffers; iov_limit is {self.attributes.iov_limit}"
+            )
+        assert self._inbox is not None  # or the caller would have raised
+        region = None
+        try:
+            if number & _IS_MULTI:
+                if len(buffers) != 1:
+                    raise FabricError(errno.EINVAL, "a multi-receive buffer is one buffer")
+                region = byte_view(buffers[0])
+                if len(region) < max(self._min_multi_recv, self._prefix + 1):
+                    raise FabricError(
+                        errno.EINVAL,
+                        f"a multi-receive buffer of {len(region)} bytes; the least room that is "
+                        f"used is {max(self._min_multi_recv, self._prefix + 1)}",
+                    )
+                scatter = Scatter((region,))
+            elif self._prefix and buffers:
+                scatter = Scatter(self._without_prefix(buffers))
+            else:
+                scatter = Scatter(buffers)
+        except (ValueError, TypeError) as error:
+            raise FabricError(errno.EINVAL, str(error)) from None
+        is_silent = self._inbox.is_selective and not number & _COMPLETES
+        care = ~ignore & _BITS_64
+        receive = ReceiveOperation(scatter, context, kind, is_silent, link, tag, care, region)
+        if number & _PEEKS and buffers:
+            receive.region = byte_view(buffers[0])
+        return receive
+
+    def _peek_or_claim(self, inbox: Inbox, receive: ReceiveOperation, number: int) -> None:
+        if number & _CLAIMS and receive.context is None:
+            raise FabricError(errno.EINVAL, "CLAIM needs a context, by which it is known")
+        if number & _PEEKS:
+            inbox.peek(
+                receive,
+                is_claim=bool(number & _CLAIMS),
+                is_discard=bool(number & _DISCARDS),
+            )
+        else:
+            inbox.claim(receive, is_discard=bool(number & _DISCARDS))
+
+    def cancel(self, context: object) -> bool:
+        """End the oldest queued receive with this context; its entry says ECANCELED."""
+        return self._inbox is not None and self._inbox.cancel(context)
+
+    def progress(self) -> None:
+        """Move what is under way, without reading a queue."""
+        self._engine.progress()
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _policy(self, flags: Flag) -> _Policy:
+        """Work out what the flags of a send mean."""
+        number = int(flags)
+        is_reliable = self.attributes.type is not EndpointType.DGRAM
+        level = Level.TRANSMIT
+        for bit, of_bit in _LEVELS:
+            if number & bit:
+                level = of_bit
+                break
+        is_selective = self._outbox is not None and self._outbox.is_selective
+        return _Policy(
+            level=int(level) if is_reliable else int(Level.INJECT),
+            is_silent=is_selective and Flag.COMPLETION not in flags,
+            is_injected=Flag.INJECT in flags,
+            has_data=Flag.REMOTE_CQ_DATA in flags,
+            is_delayed=Flag.MORE in flags,
+            is_fenced=Flag.FENCE in flags,
+            is_multicast=Flag.MULTICAST in flags,
+        )
+
+    def _checked_policy(self, flags: Flag) -> _Policy:
+        """Return the policy of flags that have a meaning here."""
+        _check_flags(flags, _SEND_FLAGS, "a send")
+        if Flag.FENCE in flags:
+            self._need(Capability.FENCE)
+        if Flag.MULTICAST in flags:
+            self._need(Capability.MULTICAST)
+        if self.attributes.type is EndpointType.DGRAM and flags & (
+            Flag.DELIVERY_COMPLETE | Flag.MATCH_COMPLETE
+        ):
+            raise FabricError(
+                FabricErrno.EBADFLAGS, "nobody can tell whether a datagram was delivered"
+            )
+        policy = self._policies[int(flags)] = self._policy(flags)
+        return policy
+
+    def _without_prefix(self, buffers: Sequence[Buffer]) -> list[Buffer]:
+        """Return the buffers without the space that the caller left free in front."""
+        if not buffers or _byte_count(buffers[0]) < self._prefix:
+            raise FabricError(
+                errno.EINVAL, f"the first buffer must begin with {self._prefix} bytes of prefix"
+            )
+        return [byte_view(buffers[0])[self._prefix :], *buffers[1:]]
+
+    def _target(self, address: int) -> Link:
+        link = self._targets.get(address)
+        if link is None:
+            raise FabricError(errno.EINVAL, f"fi_addr {address:#x} is unknown: insert() makes them")
+        return link
+
+    def _need(self, capability: Capability) -> None:
+        if capability not in self.attributes.capabilities:
+            raise FabricError(
+                errno.ENOTSUP, f"the endpoint has not the capability {capability.name}"
+            )
+
+    def _check_unconnected(self) -> None:
+        if self.attributes.type is EndpointType.MSG:
+            raise FabricError(errno.EINVAL, "a connected endpoint has one peer: call connect()")
+        if self._state is _State.CLOSED:
+            raise FabricError(FabricErrno.EOPBADSTATE, "the endpoint is closed")
+
+    def _check_connected_kind(self) -> None:
+        if self.attributes.type is not EndpointType.MSG:
+            raise FabricError(errno.EINVAL, "an unconnected endpoint is not connected: insert()")
+
+
+_CAN_RECEIVE = (_State.ENABLED, _State.CONNECTING, _State.CONNECTED, _State.SHUT)
+_COMPLETES, _IS_MULTI = int(Flag.COMPLETION), int(Flag.MULTI_RECV)
+_PEEKS, _CLAIMS, _DISCARDS = int(Flag.PEEK), int(Flag.CLAIM), int(Flag.DISCARD)
+_CLAIMS_OR_PEEKS = _PEEKS | _CLAIMS
+
+
+def listen_on(
+    carrier: Carrier,
+    *,
+    options: EngineOptions | None = None,
+    provider: str = "software",
+    clock: Clock = SYSTEM_CLOCK,
+) -> SoftwareListener:
+    """Return a listener, which owns the carrier from now on."""
+
+    def make(engine: Engine, link: Link, request: SoftwareConnectionRequest) -> SoftwareEndpoint:
+        return SoftwareEndpoint(
+            engine.carrier,
+            EndpointType.MSG,
+            options=engine.options,
+            provider=provider,
+            clock=clock,
+            accepted=(engine, link, request),
+        )
+
+    return SoftwareListener(carrier, options or EngineOptions(), make, clock)
+
+
+def _capabilities(
+    endpoint_type: EndpointType, wanted: Capability | None, *, can_join: bool
+) -> Capability:
+    """Return the capabilities of an endpoint; raises FabricError ENOTSUP for what it has not."""
+    possible = {
+        EndpointType.RDM: RDM_CAPABILITIES,
+        EndpointType.MSG: MSG_CAPABILITIES,
+        EndpointType.DGRAM: DGRAM_CAPABILITIES | (Capability.MULTICAST if can_join else 0),
+    }[endpoint_type]
+    missing = (wanted or Capability(0)) & ~possible
+    if missing:
+        raise FabricError(errno.ENOTSUP, f"an endpoint of this kind has not {missing!r}")
+    return possible if wanted is None else wanted
+
+
+def _check_flags(flags: Flag, known: Flag, call: str) -> None:
+    unknown = flags & ~known
+    if unknown:
+        raise FabricError(FabricErrno.EBADFLAGS, f"{unknown!r} mean nothing to {call}")
+
+
+def _byte_count(buffer: Buffer) -> int:
+    """Return the bytes of a buffer; raises FabricError EINVAL if they are not in one row."""
+    try:
+        return len(byte_view(buffer))
+    except TypeError as error:
+        raise FabricError(errno.EINVAL, f"a buffer that is not contiguous: {error}") from None
