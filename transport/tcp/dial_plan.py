@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which order, and how often, the addresses of a peer are tried. No sockets, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from i2o.transport.tcp.address import Address
+from i2o.transport.tcp.options import PeerOptions
+
+
+class DialPlan:
+    """Addresses in the order in which they were given; the one that worked last is tried first.
+
+    Args:
+        options: rounds and delays.
+    """
+
+    def __init__(self, options: PeerOptions) -> None:
+        self._options = options
+        self._addresses: list[Address] = []
+        self._next = self._round = 0
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Every address, the one to try first in front."""
+        return tuple(self._addresses)
+
+    def add(self, addresses: Iterable[Address]) -> None:
+        """Learn more addresses."""
+        self._addresses += [new for new in dict.fromkeys(addresses) if new not in self._addresses]
+
+    def begin(self) -> None:
+        """Start over: nothing has failed yet."""
+        self._next = self._round = 0
+
+    def next_address(self) -> Address | None:
+        """Return the address to try now, or None at the end of a round."""
+        if self._next >= len(self._addresses):
+            return None
+        self._next += 1
+        return self._addresses[self._next - 1]
+
+    def next_round(self) -> float | None:
+        """Go on to another round; return after how many seconds, or None if all were made."""
+        self._round += 1
+        if self._round >= self._options.rounds or not self._addresses:
+            return None
+        self._next = 0
+        return self.delay_s(self._round - 1)
+
+    def delay_s(self, attempt: int) -> float:
+        """Return the delay after an attempt, counted from 0."""
+        options = self._options
+        doubled: float = options.retry_delay_s * 2.0 ** min(attempt, 30)
+        return min(doubled, options.retry_delay_max_s)
+
+    def worked(self, address: Address) -> None:
+        """Prefer this address from now on."""
+        if address in self._addresses:
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts a stream of bytes into frames, without copying them and without trusting a length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from i2o.transport.tcp.errors import ProtocolViolation
+from i2o.transport.tcp.wire import HANDSHAKE_LIMIT, HEAD_SIZE, unpack_head
+
+_SMALL: Final = HEAD_SIZE + HANDSHAKE_LIMIT
+_BUFFER: Final = 64 << 10
+
+
+class FrameStream:
+    """The receiving half of a link, without the socket.
+
+    Bytes are read into `space()`, then `received` says how many: every frame that is complete is
+    delivered as a view into the buffer. A frame that is longer than the buffer gets memory of its
+    own, once its length was found to be allowed.
+
+    Args:
+        deliver: called with kind and payload of each frame; the view is valid until it returns.
+            It returns whether to go on: False leaves the stream as it is, for good.
+    """
+
+    def __init__(self, deliver: Callable[[int, memoryview], bool]) -> None:
+        self._deliver = deliver
+        self._limit = HANDSHAKE_LIMIT
+        self._view = memoryview(bytearray(_SMALL))
+        self._start = self._end = 0
+        self._large: memoryview | None = None
+        self._large_kind = self._large_end = 0
+
+    def establish(self, limit: int, deliver: Callable[[int, memoryview], bool]) -> None:
+        """Take frames of up to `limit` bytes from now on: the handshake is over.
+
+        Args:
+            limit: bytes of a payload.
+            deliver: takes the place of the one that took the handshake's frames.
+        """
+        self._limit, self._deliver = limit, deliver
+        grown = memoryview(bytearray(_BUFFER))
+        rest = self._view[self._start : self._end]
+        grown[: len(rest)] = rest
+        self._view, self._start, self._end = grown, 0, len(rest)
+
+    def space(self) -> memoryview:
+        """Return where the next bytes go; it is never empty."""
+        if self._large is not None:
+            return self._large[self._large_end :]
+        return self._view[self._end :] if self._end else self._view
+
+    def received(self, count: int) -> None:
+        """Take the bytes that were put into `space()`.
+
+        Raises:
+            ProtocolViolation: a frame is longer than allowed.
+        """
+        large = self._large
+        if large is not None:
+            self._large_end += count
+            if self._large_end == len(large):
+                self._large = None
+                self._deliver(self._large_kind, large)
+            return
+        self._end += count
+        self._cut()
+
+    def _cut(self) -> None:
+        while (there := self._end - self._start) >= HEAD_SIZE:
+            view = self._view
+            start = self._start + HEAD_SIZE
+            length, kind, _, _ = unpack_head(view, self._start)
+            if length > self._limit:
+                raise ProtocolViolation(
+                    f"a frame of {length} bytes, where {self._limit} are allowed"
+                )
+            if there - HEAD_SIZE < length:
+                self._make_place(length, kind, start)
+                return
+            self._start = start + length
+            if not self._deliver(kind, view[start : start + length]):
+                return
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif len(self._view) - self._end < HEAD_SIZE:
+            self._compact()
+
+    def _make_place(self, length: int, kind: int, start: int) -> None:
+        """See to it that the rest of an unfinished frame fits."""
+        if HEAD_SIZE + length > len(self._view):
+            self._large = memoryview(bytearray(length))
+            self._large_kind, self._large_end = kind, self._end - start
+            self._large[: self._large_end] = self._view[start : self._end]
+            self._start = self._end = 0
+        elif self._start + HEAD_SIZE + length > len(self._view):
+            self._compact()
+
+    def _compact(self) -> None:
+        rest = bytes(self._view[self._start : self._end])
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
