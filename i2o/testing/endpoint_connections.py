@@ -154,6 +154,7 @@ class EndpointConnections(EndpointBackend):
         for sender, receiver in ((one, other), (other, one)):
             bench.post(sender.endpoint.send, b"x")
             assert bench.completion(receiver).context == "early"
+            bench.completion(sender)
 
     def test_nothing_is_sent_before_they_are_connected(
         self, meeting: Meeting | None, resources: ExitStack

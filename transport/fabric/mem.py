@@ -19,8 +19,15 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
+from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.transport.fabric.carrier import CarrierSink
+from i2o.transport.fabric.connections import SoftwareListener
+from i2o.transport.fabric.endpoint import NO_FLAGS
+from i2o.transport.fabric.engine import EngineOptions
 from i2o.transport.fabric.errors import FabricError
+from i2o.transport.fabric.flags import Capability, EndpointType, Flag
+from i2o.transport.fabric.mem_datagrams import DatagramMedium, MemoryDatagramCarrier
+from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.endpoint import Buffer
@@ -97,6 +104,7 @@ class MemoryFabric:
         self._directions: dict[tuple[str, str], _Direction] = {}
         self._unreachable: set[str] = set()
         self._unnamed = itertools.count(1)
+        self._datagrams = DatagramMedium(frame_limit, room)
 
     def carrier(self, name: str = "") -> MemoryCarrier:
         """Return a new end.
@@ -113,6 +121,44 @@ class MemoryFabric:
                 raise FabricError(errno.EADDRINUSE, f"{name!r} is attached already; close it first")
             carrier = self._carriers[name] = MemoryCarrier(self, name, self.number_of(name))
             return carrier
+
+    def endpoint(
+        self,
+        name: str = "",
+        type: EndpointType = EndpointType.RDM,
+        *,
+        capabilities: Capability | None = None,
+        options: EngineOptions | None = None,
+        tx_flags: Flag = NO_FLAGS,
+        rx_flags: Flag = NO_FLAGS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> SoftwareEndpoint:
+        """Return a new endpoint of the software engine; see `SoftwareEndpoint` for the arguments.
+
+        Raises:
+            FabricError: EADDRINUSE, the name is taken; ENOTSUP, a capability is not to be had.
+        """
+        is_datagram = type is EndpointType.DGRAM
+        return SoftwareEndpoint(
+            self.datagram_carrier(name) if is_datagram else self.carrier(name),
+            type,
+            capabilities=capabilities,
+            options=options,
+            tx_flags=tx_flags,
+            rx_flags=rx_flags,
+            provider="mem",
+            clock=clock,
+        )
+
+    def listener(
+        self, name: str = "", *, options: EngineOptions | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> SoftwareListener:
+        """Return a new passive endpoint; raises FabricError EADDRINUSE if the name is taken."""
+        return listen_on(self.carrier(name), options=options, provider="mem", clock=clock)
+
+    def datagram_carrier(self, name: str = "") -> MemoryDatagramCarrier:
+        """Return a new end for datagrams; raises FabricError EADDRINUSE if the name is taken."""
+        return self._datagrams.carrier(name)
 
     # --- what a test does ------------------------------------------------------------------------
 
@@ -228,10 +274,14 @@ class MemoryFabric:
             name = self.name_of(peer)
             target = self._carriers.get(name)
             direction = self.direction(source.name, name)
-            if target is None or not target.is_usable or self._unreachable & {name, source.name}:
-                nowhere = _Pipe(source, source, direction, peer)
-                self._end(nowhere, errno.EHOSTUNREACH, f"nobody reachable is called {name!r}")
-                return nowhere
+            if target is None or not target.is_usable:
+                return self._nowhere(
+                    source, peer, direction, errno.ECONNREFUSED, f"nobody is called {name!r}"
+                )
+            if self._unreachable & {name, source.name}:
+                return self._nowhere(
+                    source, peer, direction, errno.EHOSTUNREACH, f"there is no way to {name!r}"
+                )
             last = self._links.get((peer, source.number))
             if last is not None:
                 if last.is_open and last.twin.is_open:  # the other end was first
@@ -277,6 +327,14 @@ class MemoryFabric:
             self._end(pipe, errno.ECONNRESET, "the other end had closed the link")
 
     # ---------------------------------------------------------------------------------------------
+
+    def _nowhere(
+        self, source: MemoryCarrier, peer: int, direction: _Direction, error: int, reason: str
+    ) -> _Pipe:
+        """Return a pipe that is closed, which its source will be told."""
+        pipe = _Pipe(source, source, direction, peer)
+        self._end(pipe, error, reason)
+        return pipe
 
     def _pipe(self, source: str, target: str) -> _Pipe | None:
         return self._links.get((self._numbers.get(source, -1), self._numbers.get(target, -1)))
@@ -337,8 +395,10 @@ class MemoryCarrier:
 
     def resolve(self, address: str) -> int:
         """Return the number of a name; raises FabricError EINVAL for an empty one."""
-        if not address:
-            raise FabricError(errno.EINVAL, "an address in memory is a name, not nothing")
+        if not address or not address.isprintable() or "://" in address:
+            raise FabricError(
+                errno.EINVAL, f"{address!r} is no address in memory: those are plain names"
+            )
         return self._fabric.number_of(address)
 
     def address_of(self, peer: int) -> str:

@@ -18,9 +18,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def byte_view(buffer: Buffer) -> memoryview:
-    """Return any contiguous buffer as a view of bytes."""
+    """Return any contiguous buffer as a view of bytes; raises TypeError if it is not contiguous."""
     view = memoryview(buffer)
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    return view.cast("B")
 
 
 class Packet(NamedTuple):

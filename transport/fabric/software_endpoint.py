@@ -80,9 +80,7 @@ _SEND_FLAGS = (
     | Flag.FENCE
     | Flag.MULTICAST
 )
-_RECV_FLAGS = (
-    Flag.COMPLETION | Flag.MORE | Flag.MULTI_RECV | Flag.TRANSMIT_COMPLETE | Flag.DELIVERY_COMPLETE
-)
+_RECV_FLAGS = Flag.COMPLETION | Flag.MORE | Flag.MULTI_RECV | Flag.TRANSMIT_COMPLETE
 _TRECV_FLAGS = Flag.COMPLETION | Flag.MORE | Flag.PEEK | Flag.CLAIM | Flag.DISCARD
 
 RDM_CAPABILITIES: Final = (
@@ -183,6 +181,7 @@ class SoftwareEndpoint(Closing):
             provider=provider,
         )
         self._prefix = options.msg_prefix_size
+        self._kinds = int(granted & (Capability.MSG | Capability.TAGGED))
         self._events = SoftwareEventQueue(self._engine, clock)
         self._bound: dict[Bind, tuple[SoftwareCompletionQueue, bool]] = {}
         self._min_multi_recv = DEFAULT_MIN_MULTI_RECV
@@ -366,7 +365,9 @@ class SoftwareEndpoint(Closing):
         """Ask a listener for a connection; enables the endpoint if that was not done."""
         self._check_connected_kind()
         if self._accepted is not None:
-            raise FabricError(errno.EINVAL, "this endpoint is for a request: call accept()")
+            raise FabricError(
+                FabricErrno.EOPBADSTATE, "this endpoint is for a request: call accept()"
+            )
         parameter = check_parameter(parameter)
         if self._state is _State.NEW:
             self.enable()
@@ -640,9 +641,7 @@ class SoftwareEndpoint(Closing):
             link = self._targets.get(dest)
         if link is None:
             raise FabricError(errno.EINVAL, f"fi_addr {dest:#x} is unknown: insert() makes them")
-        if self._outbox is None or (
-            entry_flags & TAGGED and Capability.TAGGED not in attributes.capabilities
-        ):
+        if self._outbox is None or not entry_flags & self._kinds:
             self._need(Capability.SEND)
             self._need(Capability.TAGGED if entry_flags & TAGGED else Capability.MSG)
         if link.is_group is not policy.is_multicast:
@@ -756,10 +755,10 @@ class SoftwareEndpoint(Closing):
             self._need(Capability.RECV)
             raise FabricError(FabricErrno.ENOCQ, "no queue is bound for receives")
         link = None
-        if kind == TAGGED:
-            self._need(Capability.TAGGED)
-            if not (0 <= tag <= _BITS_64 and 0 <= ignore <= _BITS_64):
-                raise FabricError(errno.EINVAL, f"tag {tag} or ignore {ignore}: no 64-bit numbers")
+        if not kind & self._kinds:
+            self._need(Capability.TAGGED if kind == TAGGED else Capability.MSG)
+        if kind == TAGGED and not (0 <= tag <= _BITS_64 and 0 <= ignore <= _BITS_64):
+            raise FabricError(errno.EINVAL, f"tag {tag} or ignore {ignore}: no 64-bit numbers")
         if src != ADDR_UNSPEC and Capability.DIRECTED_RECV in self.attributes.capabilities:
             link = self._target(src)
         number = int(flags)
@@ -951,9 +950,9 @@ def _capabilities(
 
 
 def _check_flags(flags: Flag, known: Flag, call: str) -> None:
-    unknown = flags & ~known
+    unknown = int(flags) & ~int(known)
     if unknown:
-        raise FabricError(FabricErrno.EBADFLAGS, f"{unknown!r} mean nothing to {call}")
+        raise FabricError(FabricErrno.EBADFLAGS, f"{Flag(unknown)!r}: no meaning for {call}")
 
 
 def _byte_count(buffer: Buffer) -> int:
