@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 import i2o
-from i2o.capture import capture
+from fakes.message_traffic import every_kind
+from i2o.capture import captured
 from i2o.decode.conversation import MESSAGE, Conversation
 from i2o.decode.frame import extra_nodes, fixed_nodes
 from i2o.errors import CaptureError
@@ -30,8 +31,10 @@ from i2o.tools.cli import main
 from i2o.tools.dissector import dissector
 from i2o.tools.dump_line import LinePrinter
 from i2o.transport.capture import pcapng_writer
+from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.packet import LINKTYPE_DMA, LINKTYPE_FRAME, Channel, Packet
 from i2o.transport.capture.reader import open_capture
+from i2o.transport.registry import open_port
 
 FULL = os.environ.get("I2O_TESTS_FULL") == "1"
 CAPTURES = 20_000 if FULL else 1_000
@@ -41,14 +44,20 @@ TRACE = Path(__file__).parents[1] / "data" / "linux-5.10-dpt_i2o.jsonl"
 
 @cache
 def whole_capture() -> bytes:
-    """A capture of a bring-up, parameters and a few blocks."""
+    """A capture of a bring-up, parameters and a few blocks, and of messages of endpoints."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_temporary_folder()))
         path = folder / "whole.pcapng"
-        with capture("emu:", path) as port, i2o.open(port) as iop:
-            disk = iop.block()
-            disk.write(0, b"some data" * 100)
-            disk.read(0, 900)
+        with CaptureFile(path) as file:
+            messages = every_kind()
+            for packet in messages[:7]:
+                file.add_packet(packet, "mem://a")
+            with i2o.open(captured(open_port("emu:"), file)) as iop:
+                disk = iop.block()
+                disk.write(0, b"some data" * 100)
+                disk.read(0, 900)
+            for packet in messages[7:]:
+                file.add_packet(packet, "mem://a")
         return path.read_bytes()
 
 
@@ -121,7 +130,7 @@ def seeds() -> list[Packet]:
             struct.pack_into("<H", frame, 2, len(frame) // 4)
         channel = Channel.IN if layout.direction == "request" else Channel.OUT
         packets.append(Packet(0, 0, channel.value, bytes(frame), len(frame), 0x1000))
-    return packets
+    return packets + 4 * every_kind()
 
 
 def mutated_packets(count: int) -> Iterator[Packet]:

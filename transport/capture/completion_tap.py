@@ -229,6 +229,9 @@ class Receiving:
         recorder.put(at_ns, kind, packet, length - len(payload), recorder.next_id(), reason)
 
 
+_OURS: Final = (Sending, Receiving)
+
+
 class TapCompletionQueue(Closing):
     """A `CompletionQueue` that another one stands behind.
 
@@ -260,7 +263,7 @@ class TapCompletionQueue(Closing):
         """Return the error that comes next, recorded."""
         entry = self.inner.readerr()
         context = entry.context
-        if isinstance(context, Sending | Receiving):
+        if isinstance(context, _OURS):
             _look(context.failed, entry)
             entry = entry._replace(context=context.context)
         return entry
@@ -273,7 +276,7 @@ class TapCompletionQueue(Closing):
     def _seen(entries: list[Completion]) -> list[Completion]:
         for at, entry in enumerate(entries):
             context = entry[0]
-            if isinstance(context, Sending | Receiving):
+            if isinstance(context, _OURS):
                 _look(context.completed, entry)
                 entries[at] = _new(Completion, (context.context, *entry[1:]))
         return entries

@@ -327,13 +327,14 @@ class TapEndpoint:
     def _sending_message(
         self, kind: int, message: Message, flags: Flag, tag: int | None = None
     ) -> Sending:
+        number = int(flags)  # to look into a Flag costs several times as much
         return self._sending(
-            kind | int(flags),
+            kind | number,
             message.buffers,
             message.address,
             message.context,
             tag,
-            message.data if flags & _DATA else None,
+            message.data if number & _DATA else None,
         )
 
     def _as_given(self, message: Message, sending: Sending) -> Message:
@@ -429,16 +430,15 @@ class TapEndpoint:
     def _receiving_message(self, message: Message, flags: Flag, ignore: int | None) -> Message:
         if not self._receives_come_back:
             return message
-        if flags & _CLAIM and not flags & _PEEK:
+        number = int(flags)
+        if number & _CLAIM and not number & _PEEK:
             for at, receive in enumerate(self._claims):
                 if _is_same(receive.context, message.context):
                     del self._claims[at]
-                    receive.renew(message.buffers, int(flags))
+                    receive.renew(message.buffers, number)
                     return message._replace(context=receive)
         return message._replace(
-            context=self._receiving(
-                message.buffers, message.context, flags=int(flags), ignore=ignore
-            )
+            context=self._receiving(message.buffers, message.context, flags=number, ignore=ignore)
         )
 
 
