@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
 from i2o.decode.message_books import MessageBooks
 from i2o.decode.message_text import ENDS, message_name
+from i2o.decode.payload import Payload, PayloadFollower, followed
 from i2o.decode.request_memory import RequestMemory
 from i2o.errors import LocalFrameError
 from i2o.frames import catalog
@@ -66,6 +68,7 @@ _SCB_EXEC: Final = Function.SCSI_SCB_EXEC.value
 _LCT_NOTIFY: Final = Function.EXEC_LCT_NOTIFY.value
 _IN, _OUT = Channel.IN.value, Channel.OUT.value
 _MESSAGE: Final = Channel.MESSAGE.value
+_WITH_CONTENT: Final = (Kind.SEND.value, Kind.RECEIVED.value)
 _FIRST_CLASS_FUNCTION, _FIRST_EXECUTIVE_FUNCTION = 0x20, 0xA0
 _BULK: Final = frozenset(
     {
@@ -104,6 +107,7 @@ class Traced:
         buffers: for requests, what was captured of each logical buffer from its start on.
         chained: for requests, captured chained lists by address.
         record: for MESSAGE only, the packet taken apart; None if it cannot be.
+        payload: for MESSAGE only, what a protocol makes of the content; None if nobody knows it.
     """
 
     __slots__ = (
@@ -121,6 +125,7 @@ class Traced:
         "latency_ns",
         "offset",
         "packet",
+        "payload",
         "record",
         "request",
         "size_words",
@@ -159,6 +164,7 @@ class Traced:
         self.chained: dict[int, bytes] | None = None
         self._memory: RequestMemory | None = None
         self.record: MessageRecord | None = None
+        self.payload: Payload | None = None
 
     @property
     def frame(self) -> bytes:
@@ -273,9 +279,14 @@ class _Iop:
 
 
 class Conversation:
-    """Follows the traffic of any number of IOPs and endpoints."""
+    """Follows the traffic of any number of IOPs and endpoints.
 
-    def __init__(self) -> None:
+    Args:
+        followers: who knows what messages of endpoints contain.
+    """
+
+    def __init__(self, followers: Sequence[PayloadFollower] = ()) -> None:
+        self._followers = followers
         self._iops: dict[int, _Iop] = {}
         self._sends: MessageBooks[Traced] = MessageBooks()
         self._next_index = 0
@@ -326,6 +337,8 @@ class Conversation:
         except ValueError:
             return traced
         number = packet.mfa
+        if record.payload and record.kind in _WITH_CONTENT and self._followers:
+            traced.payload = followed(self._followers, packet.iop, packet.time_ns, record)
         if record.kind == Kind.SEND and number is not None:
             begun = Traced(traced.index, packet._replace(data=b""), MESSAGE)
             begun.record = record._replace(payload=b"")

@@ -80,7 +80,7 @@ and for a request whose function is not known the header's fields and
 sequence, err, prov_errno), peer and hop. Its `extra_nodes`:
 
     data                    bytes: the first ones, or
-    NAME                    what a protocol that is known makes of it: see `payloads`
+    NAME                    what a protocol that is known makes of it: see `payload`
 
 In any of these: `note`, text: why something is not complete, and `problem`, as above.
 """

@@ -8,7 +8,6 @@ from typing import Final
 from i2o.decode.conversation import Traced
 from i2o.decode.fields import bytes_node, field_nodes, group_node, problem, text_node
 from i2o.decode.message_text import error_text, flags_text
-from i2o.decode.payloads import payload_decoder
 from i2o.decode.text import ascii_text
 from i2o.decode.tree import Node
 from i2o.transport.capture.message_record import (
@@ -54,11 +53,10 @@ def payload_nodes(traced: Traced) -> list[Node]:
     payload = record.payload
     if not payload:
         return []
-    decoder = payload_decoder(record)
-    if decoder is None:
+    if traced.payload is None:
         nodes = [_data_node(payload)]
     else:
-        nodes = [group_node(decoder.name, decoder.nodes(record))]
+        nodes = [group_node(traced.payload.name, traced.payload.nodes())]
     if len(payload) < record.length:
         missing = record.length - len(payload)
         nodes.append(text_node("note", f"{missing} bytes of the message were not captured"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from i2o.decode.payloads import payload_text
+from i2o.decode.payload import Payload
 from i2o.decode.text import ascii_text, printable
 from i2o.decode.values import is_text
 from i2o.transport.capture.message_record import EventCode, Kind, MessageRecord
@@ -55,12 +55,15 @@ def message_names() -> frozenset[str]:
     return frozenset(names | set(_EVENTS.values()))
 
 
-def message_summary(record: MessageRecord | None, captured: int) -> str:
+def message_summary(
+    record: MessageRecord | None, captured: int, payload: Payload | None = None
+) -> str:
     """Return what a line says behind the name.
 
     Args:
         record: the message; None if it could not be taken apart.
         captured: bytes of its packet.
+        payload: what a protocol makes of its content.
     """
     if record is None:
         return f"! no message of an endpoint ({captured} bytes)"
@@ -85,7 +88,7 @@ def message_summary(record: MessageRecord | None, captured: int) -> str:
     if flags := flags_text(record.op_flags & ~NOT_SAID):
         more.append(flags)
     text = ", ".join([text, *more]) if text else ", ".join(more)
-    inner = payload_text(record)
+    inner = "" if payload is None else payload.text()
     if inner:
         text += f": {inner}"
     if record.err:

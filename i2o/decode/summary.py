@@ -69,7 +69,7 @@ def summary(traced: Traced) -> str:
     if traced.kind == DMA:
         return dma_summary(traced)
     if traced.kind == MESSAGE:
-        return message_summary(traced.record, len(traced.packet.data))
+        return message_summary(traced.record, len(traced.packet.data), traced.payload)
     data = traced.packet.data
     if len(data) < HEADER_SIZE:
         return f"! only {len(data)} bytes of a frame"

@@ -7,13 +7,14 @@ import pytest
 
 from fakes.decoded import decoded, problems
 from fakes.message_traffic import RECEIVE, SEND, every_kind, message_packet, traced
-from i2o.decode import message_books, message_stats, payloads
+from i2o.decode import message_books, message_stats
 from i2o.decode.conversation import MESSAGE, Conversation, Traced
 from i2o.decode.filter import FilterError, compile_filter
 from i2o.decode.frame import extra_nodes, fixed_nodes
 from i2o.decode.message_books import MessageBooks
 from i2o.decode.message_stats import MessageStatistics
 from i2o.decode.message_text import error_text, message_names
+from i2o.decode.payload import Payload
 from i2o.decode.summary import summary
 from i2o.decode.tree import Node
 from i2o.transport.capture.message_record import Kind, MessageRecord
@@ -168,35 +169,48 @@ def test_trees(traffic: list[Traced]) -> None:
 # --- payloads ------------------------------------------------------------------------------------
 
 
-class Shouting:
-    """A protocol whose messages are capitals."""
+class Loud:
+    """A message in capitals."""
 
-    name = "shout"
+    name = "loud"
 
-    def knows(self, record: MessageRecord) -> bool:
-        return record.payload.isupper()
+    def __init__(self, content: str, count: int) -> None:
+        self._content, self._count = content, count
 
-    def text(self, record: MessageRecord) -> str:
-        return record.payload.decode().lower()
+    def text(self) -> str:
+        return self._content.lower()
 
-    def nodes(self, record: MessageRecord) -> list[Node]:
-        return [Node("volume", len(record.payload), "", 0, 0, 8)]
+    def nodes(self) -> list[Node]:
+        return [Node("count", self._count, "", 0, 0, 8)]
 
 
-def test_protocols_that_are_known_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payloads, "PAYLOADS", (Shouting(),))
+class Ears:
+    """Follows messages that are all capitals."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def follow(self, endpoint: int, time_ns: int, record: MessageRecord) -> Payload | None:
+        if not record.payload.isupper():
+            return None
+        self.count += 1
+        return Loud(record.payload.decode(), self.count)
+
+
+def test_protocols_that_are_known_are_decoded() -> None:
     packets = [
         message_packet(0, MessageRecord(kind, op_flags=SEND, length=4, payload=payload))
         for kind, payload in (
-            (Kind.SEND, b"LOUD"), (Kind.SEND, b"calm"), (Kind.RECEIVED, b"LOUD"),
+            (Kind.SEND, b"LOUD"), (Kind.SEND, b"calm"), (Kind.RECEIVED, b"HOWL"),
             (Kind.RECEIVE_FAILED, b"LOUD"), (Kind.SEND, b""),
         )
     ]  # fmt: skip
-    found = traced(packets)
-    assert [summary(one).partition(": ")[2] for one in found] == ["loud", "", "loud", "", ""]
-    assert decoded(found[0])["shout"] == {"volume": 4}
-    assert "shout" not in decoded(found[1])
-    assert compile_filter("endpoint == 0 and problem")(found[0]) is False
+    conversation = Conversation([Ears()])
+    found = [conversation.feed(packet) for packet in packets]
+    assert [summary(one).partition(": ")[2] for one in found] == ["loud", "", "howl", "", ""]
+    assert decoded(found[2])["loud"] == {"count": 2}
+    assert "loud" not in decoded(found[1])
+    assert [one.payload is None for one in found] == [False, True, False, True, True]
 
 
 # --- filters -------------------------------------------------------------------------------------
