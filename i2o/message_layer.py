@@ -55,7 +55,7 @@ from i2o.request_path import RequestPath
 from i2o.resources import BringUpResult, IopStatus
 from i2o.system_table import SystemTable
 from i2o.transport.capture.dma_tap import LearningPort
-from i2o.transport.port import Port, RequestLimits, comes_back, request_limits
+from i2o.transport.port import Port, RequestLimits, ReturningPort, request_limits
 from i2o.transport.registry import open_port
 from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP
 
@@ -214,7 +214,7 @@ class MessageLayer(Closing):
         entry = self._iops.entry(iop)
         self._replies.refuse_in_callback("wait for a status block")
         if entry.is_dead:
-            remedy = "revive it" if comes_back(entry.port) else "detach it"
+            remedy = "revive it" if isinstance(entry.port, ReturningPort) else "detach it"
             raise IopDead(f"IOP {iop} is dead: {remedy}")
         try:
             status = bring_up.read_status(entry, limits or Limits(), self.clock)
@@ -232,7 +232,7 @@ class MessageLayer(Closing):
     def revive(self, iop: int, limits: Limits | None = None) -> BringUpResult:
         """Reset an IOP and bring it up again, by the transport's own means if messages fail.
 
-        One that is dead is reached again first, where its port can do that (`comes_back`).
+        One that is dead is reached again first, where its port can do that (`ReturningPort`).
 
         Raises: as `bring_up`.
         """
@@ -243,6 +243,8 @@ class MessageLayer(Closing):
             logger.warning("IOP %d: %s; resetting it by the transport", iop, failure)
             with entry.lock:
                 entry.port.reset()
+                if isinstance(entry.port, ReturningPort):
+                    entry.port.reconnect()
             failure = self._try_to_bring_up(entry, limits, errors)
         return _brought_up(entry, failure, errors)
 
@@ -331,7 +333,9 @@ class MessageLayer(Closing):
         Outstanding requests of an IOP that is found to be gone get their final callbacks here.
         """
         entry = self._iops.find(iop)
-        if entry is None or self._replies.in_callback() or not comes_back(entry.port):
+        if entry is None or self._replies.in_callback():
+            return False
+        if not isinstance(entry.port, ReturningPort):
             return False
         if not entry.is_dead:
             self._poll(_ROUND, None)  # perhaps nobody has looked yet
@@ -721,10 +725,10 @@ class MessageLayer(Closing):
         entry = self._iops.entry(iop)
         self._replies.refuse_in_callback("bring up an IOP")
         if entry.is_dead:
-            if not comes_back(entry.port):
+            if not isinstance(entry.port, ReturningPort):
                 raise IopDead(f"IOP {iop} is dead: detach it")
             with entry.lock:
-                entry.port.reset()
+                entry.port.reconnect()
                 entry.is_dead, entry.refusing = False, ""
         return entry
 

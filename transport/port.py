@@ -112,15 +112,14 @@ def request_limits(port: Port) -> RequestLimits:
 
 @runtime_checkable
 class ReturningPort(Protocol):
-    """A port whose IOP may be reached again after `IopDead`: by `reset`, which may take a while."""
+    """A port whose IOP may be reached again after `IopDead`."""
 
-    comes_back: bool
-    """Whether that makes sense."""
+    def reconnect(self) -> None:
+        """Reach the IOP again, which is in RESET then; nothing to do if it is not gone.
 
-
-def comes_back(port: Port) -> bool:
-    """Return whether `reset` may reach an IOP again that is gone."""
-    return isinstance(port, ReturningPort) and port.comes_back
+        Raises:
+            IopDead: that took too long, or it never comes back.
+        """
 
 
 Remark = Callable[[int, str], None]

@@ -2,7 +2,8 @@
 """Finds the backend that a URI names, and imports it only then.
 
 Our own backends are listed here; other distributions add theirs as entry points of the group
-`i2o.ports` (name = scheme, value = a class with `from_uri`).
+`i2o.ports` (name = scheme, value = a class with `from_uri`) and `i2o.endpoints` (name = scheme,
+value = a module with `open_endpoint` and `open_passive`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Protocol
+from importlib.util import find_spec
+from typing import Any, Final, Protocol
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.errors import TransportUnavailable, UriError
+from i2o.transport.fabric.endpoint import Endpoint, PassiveEndpoint
 from i2o.transport.found import Found, Obstacle
 from i2o.transport.port import Port
 from i2o.transport.uri import Uri
 
 ENTRY_POINT_GROUP: Final = "i2o.ports"
+ENDPOINT_GROUP: Final = "i2o.endpoints"
 
 _OWN_PORTS: Final = {
     "devmem": "i2o.transport.pci.backends:DevmemBackend",
@@ -29,6 +33,12 @@ _OWN_PORTS: Final = {
     "vfio": "i2o.transport.pci.backends:VfioBackend",
 }
 
+
+_OWN_ENDPOINTS: Final = {
+    "ofi": "i2o.transport.ofi.opening",
+    "tcp": "i2o.transport.tcp.opening",
+}
+"""Modules with `open_endpoint` and `open_passive`."""
 
 _OWN_FINDERS: Final = ("i2o.transport.pci.discovery", "i2o.iop_emulator.discovery")
 """Modules with a function `find`; buses that are searched later get theirs here."""
@@ -42,6 +52,16 @@ class PortBackend(Protocol):
 
     def from_uri(self, uri: Uri, clock: Clock) -> Port:
         """Open a port; raises UriError for a bad option, TransportUnavailable if it cannot."""
+
+
+class EndpointBackend(Protocol):
+    """What a module of endpoints offers to the registry."""
+
+    def open_endpoint(self, uri: str | Uri, *, clock: Clock) -> Endpoint:
+        """Open an active endpoint; raises as the registry's `open_endpoint`."""
+
+    def open_passive(self, uri: str | Uri, *, clock: Clock) -> PassiveEndpoint:
+        """Open a passive endpoint; raises as the registry's `open_endpoint`."""
 
 
 def own_schemes() -> tuple[str, ...]:
@@ -95,6 +115,58 @@ def open_port(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Port:
     return _backend(parsed).from_uri(parsed, clock)
 
 
+def endpoint_schemes() -> tuple[str, ...]:
+    """Return the URI schemes of endpoints that can be opened, sorted."""
+    foreign = {point.name for point in entry_points(group=ENDPOINT_GROUP)}
+    return tuple(sorted({*_own_endpoints(), *foreign}))
+
+
+def open_endpoint(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Endpoint:
+    """Open an active endpoint: nothing is bound, and it is not enabled.
+
+    Args:
+        uri: for example `tcp://127.0.0.1:0`, where it can be reached.
+        clock: what the backend asks for the time and waits on.
+
+    Raises:
+        UriError: unknown scheme or option.
+        TransportUnavailable: the backend cannot run here; says why and what to do.
+        FabricError: the address is taken, or a capability is missing.
+    """
+    parsed = uri if isinstance(uri, Uri) else Uri.parse(uri)
+    return _endpoint_backend(parsed).open_endpoint(parsed, clock=clock)
+
+
+def open_listener(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> PassiveEndpoint:
+    """Open a passive endpoint, which does not listen yet; raises as `open_endpoint`."""
+    parsed = uri if isinstance(uri, Uri) else Uri.parse(uri)
+    return _endpoint_backend(parsed).open_passive(parsed, clock=clock)
+
+
+def _own_endpoints() -> dict[str, str]:
+    """Return our modules of endpoints; not every installation has all of them."""
+    found = {}
+    for scheme, module in _OWN_ENDPOINTS.items():
+        package = module.rpartition(".")[0]
+        if find_spec(package) is not None and find_spec(module) is not None:
+            found[scheme] = module
+    return found
+
+
+def _endpoint_backend(uri: Uri) -> EndpointBackend:
+    module = _own_endpoints().get(uri.scheme)
+    if module is not None:
+        own: EndpointBackend = import_module(module)
+        return own
+    for point in entry_points(group=ENDPOINT_GROUP, name=uri.scheme):
+        foreign: EndpointBackend = _loaded(point, uri.scheme)
+        return foreign
+    raise UriError(
+        f"{uri.text!r}: no endpoints called {uri.scheme!r}; "
+        f"known are {', '.join(endpoint_schemes()) or 'none'}"
+    )
+
+
 def _backend(uri: Uri) -> PortBackend:
     target = _OWN_PORTS.get(uri.scheme)
     if target is not None:
@@ -102,15 +174,20 @@ def _backend(uri: Uri) -> PortBackend:
         own: PortBackend = getattr(import_module(module), name)
         return own
     for point in entry_points(group=ENTRY_POINT_GROUP, name=uri.scheme):
-        try:
-            foreign: PortBackend = point.load()
-        except ImportError as error:
-            raise TransportUnavailable(
-                uri.scheme,
-                f"its module does not import: {error}",
-                remedy=f"reinstall the distribution that provides {point.value}",
-            ) from error
+        foreign: PortBackend = _loaded(point, uri.scheme)
         return foreign
     raise UriError(
         f"{uri.text!r}: no backend called {uri.scheme!r}; known are {', '.join(port_schemes())}"
     )
+
+
+def _loaded(point: EntryPoint, scheme: str) -> Any:
+    """Import what another distribution offers."""
+    try:
+        return point.load()
+    except ImportError as error:
+        raise TransportUnavailable(
+            scheme,
+            f"its module does not import: {error}",
+            remedy=f"reinstall the distribution that provides {point.value}",
+        ) from error

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from i2o.transport.fabric.completion import Completion, CompletionError
-from i2o.transport.fabric.endpoint import EndpointAttributes
+from i2o.transport.fabric.endpoint import NO_FLAGS, EndpointAttributes, Message
 from i2o.transport.fabric.errors import ErrorAvailable, FabricError, TryAgain
 from i2o.transport.fabric.flags import (
     ADDR_UNSPEC,
@@ -60,7 +60,7 @@ class MemoryQueue:
     def push(self, entry: Completion | CompletionError) -> None:
         """Add an entry."""
         self.entries.append(entry)
-        if not self._is_closed:
+        with contextlib.suppress(OSError):  # closed just now
             os.eventfd_write(self._bell, 1)
 
     def read(self, count: int = 1) -> list[Completion]:
@@ -160,14 +160,10 @@ class MemoryEndpoint:
         except IndexError:
             raise FabricError(errno.EINVAL, "no such address") from None
 
-    def send(self, buffer: Any, dest: int = ADDR_UNSPEC, *, context: object = None) -> None:
-        """Send one buffer."""
-        self.sendv([buffer], dest, context=context)
-
-    def sendv(
-        self, buffers: Sequence[Any], dest: int = ADDR_UNSPEC, *, context: object = None
-    ) -> None:
+    def sendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Send several buffers as one message."""
+        buffers: Sequence[Any] = message.buffers
+        dest, context = message.address, message.context
         if self.stalled:
             self.stalled -= 1
             raise TryAgain("stalled")
@@ -182,12 +178,14 @@ class MemoryEndpoint:
         source = target.insert(self.name) if self._medium.is_known else ADDR_UNSPEC
         for message in self._medium.on_message(self.name, target.name, data):
             target._inbox.append((source, message))
-        os.eventfd_write(target.queue._bell, 1)
-        self.queue.push(Completion(context, Flag.SEND | Flag.MSG))
+        with contextlib.suppress(OSError):
+            os.eventfd_write(target.queue._bell, 1)
+        if flags & Flag.COMPLETION:
+            self.queue.push(Completion(context, Flag.SEND | Flag.MSG))
 
-    def recv(self, buffer: Any, src: int = ADDR_UNSPEC, *, context: object = None) -> None:
+    def recvmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Queue a buffer."""
-        self._receives.append((buffer, context))
+        self._receives.append((message.buffers[0], message.context))
 
     def deliver(self) -> None:
         """Put messages into buffers."""

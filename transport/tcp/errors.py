@@ -33,3 +33,17 @@ class Unreachable(PeerError):
 
 class QueueFull(TryAgain):
     """EAGAIN: as much as may wait for this peer waits already; try again when it is less."""
+
+
+class SendTimeout(PeerError, TimeoutError):
+    """ETIMEDOUT: a message was not acknowledged in time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ETIMEDOUT, message)
+
+
+class RecvTimeout(PeerError, TimeoutError):
+    """ETIMEDOUT: no message came in time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ETIMEDOUT, message)

@@ -202,6 +202,11 @@ class Node(Closing):
         """Let a `progress` that waits in another thread return."""
         self._poller.wake()
 
+    @property
+    def half_open(self) -> int:
+        """Callers who have not proved yet who they are."""
+        return self._doorway.half_open
+
     def call_soon(self, action: Callable[[], None]) -> None:
         """Call something from within `progress`; from any thread."""
         self._poller.call_soon(action)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,24 @@ class PeerOptions:
     linger_s: float = 1.0
     backlog: int = 1024
     spin_s: float = 50e-6
+
+
+@dataclass(frozen=True, slots=True)
+class MessengerOptions:
+    """Limits of a messenger, beside those of its links.
+
+    Attributes:
+        peer: of the links.
+        queue_messages: messages to one peer that have not ended; more are refused.
+        queue_bytes: bytes of them, each with 64 more.
+        window: bytes of messages of one peer that are kept until somebody receives them.
+        come_back_s: how long messages wait for a peer whose link was lost.
+        receipt_s: how long a message over relays waits to hear of its destination.
+    """
+
+    peer: PeerOptions = field(default_factory=PeerOptions)
+    queue_messages: int = 4096
+    queue_bytes: int = 16 << 20
+    window: int = 8 << 20
+    come_back_s: float = 10.0
+    receipt_s: float = 10.0

@@ -22,7 +22,6 @@ from i2o.transport.wire.messages import (
     DEVICE_KINDS,
     MAX_ARENA,
     MAX_ASKED,
-    MAX_GATHERED,
     MAX_RANGES,
     MAX_RELEASED,
     MIN_PACKET,
@@ -260,14 +259,8 @@ class HostHalf:
 
     def take(self, head: Head, body: memoryview) -> None:
         """Take a packet; raises RemoteFrameError if the device cannot mean it."""
-        self.reader.check(head)
-        self.writer.credit(head.credits)
         self.heard += 1
-        if body:
-            self.writer.owed += 1
-            self.reader.feed(body)
-            if self.writer.gathered > MAX_GATHERED:
-                raise RemoteFrameError("the device wants answers, but takes nothing")
+        self.reader.take(head, body, self.writer)
 
     # --- what goes out ---------------------------------------------------------------------------
 

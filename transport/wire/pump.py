@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 from i2o.closing import Closing
 from i2o.errors import RemoteFrameError, TransportUnavailable
-from i2o.transport.fabric.endpoint import CompletionQueue, Endpoint
+from i2o.transport.fabric.endpoint import NO_FLAGS, CompletionQueue, Endpoint, Message
 from i2o.transport.fabric.errors import ErrorAvailable, FabricError, TryAgain
-from i2o.transport.fabric.flags import Bind, CqFormat
+from i2o.transport.fabric.flags import Bind, CqFormat, Flag
 from i2o.transport.wire.messages import MAX_PACKET, MIN_PACKET, SPARES, WINDOW
 from i2o.transport.wire.stream import Packet
 
@@ -63,7 +63,7 @@ class Pump(Closing):
     Attributes:
         packet_size: bytes of the largest packet that this end takes.
         buffer_limit: parts of the largest packet that is sent.
-        in_flight: packets that were sent and have not ended.
+        in_flight: packets that somebody follows, and that have not ended.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -84,7 +84,7 @@ class Pump(Closing):
         self._is_closed = False
         self._cq: CompletionQueue = endpoint.open_cq(0, CqFormat.TAGGED)
         try:
-            endpoint.bind(self._cq, Bind.TRANSMIT | Bind.RECV)
+            endpoint.bind(self._cq, Bind.TRANSMIT | Bind.RECV | Bind.SELECTIVE_COMPLETION)
             endpoint.enable()
             count = WINDOW + SPARES
             if attributes.rx_size:
@@ -127,14 +127,12 @@ class Pump(Closing):
         buffers = packet.buffers
         if self._prefix:
             buffers = [bytes(self._prefix) + bytes(buffers[0]), *buffers[1:]]
+        flags = Flag.COMPLETION if packet.is_followed else NO_FLAGS
         try:
-            if len(buffers) == 1:
-                self._endpoint.send(buffers[0], dest, context=send)
-            else:
-                self._endpoint.sendv(buffers, dest, context=send)
+            self._endpoint.sendmsg(Message(buffers, dest, send), flags)
         except TryAgain:
             return False
-        self.in_flight += 1
+        self.in_flight += packet.is_followed
         return True
 
     def run(self, sink: PacketSink) -> bool:
@@ -187,10 +185,11 @@ class Pump(Closing):
     # ---------------------------------------------------------------------------------------------
 
     def _post(self, receive: _Receive) -> None:
-        self._endpoint.recv(receive.buffer, context=receive)
+        message = Message((receive.buffer,), context=receive)
+        self._endpoint.recvmsg(message, Flag.COMPLETION)
 
     def _end(self, send: _Send) -> None:
-        self.in_flight -= 1
+        self.in_flight -= send.packet.is_followed
         for sent in send.packet.sent:
             sent()
 

@@ -14,7 +14,9 @@ from typing import Final, NamedTuple, TypeAlias
 from i2o.errors import RemoteFrameError
 from i2o.transport.wire.messages import (
     MAX_FRAME,
+    MAX_GATHERED,
     PACKET,
+    SPARES,
     WINDOW,
     Form,
     Kind,
@@ -31,6 +33,8 @@ OnBulk = Callable[[tuple[int, ...], int, memoryview], None]
 _HEAD: Final = packer(PACKET)
 HEAD_SIZE: Final = _HEAD.size
 _MOST_CREDITS: Final = 255
+MAX_EARLY: Final = WINDOW + SPARES
+"""Packets that may be on their way behind the one that is due."""
 _COPIED: Final = 1024  # a piece up to here is copied: one buffer less costs more
 _RANGE, _DATA_FOLLOW = int(Kind.RANGE), int(RangeFlags.DATA)
 
@@ -61,12 +65,16 @@ class Packet:
     Attributes:
         buffers: its parts.
         sent: called when the parts are not needed any more.
+        is_followed: somebody wants to know when.
     """
 
-    __slots__ = ("buffers", "sent")
+    __slots__ = ("buffers", "is_followed", "sent")
 
-    def __init__(self, buffers: list[Buffer], sent: list[Callable[[], None]]) -> None:
+    def __init__(
+        self, buffers: list[Buffer], sent: list[Callable[[], None]], *, is_followed: bool = False
+    ) -> None:
         self.buffers, self.sent = buffers, sent
+        self.is_followed = is_followed or bool(sent)
 
 
 class _Piece:
@@ -97,6 +105,7 @@ class StreamWriter:
         self._queue: deque[_Piece] = deque()
         self._tail: bytearray | None = None  # small records are gathered here
         self._number = 0
+        self._is_followed = False
         self.queued = self.gathered = 0
         self.owed = 0
 
@@ -120,6 +129,10 @@ class StreamWriter:
         self._tail = None
         self._queue.append(_Piece(memoryview(data), on_sent))
         self.queued += len(data)
+
+    def follow(self) -> None:
+        """Have packets followed from now on, although nobody waits for their parts."""
+        self._is_followed = True
 
     def credit(self, count: int) -> None:
         """Take credits that came back; raises RemoteFrameError if there are too many."""
@@ -185,7 +198,43 @@ class StreamWriter:
                     self._tail = None
                 if piece.on_sent is not None:
                     sent.append(piece.on_sent)
-        return Packet(buffers, sent)
+        return Packet(buffers, sent, is_followed=self._is_followed)
+
+
+class PacketOrder:
+    """Puts packets into the order in which they were sent.
+
+    An endpoint matches messages in order, but a long one may end behind a short one that was sent
+    after it.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0
+        self._early: dict[int, tuple[Head, memoryview]] = {}
+
+    def put(self, head: Head, body: memoryview) -> list[tuple[Head, memoryview]]:
+        """Take the next packet that came; return those that are due now, which may be none.
+
+        Raises:
+            RemoteFrameError: it is too early to be one of this session's, or comes twice.
+        """
+        number = head.number
+        if number != self._due:
+            ahead = number - self._due & 0xFF
+            if ahead > MAX_EARLY or number in self._early:
+                raise RemoteFrameError(
+                    f"packet {number} came, {self._due} was due: packets were lost, or come twice"
+                )
+            self._early[number] = (head, memoryview(bytes(body)))
+            return []
+        self._due = number + 1 & 0xFF
+        if not self._early:
+            return [(head, body)]
+        found = [(head, body)]
+        while (early := self._early.pop(self._due, None)) is not None:
+            found.append(early)
+            self._due = self._due + 1 & 0xFF
+        return found
 
 
 class StreamReader:
@@ -207,19 +256,30 @@ class StreamReader:
     ) -> None:
         self._forms, self._on_record, self._on_bulk = forms, on_record, on_bulk
         self._text_limit = text_limit
+        self._order = PacketOrder()
         self._kept = bytearray()
         self._bulk: OnBulk | None = None
         self._fields: tuple[int, ...] = ()
         self._done = self._length = 0
-        self._number = 0
 
-    def check(self, head: Head) -> None:
-        """Look at the header of the next packet; raises RemoteFrameError if it is another one."""
-        if head.number != self._number:
-            raise RemoteFrameError(
-                f"packet {head.number} came, {self._number} was due: packets were lost"
-            )
-        self._number = self._number + 1 & 0xFF
+    def take(self, head: Head, body: memoryview, writer: StreamWriter) -> None:
+        """Take a packet, and with it perhaps others that came too early.
+
+        Args:
+            head: its header.
+            body: the rest of it.
+            writer: takes the credits in it, and gives back this packet.
+
+        Raises:
+            RemoteFrameError: the other side cannot mean it.
+        """
+        for due, data in self._order.put(head, body):
+            writer.credit(due.credits)
+            if data:
+                writer.owed += 1
+                self.feed(data)
+        if writer.gathered > MAX_GATHERED:
+            raise RemoteFrameError("answers are wanted, but nothing is taken")
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes, and call what takes the records in them.

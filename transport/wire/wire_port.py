@@ -2,7 +2,7 @@
 """The host half of an IOP behind an endpoint: a `Port` whose frames and DMA are messages.
 
 A link that breaks is an IOP that is gone: whoever asks gets `IopDead`, and the IOP writes no host
-memory from then on. `reset` reaches it again, as soon as its server is there.
+memory from then on. `reconnect` reaches it again, as soon as its server is there.
 """
 
 from __future__ import annotations
@@ -84,11 +84,8 @@ class WirePort(Closing):
         memory: the host's buffers.
         inbound_size: bytes of an inbound frame.
         name: the URI.
-        comes_back: `reset` reaches the IOP again after `IopDead`.
         sessions: how often a server was reached.
     """
-
-    comes_back: Final = True
 
     def __init__(
         self,
@@ -265,23 +262,28 @@ class WirePort(Closing):
     # --- life cycle ------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Cycle the IOP's power, or reach it again after its link broke.
+        """Cycle the IOP's power; if it does not answer, the link is given up.
 
-        Either way it is in RESET afterwards, and whatever was going on is over.
+        Either way it writes no host memory afterwards.
+        """
+        with self._lock:
+            if self._lost:
+                return
+            half = self._up()
+            before = half.generation
+            half.say(Kind.RESET)
+            if not self._await(lambda: half.generation != before or bool(self._lost), RESET_S):
+                self._lose(f"its server did not reset it within {RESET_S:g} s")
+
+    def reconnect(self) -> None:
+        """Reach the IOP again after its link broke: it is in RESET then.
 
         Raises:
-            IopDead: no server answers.
+            IopDead: no server answers, or the IOP has another host.
         """
         with self._lock:
             if not self._lost:
-                half = self._up()
-                before = half.generation
-                half.say(Kind.RESET)
-                if self._await(lambda: half.generation != before or bool(self._lost), RESET_S):
-                    if not self._lost:
-                        return
-                else:
-                    self._lose(f"its server did not reset it within {RESET_S:g} s")
+                return
             if self._is_closed:
                 raise IopDead(f"{self.name} is closed: open it again")
             self._connect(is_first=False)
@@ -293,6 +295,7 @@ class WirePort(Closing):
                 return
             if not self._lost and self._half is not None:
                 self._half.say(Kind.BYE)
+                self._half.writer.follow()
                 self._await(lambda: not self._waiting and not self._pump.in_flight, _GOODBYE_S)
             self._is_closed = True
             self._session = NO_SESSION

@@ -163,7 +163,10 @@ class WireServer(Closing):
         if self._session is not None:
             self.unit.settle()
             self._flush(self._session)
-        if self._must_reset or (self._session is not None and self._session.waiting):
+        unit = self.unit
+        if self._must_reset or unit.must_power_cycle or unit.is_ended:
+            deadlines.append(now_ns)  # it came while the IOP waited for its host
+        elif self._session is not None and self._session.waiting:
             deadlines.append(now_ns + _RETRY_NS)
         if self._guests:
             deadlines.append(self._probe_ends_ns)
@@ -177,6 +180,7 @@ class WireServer(Closing):
         session = self._session
         if session is not None:
             session.writer.add(bytes((Kind.BYE,)))
+            session.writer.follow()
             self._wait_for(lambda: not session.waiting and not self._pump.in_flight, _SLICE_S)
             self._forget("the server was closed")
         self._pump.close()

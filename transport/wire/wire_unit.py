@@ -19,7 +19,6 @@ from i2o.transport.local_unit import FRAME_AREA, FRAME_AREA_END, MIN_FRAME_SIZE
 from i2o.transport.port import EMPTY
 from i2o.transport.wire.messages import (
     HOST_KINDS,
-    MAX_GATHERED,
     MAX_RANGES,
     MAX_RELEASED,
     Kind,
@@ -283,13 +282,7 @@ class WireUnit:
         reader, writer = self._reader, self._writer
         assert reader is not None
         assert writer is not None
-        reader.check(head)
-        writer.credit(head.credits)
-        if body:
-            writer.owed += 1
-            reader.feed(body)
-            if writer.gathered > MAX_GATHERED:
-                raise RemoteFrameError("the host wants answers, but takes nothing")
+        reader.take(head, body, writer)
 
     def settle(self) -> None:
         """Give back what the host may send along, if that is worth a record."""

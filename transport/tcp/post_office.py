@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where messages go: to this process, to a neighbour, over a relay, or to another component.
+
+No threads and no sockets: whoever calls holds the lock, if there is one.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from i2o.clock import Clock
+from i2o.transport.fabric.endpoint import Buffer
+from i2o.transport.tcp.component import Component, Letter, Offered
+from i2o.transport.tcp.errors import (
+    AddresseeUnknown,
+    PeerError,
+    QueueFull,
+    SendTimeout,
+    Unreachable,
+)
+from i2o.transport.tcp.hop import Hop
+from i2o.transport.tcp.mailbox import Mailbox, Message, Receive
+from i2o.transport.tcp.message_wire import (
+    FIRST_RESERVED_TAG,
+    HOP_LIMIT,
+    MESSAGE_COST,
+    MESSAGE_SIZE,
+    MessageFlag,
+)
+from i2o.transport.tcp.node import Node
+from i2o.transport.tcp.options import MessengerOptions
+from i2o.transport.tcp.peer_name import ANYBODY, PeerName
+from i2o.transport.tcp.session import Outgoing, Session
+
+logger = logging.getLogger(__name__)
+
+Done = Callable[[PeerError | None], None]
+"""Told what became of a message: None, or what went wrong."""
+
+_WANTS_RECEIPT, _RECEIPT = int(MessageFlag.WANTS_RECEIPT), int(MessageFlag.RECEIPT)
+
+
+class PostOffice:
+    """Routes, hops, the mailbox, and receipts that are expected.
+
+    Args:
+        name: of this process.
+        options: limits and times.
+        clock: for deadlines.
+        components: asked for destinations that are unknown here.
+        notify: called when something happened that somebody may be waiting for.
+
+    Attributes:
+        hops: neighbours by name.
+        routes: relays by destination.
+        pings: who waits for a round trip to whom.
+        handlers: what takes messages with reserved tags.
+    """
+
+    def __init__(
+        self,
+        name: PeerName,
+        options: MessengerOptions,
+        clock: Clock,
+        components: Sequence[Component],
+        notify: Callable[[], None],
+    ) -> None:
+        self.name, self.options, self.clock, self.notify = name, options, clock, notify
+        self.hops: dict[PeerName, Hop] = {}
+        self.routes: dict[PeerName, PeerName] = {}
+        self.pings: dict[PeerName, list[list[int]]] = {}
+        self.handlers: dict[int, Callable[[Message], None]] = {}
+        self.mailbox = Mailbox()
+        self.is_closed = False
+        self.nodes: list[Node] = []
+        self._components = tuple(components)
+        self._numbers: dict[PeerName, itertools.count[int]] = {}
+        self._receipts: dict[tuple[PeerName, int], Outgoing] = {}
+        self._own: deque[Outgoing] = deque()
+        self._own_bytes = 0
+
+    # --- neighbours ------------------------------------------------------------------------------
+
+    def node_of(self, name: PeerName) -> Node:
+        """Return the node whose links carry what is for a peer: always the same."""
+        return self.nodes[(name.job + name.rank) % len(self.nodes)]
+
+    def hop(self, name: PeerName) -> Hop:
+        """Return the hop to a peer, a new one if there is none."""
+        hop = self.hops.get(name)
+        if hop is None:
+            session = Session(name, _random_id(), self.options.window)
+            hop = self.hops[name] = Hop(self, self.node_of(name), session)
+        return hop
+
+    def known_hop(self, name: PeerName) -> Hop:
+        """Return the hop to a peer; raises AddresseeUnknown if there is none."""
+        hop = self.hops.get(name)
+        if hop is None:
+            raise AddresseeUnknown(f"{name} is no peer of {self.name}")
+        return hop
+
+    def hop_towards(self, destination: PeerName) -> Hop | None:
+        """Return the hop that gets what is for a destination, if it is known."""
+        return self.hops.get(self.hop_name(destination))
+
+    def hop_name(self, destination: PeerName) -> PeerName:
+        """Return who gets what is for a destination."""
+        hop = self.routes.get(destination)
+        if hop is not None:
+            return hop
+        if destination in self.hops:
+            return destination
+        return self.routes.get(ANYBODY, destination)
+
+    def forget(self, hop: Hop) -> None:
+        """A caller is so long gone that its place was given away."""
+        if not hop.session.waiting:
+            self.hops.pop(hop.session.name, None)
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def post(
+        self,
+        destination: PeerName,
+        iov: Sequence[Buffer],
+        tag: int,
+        flags: int,
+        done: Done | None,
+    ) -> Outgoing | None:
+        """Send a message; see `Messenger.send_nb`. Returns it if it goes over a hop of ours."""
+        if self.is_closed:
+            raise PeerError(errno.ESHUTDOWN, "the messenger is closed")
+        size = sum(map(len, iov))
+        if size > self.options.peer.frame_limit - MESSAGE_SIZE:
+            raise PeerError(errno.EMSGSIZE, f"a message of {size} bytes")
+        numbers = self._numbers.get(destination)
+        if numbers is None:
+            numbers = self._numbers[destination] = itertools.count(1)
+        if destination == self.name:
+            self._send_to_myself(iov, size, tag, next(numbers), done)
+            return None
+        hop_name = self.hop_name(destination)
+        hop = self.hops.get(hop_name)
+        if hop is None:
+            letter = Letter(self.name, destination, tag, tuple(iov), HOP_LIMIT)
+            self._offer(letter, done or _nobody_asks, hop_name)
+            return None
+        self._check_room(hop, size)
+        number = next(numbers)
+        if hop_name != destination and done is not None:
+            flags |= _WANTS_RECEIPT
+            done = self._expecting(destination, number, done)
+        message = Outgoing(self.name, destination, tag, iov, number, flags, HOP_LIMIT, done)
+        if flags & _WANTS_RECEIPT:
+            self._receipts[destination, number] = message
+        hop.post(message)
+        return message
+
+    def _expecting(self, destination: PeerName, number: int, done: Done) -> Done:
+        """Return what ends a message that goes over relays: nothing is expected any more then."""
+
+        def end(error: PeerError | None) -> None:
+            self._receipts.pop((destination, number), None)
+            done(error)
+
+        return end
+
+    def _check_room(self, hop: Hop, size: int) -> None:
+        session, options = hop.session, self.options
+        if len(self._receipts) >= options.queue_messages:
+            raise QueueFull(f"{len(self._receipts)} messages wait for receipts of relays")
+        if session.waiting and (
+            session.waiting >= options.queue_messages
+            or session.waiting_bytes + size + MESSAGE_COST > options.queue_bytes
+        ):
+            raise QueueFull(f"{session.waiting} messages wait for {session.name}")
+
+    def _offer(self, letter: Letter, done: Done, hop: PeerName) -> None:
+        """Ask the other components, one after another, to carry what this one cannot.
+
+        Raises:
+            AddresseeUnknown: none takes it.
+        """
+        for component in self._components:
+            if component.offer(letter, done) is Offered.TAKEN:
+                return
+        raise AddresseeUnknown(
+            f"{letter.destination}"
+            + (f", to be reached over {hop}," if hop != letter.destination else "")
+            + f" is no peer of {self.name}; set_peer says where it listens"
+        )
+
+    def _send_to_myself(
+        self, iov: Sequence[Buffer], size: int, tag: int, number: int, done: Done | None
+    ) -> None:
+        cost = size + MESSAGE_COST
+        if self._own_bytes and self._own_bytes + cost > self.options.window:
+            raise QueueFull("messages to itself that nobody received")
+        self._own_bytes += cost
+        message = Outgoing(self.name, self.name, tag, iov, number, 0, 0, done)
+        self._own.append(message)
+        if len(self._own) == 1:
+            self.nodes[0].call_soon(self._deliver_own)
+
+    def _deliver_own(self) -> None:
+        for _ in range(len(self._own)):
+            message = self._own.popleft()
+            data = b"".join(message.parts)
+            message.finish(None)
+            self.arrived(Message(self.name, self.name, message.tag, data, message.number))
+
+    def give_up_on(self, message: Outgoing | None) -> SendTimeout:
+        """Do no more for a message whose time is over; return what to tell its sender."""
+        if message is None:
+            return SendTimeout("no answer of the component that carries it")
+        message.on_done = None
+        self._receipts.pop((message.destination, message.number), None)
+        hop = self.hop_towards(message.destination)
+        if hop is not None and hop.session.withdraw(message):
+            message.finish(None)
+            return SendTimeout(f"{message.destination}: not sent in time, and not any more")
+        return SendTimeout(f"{message.destination}: not acknowledged in time; it may have arrived")
+
+    def close(self) -> None:
+        """End every message that has not ended."""
+        error = PeerError(errno.ECANCELED, "the messenger was closed")
+        for hop in self.hops.values():
+            for message in hop.session.take_all():
+                message.finish(error)
+        for message in [*self._own, *self._receipts.values()]:
+            message.finish(error)
+        self._own.clear()
+        self._receipts.clear()
+        self.mailbox.clear()
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def take(self, receive: Receive) -> Message | None:
+        """Return the oldest message that came and fits a receive."""
+        message = self.mailbox.take(receive)
+        if message is not None:
+            self._consumed(message)
+        return message
+
+    def receive(self, receive: Receive) -> None:
+        """Let a receive wait, or serve it soon with what came already."""
+        if self.mailbox.has_for(receive):
+            self.nodes[0].call_soon(lambda: self._deliver_kept(receive))
+        else:
+            self.mailbox.post(receive)
+
+    def _deliver_kept(self, receive: Receive) -> None:
+        while not receive.is_over:
+            message = self.take(receive)
+            if message is None:
+                self.mailbox.post(receive)
+                return
+            receive.is_over = not receive.is_persistent
+            call_safely(receive.callback, message)
+
+    def arrived(self, message: Message) -> None:
+        """Deliver a message that is for this process."""
+        if message.tag >= FIRST_RESERVED_TAG:
+            self._consumed(message)
+            handler = self.handlers.get(message.tag)
+            if handler is not None:
+                handler(message)
+            return
+        receive = self.mailbox.match(message)
+        if receive is not None:
+            self._consumed(message)
+            call_safely(receive.callback, message)
+        self.notify()
+
+    def _consumed(self, message: Message) -> None:
+        cost = len(message.data) + MESSAGE_COST
+        if message.source == self.name:
+            self._own_bytes -= cost
+        else:
+            self._free(message.source, cost)
+
+    def _free(self, source: PeerName, cost: int) -> None:
+        hop = self.hops.get(source)
+        if hop is not None:
+            hop.consumed(cost)
+
+    # --- relays and receipts ---------------------------------------------------------------------
+
+    def transit(self, hop: Hop, letter: Letter, number: int, flags: int, cost: int) -> None:
+        """Send on what is for somebody else; what cannot be is reported to its origin."""
+        source = hop.session.name
+
+        def done(error: PeerError | None) -> None:
+            self._free(source, cost)
+            if error is not None and flags & _WANTS_RECEIPT:
+                code = error.errno or errno.EIO
+                self.receipt(letter.origin, source, letter.destination, number, code)
+
+        if letter.hops <= 0:
+            done(PeerError(errno.ELOOP, "it went over too many relays"))
+            return
+        next_name = self.hop_name(letter.destination)
+        next_hop = self.hops.get(next_name)
+        if next_hop is not None:
+            origin, destination, tag, parts, hops = letter
+            next_hop.post(Outgoing(origin, destination, tag, parts, number, flags, hops, done))
+            return
+        try:
+            self._offer(letter, done, next_name)
+        except AddresseeUnknown as error:
+            done(error)
+
+    def receipt(
+        self, origin: PeerName, back: PeerName, about: PeerName, number: int, code: int
+    ) -> None:
+        """Tell the origin of a message what became of it.
+
+        Args:
+            origin: of the message.
+            back: who brought it: the way to an origin that is not known here.
+            about: its destination.
+            number: the origin's number of it.
+            code: 0, or an errno.
+        """
+        if origin == self.name:
+            self.settle(about, number, code)
+            return
+        hop = self.hop_towards(origin) or self.hops.get(back)
+        if hop is not None:
+            hop.post(Outgoing(about, origin, code, (), number, _RECEIPT, HOP_LIMIT, None))
+
+    def settle(self, destination: PeerName, number: int, code: int) -> None:
+        """Take a receipt."""
+        message = self._receipts.pop((destination, number), None)
+        if message is None:
+            return
+        if not code:
+            message.finish(None)
+        elif code == errno.ENOENT:
+            message.finish(AddresseeUnknown(f"no relay knows {destination}"))
+        else:
+            message.finish(Unreachable(f"{destination}: {os.strerror(code)}, says a relay", code))
+        self.notify()
+
+    def acknowledged(self, message: Outgoing) -> None:
+        """The next hop has a message: that is all, unless it goes further."""
+        key = (message.destination, message.number)
+        if message.origin != self.name or self._receipts.get(key) is not message:
+            message.finish(None)
+            return
+        message.parts = ()
+        self.nodes[0].after(self.options.receipt_s, lambda: self.settle(*key, errno.ETIMEDOUT))
+
+
+def call_safely(callback: Callable[[Any], None], argument: Any) -> None:
+    """Call what the program gave; what it raises is its own, and not the link's."""
+    try:
+        callback(argument)
+    except Exception:
+        logger.exception("callback %r", callback)
+
+
+def _nobody_asks(error: PeerError | None) -> None:
+    """Stand in for a callback that was not given."""
+
+
+def _random_id() -> int:
+    return int.from_bytes(os.urandom(8), "little") | 1
