@@ -17,6 +17,7 @@ from i2o.decode.payload import Payload
 from i2o.decode.summary import summary
 from i2o.decode.text import ascii_text
 from i2o.decode.tree import Node
+from i2o.decode.values import number_text
 from i2o.decode.wire_stream import (
     HEAD_SIZE,
     WirePacket,
@@ -30,7 +31,7 @@ from i2o.transport.capture.message_record import MessageRecord
 from i2o.transport.capture.packet import Channel, Packet
 from i2o.transport.wire.messages import LAYOUTS, PACKET, Kind
 
-MAX_STREAMS: Final = 1024
+MAX_STREAMS: Final = 256
 """Directions of sessions that are followed; then the oldest is forgotten."""
 MAX_ENDPOINTS: Final = 256
 """Endpoints whose frames are put into context; then the oldest is forgotten."""
@@ -40,6 +41,7 @@ _FRAMES: Final = {
     Kind.REPLY.value: Channel.OUT.value,
 }
 _SAID: Final = 3
+_UNASKED: Final = " ! answers no request that was seen"
 _SHOWN: Final = 64
 _TEXTS: Final = (Kind.HELLO.value, Kind.REFUSED.value)
 
@@ -97,10 +99,13 @@ class WirePayload:
     def text(self) -> str:
         """Return the first records in words."""
         packet = self.packet
-        parts = [self._record_text(at) for at in range(min(_SAID, len(packet.records)))]
+        order = sorted(range(len(packet.records)), key=lambda at: at not in self._frames)
+        parts = [self._record_text(at) for at in order[:_SAID]]
         if len(packet.records) > _SAID:
             parts.append(f"{len(packet.records) - _SAID} more")
-        if not parts and packet.credits:
+        if packet.waits_for is not None:
+            parts.append(f"packet {packet.number}, read with packet {packet.waits_for} to come")
+        elif not parts and packet.credits:
             parts.append(f"{packet.credits} packets given back")
         text = "; ".join(parts)
         return f"{text} ! {packet.complaint}".lstrip() if packet.complaint else text
@@ -121,6 +126,8 @@ class WirePayload:
             for at, record in enumerate(packet.records)
         ]
         nodes.append(list_node("records", records, offset=HEAD_SIZE))
+        if packet.waits_for is not None:
+            nodes.append(text_node("note", f"it waits for packet {packet.waits_for}"))
         if packet.complaint:
             nodes.append(problem(packet.complaint))
         return nodes
@@ -130,7 +137,8 @@ class WirePayload:
         name = _kind_name(record.kind)
         frame = self._frames.get(at)
         if frame is not None:
-            text = "" if frame.is_short else summary(frame)
+            # its request may be in a part of a packet that was not captured
+            text = "" if frame.is_short else summary(frame).replace(_UNASKED, "")
             return f"{name} {frame.target:03x} {frame.name} {text}".rstrip()
         if record.kind in _TEXTS:
             return f"{name} {ascii_text(record.data)}".rstrip()
@@ -139,7 +147,7 @@ class WirePayload:
         fields = dict(zip(_field_names(record.kind), record.fields, strict=True))
         if "address" in fields and "length" in fields:
             return f"{name} {fields['length']} bytes at {fields['address']:#010x}"
-        said = " ".join(f"{name} {value}" for name, value in fields.items())
+        said = " ".join(f"{name} {number_text(name, 32, fields[name])}" for name in fields)
         return f"{name} {said}".rstrip()
 
     def _record_nodes(self, at: int, record: WireRecord) -> list[Node]:

@@ -2,8 +2,10 @@
 """Reads the packets of a remote IOP out of captured messages: docs/remote.md has the protocol.
 
 Packets cut a stream of records anywhere, and captures cut packets. A reader keeps what a record
-that is not complete had so far. When bytes are missing it goes on behind data whose length it
-knows; otherwise it waits for a packet that can be read as records from its start to its end.
+that is not complete had so far. A long message may end behind a shorter one that was sent later:
+then the shorter one waits, and is read with the long one. When bytes are missing the reader goes on
+behind data whose length it knows; otherwise it waits for a packet that can be read as records from
+its start to its end.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from i2o.transport.wire.messages import (
     MAGIC,
     MAX_FRAME,
     PACKET,
+    SPARES,
+    WINDOW,
     Form,
     Kind,
     RangeFlags,
@@ -26,6 +30,10 @@ from i2o.transport.wire.messages import (
 
 MAX_RECORDS: Final = 1024
 """Records of one packet that are told apart; the rest is counted as bytes."""
+MAX_AHEAD: Final = WINDOW + SPARES
+"""Packets that wait for an earlier one: as many as can be under way."""
+MAX_HELD_BYTES: Final = 1 << 17
+"""Bytes of those."""
 
 _HEAD: Final = packer(PACKET)
 HEAD_SIZE: Final = _HEAD.size
@@ -64,8 +72,10 @@ class WirePacket(NamedTuple):
         session: which session it is of, 0 before there is one.
         number: its own.
         credits: packets that are given back.
-        records: what is in it.
+        records: what is in it, and behind that what is in packets that waited for it, without
+            places.
         complaint: why not all of it could be read, empty if it could.
+        waits_for: number of an earlier packet that is to come before it can be read, or None.
     """
 
     session: int
@@ -73,6 +83,7 @@ class WirePacket(NamedTuple):
     credits: int
     records: tuple[WireRecord, ...]
     complaint: str
+    waits_for: int | None = None
 
 
 def is_hello(payload: bytes) -> bool:
@@ -95,35 +106,64 @@ def read_packet(payload: bytes, missing: int, stream: WireStream | None) -> Wire
         return None
     session, number, credits = _HEAD.unpack_from(payload)
     reader = stream if session and stream is not None else WireStream()
+    if reader.holds(payload, missing, number):
+        return WirePacket(session, number, credits, (), "", reader.due)
     records, complaint = reader.read(payload, missing, number)
     return WirePacket(session, number, credits, tuple(records), complaint)
 
 
 class WireStream:
-    """One direction of a session."""
+    """One direction of a session.
+
+    Attributes:
+        due: number of the next packet.
+    """
 
     def __init__(self) -> None:
-        self._next = 0
+        self.due = 0
+        self._held: dict[int, tuple[bytes, int]] = {}
         self._kept = b""
         self._bulk: WireRecord | None = None
         self._done = 0
         self._is_lost = False
 
+    def holds(self, payload: bytes, missing: int, number: int) -> bool:
+        """Keep a packet that came too early, if there is room; return whether it is one."""
+        held = self._held
+        if not 0 < (number - self.due & 0xFF) <= MAX_AHEAD or number in held:
+            return False
+        room = MAX_HELD_BYTES - sum(len(kept) for kept, _ in held.values())
+        if len(held) >= MAX_AHEAD or len(payload) > room:
+            return False
+        held[number] = payload, missing
+        return True
+
     def read(self, payload: bytes, missing: int, number: int) -> tuple[list[WireRecord], str]:
-        """Take the next packet; return its records and what is wrong."""
+        """Take the next packet, and those that waited for it; return records and what is wrong."""
         complaint = ""
-        if number != self._next:
-            complaint = f"packet {self._next} was due: packets are missing"
+        if number != self.due:
+            complaint = f"packet {self.due} was due: packets are missing"
             self._lose()
-        self._next = number + 1 & 0xFF
+            self._held.clear()
+        records, trouble = self._read(payload, missing)
+        complaint = complaint or trouble
+        self.due = number + 1 & 0xFF
+        while self.due in self._held:
+            more, trouble = self._read(*self._held.pop(self.due))
+            records += [one._replace(place=None, data_at=None) for one in more]
+            complaint = complaint or trouble
+            self.due = self.due + 1 & 0xFF
+        return records, complaint
+
+    def _read(self, payload: bytes, missing: int) -> tuple[list[WireRecord], str]:
         if self._is_lost and not self._resume(payload, missing):
-            return [], complaint or "where records begin is not known"
+            return [], "where records begin is not known"
         records, trouble = self._records(payload)
         if trouble:
             self._lose()
         elif missing:
             self._skip(missing)
-        return records, complaint or trouble
+        return records, trouble
 
     def _lose(self) -> None:
         self._kept, self._bulk, self._is_lost = b"", None, True

@@ -209,3 +209,13 @@ _TRANSFERS = (*_SENDS, "recv", "recvv", "recvmsg", "trecv", "trecvv", "trecvmsg"
 _OTHERS = (
     "bind", "enable", "close", "set_min_multi_recv", "progress", "connect", "accept", "shutdown",
 )  # fmt: skip
+
+
+def open_endpoint(uri: object, *, clock: object) -> ScriptedEndpoint:
+    """Open one, as the registry asks a module to."""
+    return ScriptedEndpoint()
+
+
+def open_passive(uri: object, *, clock: object) -> ScriptedListener:
+    """Open one that listens."""
+    return ScriptedListener()

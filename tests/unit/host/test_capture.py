@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import i2o
+from fakes import scripted_endpoint
 from fakes.pcapng_blocks import section
 from fakes.scripted_endpoint import ScriptedEndpoint, ScriptedListener
 from i2o import capture
@@ -24,6 +25,7 @@ from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.message_layer import MessageLayer
+from i2o.transport import registry
 from i2o.transport.capture import capture_target, environment
 from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.endpoint_tap import TapEndpoint
@@ -467,3 +469,47 @@ def test_an_endpoint_without_a_name_yet(tmp_path):
     with CaptureFile(tmp_path / "a") as file:
         environment.captured_endpoint(Nameless(), file)
     assert section(tmp_path / "a").interfaces[0][:2] == ("ep0", "")
+
+
+def test_what_opens_endpoints_looks_at_the_environment(asked, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._OWN_ENDPOINTS, "scripted", "fakes.scripted_endpoint")
+    assert isinstance(registry.open_endpoint("scripted:a"), ScriptedEndpoint)
+    assert isinstance(registry.open_listener("scripted:a"), ScriptedListener)
+    path = asked()
+    with registry.open_endpoint("scripted:a?x=1") as endpoint:
+        assert isinstance(endpoint, TapEndpoint)
+        endpoint.send(b"seen")
+    with registry.open_listener("scripted:b") as listener:
+        listener.inner.asked()
+        assert listener.events.read().request is not None
+    environment_capture().close()
+    assert [one.name for one in traced(path)] == ["send", "close", "connreq", "close"]
+    descriptions = [description for _, description, _, _ in section(path).interfaces]
+    assert descriptions == ["scripted:a?x=1", "scripted:b"]
+
+
+def test_an_endpoint_that_cannot_be_captured_is_closed(asked, monkeypatch):
+    made = []
+
+    class Noting(ScriptedEndpoint):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    class NotingListener(ScriptedListener):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setitem(registry._OWN_ENDPOINTS, "scripted", "fakes.scripted_endpoint")
+    monkeypatch.setattr(scripted_endpoint, "ScriptedEndpoint", Noting)
+    monkeypatch.setattr(scripted_endpoint, "ScriptedListener", NotingListener)
+    monkeypatch.setenv(VARIABLE, "a?color=1")
+    with pytest.raises(CaptureError, match="color"):
+        registry.open_endpoint("scripted:a")
+    with pytest.raises(CaptureError, match="color"):
+        registry.open_listener("scripted:a")
+    endpoint, listener = made
+    assert endpoint.calls[-1][0] == "close"
+    assert listener.is_closed
+    monkeypatch.delenv(VARIABLE)
