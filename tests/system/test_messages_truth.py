@@ -10,7 +10,7 @@ from pathlib import Path
 import i2o
 from fakes.wire_station import WireStation
 from i2o.capture import captured
-from i2o.decode.conversation import Conversation, Traced
+from i2o.decode.conversation import MESSAGE, Conversation, Traced
 from i2o.decode.payload_followers import payload_followers
 from i2o.decode.wire_payload import WirePayload
 from i2o.transport.capture.capture_file import CaptureFile
@@ -185,7 +185,9 @@ def test_the_frames_of_a_remote_iop_are_those_in_its_messages(tmp_path: Path) ->
         replies = [frame for frame in inner if frame.packet.channel == Channel.OUT]
         assert all(frame.request is not None for frame in replies)
     complaints = [
-        one.payload.packet.complaint for one in traced if isinstance(one.payload, WirePayload)
+        one.payload.packet.complaint
+        for one in traced
+        if one.kind == MESSAGE and isinstance(one.payload, WirePayload)
     ]
     assert set(complaints) == {""}
 
