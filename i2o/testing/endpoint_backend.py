@@ -44,6 +44,10 @@ class EndpointBackend(ABC):
         """Make an endpoint whose buffers begin with a prefix (MSG_PREFIX), if there is such."""
         return None
 
+    def open_multicast(self, resources: ExitStack) -> Endpoint | None:
+        """Make an endpoint that can join groups, of whatever type that is, if there is such."""
+        return None
+
     def listen(self, resources: ExitStack) -> PassiveEndpoint | None:
         """Make what `connect` finds, not listening yet; None without connected endpoints."""
         return None

@@ -274,6 +274,8 @@ class PortFifos(PortBackend):
         for context in range(8):
             host.post(self.check(context))
         held = host.alloc()
+        assert _becomes_readable(host.port)
+        host.port.wait(PATIENCE_S)  # replies are there, and nobody takes them
         host.port.reset()
         assert host.port.reap() == EMPTY
         assert host.state() == IopState.RESET

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The software engine over memory keeps to the contract of endpoints."""
+"""The software engine, over the carrier in memory, keeps the contract of endpoints."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import cached_property
 from typing import ClassVar
+
+import pytest
 
 from i2o.testing.endpoints import EndpointConformance
 from i2o.testing.stations import Bench, Station
@@ -13,27 +14,33 @@ from i2o.transport.fabric.endpoint import Endpoint, PassiveEndpoint
 from i2o.transport.fabric.engine import EngineOptions
 from i2o.transport.fabric.flags import Capability, EndpointType
 from i2o.transport.fabric.mem import MemoryFabric
-from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
 
 
-class TestMemEndpoints(EndpointConformance):
+class MemoryEndpoints(EndpointConformance):
+    """What is alike for all sizes."""
+
     quiet_rounds: ClassVar[int] = 3
+    options: ClassVar[EngineOptions] = EngineOptions()
+    fabric: MemoryFabric
 
-    @cached_property
-    def fabric(self) -> MemoryFabric:
-        return MemoryFabric()
+    @pytest.fixture(autouse=True)
+    def _medium(self) -> None:
+        self.fabric = MemoryFabric()
 
     def open(self, resources: ExitStack, wanted: Capability | None = None) -> Endpoint:
-        return SoftwareEndpoint(self.fabric.carrier(), capabilities=wanted)
+        return self.fabric.endpoint(capabilities=wanted, options=self.options)
 
     def open_prefixed(self, resources: ExitStack) -> Endpoint:
-        return SoftwareEndpoint(self.fabric.carrier(), options=EngineOptions(msg_prefix_size=16))
+        return self.fabric.endpoint(options=EngineOptions(msg_prefix_size=24))
+
+    def open_multicast(self, resources: ExitStack) -> Endpoint:
+        return self.fabric.endpoint(type=EndpointType.DGRAM, options=self.options)
 
     def listen(self, resources: ExitStack) -> PassiveEndpoint:
-        return listen_on(self.fabric.carrier())
+        return self.fabric.listener(options=self.options)
 
     def open_connected(self, resources: ExitStack) -> Endpoint:
-        return SoftwareEndpoint(self.fabric.carrier(), EndpointType.MSG)
+        return self.fabric.endpoint(type=EndpointType.MSG, options=self.options)
 
     def nobody(self, resources: ExitStack) -> str:
         return "nobody"
@@ -41,3 +48,26 @@ class TestMemEndpoints(EndpointConformance):
     def lose(self, bench: Bench, one: Station, other: Station) -> bool:
         self.fabric.reset(one.endpoint.name, other.endpoint.name)
         return True
+
+
+class TestMemory(MemoryEndpoints):
+    """As an endpoint is when nothing is asked for."""
+
+
+class TestNarrowMemory(MemoryEndpoints):
+    """Small frames, few credits, short queues: everything takes several turns."""
+
+    options = EngineOptions(
+        tx_size=8,
+        rx_size=16,
+        window_messages=4,
+        window_bytes=2048,
+        eager_limit=256,
+        inject_size=64,
+        max_msg_size=1 << 20,
+        iov_limit=3,
+    )
+
+    @pytest.fixture(autouse=True)
+    def _medium(self) -> None:
+        self.fabric = MemoryFabric(frame_limit=512, room=4)

@@ -319,7 +319,8 @@ class MemoryFabric:
                     if not is_orderly:
                         self._forget(pipe)
                     self._end(pipe.twin, errno.ECONNRESET, f"{source.name!r} is gone")
-                    del self._links[number, peer], self._links[peer, number]
+                    for key in {(number, peer), (peer, number)}:  # one, if it is its own peer
+                        del self._links[key]
 
     def refuse(self, pipe: _Pipe) -> None:
         """End a link in the eyes of a sender that finds the other side closed."""

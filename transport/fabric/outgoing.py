@@ -203,6 +203,7 @@ class Outgoing:
 
     def give_up(self, code: int, reason: str) -> None:
         """End every operation with an error; announced messages are aborted, the link lives on."""
+        doomed = [*self.queue, *self._all_sent()]
         for operation, _ in self._announced.values():
             self._link.control(
                 ABORT.build(
@@ -214,7 +215,6 @@ class Outgoing:
             )
         self._announced.clear()
         self._pieces.clear()
-        doomed = [*self.queue, *self._all_sent()]
         self.queue.clear()
         self._untold.clear()
         for operation in doomed:

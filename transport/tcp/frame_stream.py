@@ -52,6 +52,29 @@ class FrameStream:
             return self._large[self._large_end :]
         return self._view[self._end :] if self._end else self._view
 
+    def read(self, recv_into: Callable[[memoryview], int]) -> int:
+        """Read once, and deliver what is complete; return what `recv_into` returned.
+
+        Raises:
+            ProtocolViolation: a frame is longer than allowed.
+        """
+        if self._end or self._large is not None:
+            count = recv_into(self.space())
+            if count:
+                self.received(count)
+            return count
+        view = self._view
+        count = recv_into(view)
+        if count >= HEAD_SIZE:
+            length, kind, _, _ = unpack_head(view)
+            if count == HEAD_SIZE + length and length <= self._limit:
+                # nearly always: one whole frame, and nothing else
+                self._deliver(kind, view[HEAD_SIZE:count])
+                return count
+        if count:
+            self.received(count)
+        return count
+
     def received(self, count: int) -> None:
         """Take the bytes that were put into `space()`.
 

@@ -205,15 +205,32 @@ class Hop:
             raise ProtocolViolation(f"a message frame of kind {kind} with {len(frame)} bytes")
 
     def _take_message(self, frame: memoryview) -> None:
-        _, flags, hops, _, tag, sequence, ack, credit, *names, number = unpack_message(frame)
+        (
+            _,
+            flags,
+            hops,
+            _,
+            tag,
+            sequence,
+            ack,
+            credit,
+            origin_job,
+            origin_rank,
+            destination_job,
+            destination_rank,
+            number,
+        ) = unpack_message(frame)
         session, office = self.session, self._office
         cost = len(frame) - MESSAGE_SIZE + MESSAGE_COST
         self._acknowledge(ack, credit)
         if session.accept(sequence, cost):
             data = bytes(frame[MESSAGE_SIZE:])
-            origin = PeerName(names[0], names[1])
-            destination = PeerName(names[2], names[3])
-            if destination != office.name:
+            origin, destination = session.name, office.name
+            if origin_job != origin.job or origin_rank != origin.rank:
+                origin = PeerName(origin_job, origin_rank)
+            if destination_job != destination.job or destination_rank != destination.rank:
+                destination = PeerName(destination_job, destination_rank)
+            if destination is not office.name:
                 letter = Letter(origin, destination, tag, (data,), hops - 1)
                 office.transit(self, letter, number, flags, cost)
             elif flags & _RECEIPT:

@@ -78,6 +78,7 @@ class Link:
         listener: the handshake, if this end was called.
         remote: who the other end is, as far as it said.
         serial: the other end's number of this link.
+        limit: bytes of the longest frame that both ends take.
         mask: what the loop waits for.
         heard: whether anything came since the keepalive looked last.
         timer: deadline of what is going on.
@@ -99,6 +100,7 @@ class Link:
         self.listener: Listener | None = None
         self.remote: Remote | None = None
         self.serial = 0
+        self.limit = 0
         self.peer = -1
         self.mask = 0
         self.is_connecting = self.is_up = self.is_closed = False
@@ -167,14 +169,12 @@ class Link:
             OSError: the link broke.
             ProtocolViolation: a frame is too long.
         """
-        stream = self.stream
         try:
-            count = self.channel.recv_into(stream.space())
+            count = self.stream.read(self.channel.recv_into)
         except BlockingIOError:
             return -1
         if count:
             self.heard = True
-            stream.received(count)
         return count
 
     def read_all(self) -> int:

@@ -104,7 +104,8 @@ class Node(Closing):
         self._client_tls = client_tls
         for exposed in listen:
             self._check_exposure(exposed)
-        self._peers: list[Peer | None] = []
+        self._by_number: dict[int, Peer] = {}
+        self._numbers = itertools.count()
         self._by_name: dict[PeerName, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
         self._callers: dict[Peer, None] = {}  # known only because they called, oldest first
@@ -113,7 +114,7 @@ class Node(Closing):
         self._waiting = 0
         self._thirsty: dict[Peer, None] = {}
         self._lingering: dict[Link, None] = {}
-        self._sink: CarrierSink | None = None
+        self._sink: CarrierSink = _NOBODY
         self._is_closed = self._is_in_timers = False
         self.on_evicted: Callable[[int], None] | None = None
         self.on_round_trip: Callable[[int, int], None] | None = None
@@ -150,7 +151,7 @@ class Node(Closing):
             return
         self._is_closed = True
         self._doorway.close()
-        for peer in self._live():
+        for peer in self.peers():
             self._abandon(peer)
             if peer.link is not None:
                 self._hang_up(peer.link)
@@ -256,14 +257,14 @@ class Node(Closing):
         Raises:
             PeerError: EINVAL, there is none with this number.
         """
-        peer = self._peers[number] if 0 <= number < len(self._peers) else None
+        peer = self._by_number.get(number)
         if peer is None:
-            raise PeerError(errno.EINVAL, f"no peer has the number {number}")
-        return peer.same or peer
+            raise _no_peer(number)
+        return peer
 
     def peers(self) -> Iterator[Peer]:
         """Yield every peer."""
-        return (peer for peer in self._live() if peer.same is None)
+        return iter(dict.fromkeys(self._by_number.values()))
 
     def connect(self, number: int) -> None:
         """See to it that there is a link, or will be, or that `peer_lost` is called."""
@@ -277,54 +278,58 @@ class Node(Closing):
         Raises:
             PeerError: EMSGSIZE, it is longer than this end or the peer allows.
         """
-        peer = self.peer(number)
-        size = sum(map(len, parts))
-        link = peer.link
-        limit = self.options.frame_limit
-        if link is not None and link.remote is not None:
-            limit = min(limit, link.remote.frame_limit)
+        peer = self._by_number.get(number)
+        if peer is None:
+            raise _no_peer(number)
+        link, outbox = peer.link, peer.outbox
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        limit = self.options.frame_limit if link is None else link.limit
         if size > limit:
             raise PeerError(errno.EMSGSIZE, f"a frame of {size} bytes; at most {limit} go")
-        outbox = peer.outbox
-        if link is not None and not outbox:
-            parts = (pack_head(size, _DATA, 0, 0), *parts)
-            size += HEAD_SIZE
-            counters = peer.counters
-            try:
-                if size <= _COPIED:
-                    data: Buffer = b"".join(parts)
-                    count = link.channel.send(data)
-                    if count == size:
-                        counters.frames_sent += 1
-                        counters.bytes_sent += size
-                        assert self._sink is not None
-                        self._sink.frame_sent(number, token)
-                        return True
-                    parts = (data,)
-                else:
-                    count = link.channel.sendmsg([memoryview(part) for part in parts])
-            except OSError:  # if it broke, that is noticed where links are read
-                count = 0
-            outbox.add(parts, size, token, number)
-            self._waiting += size
-            self._out(peer, outbox.advance(count))
-            self._watch(link)
-            return True
+        if link is None or outbox.size:
+            return self._send_later(peer, number, parts, size, token)
+        head = pack_head(size, _DATA, 0, 0)
+        size += HEAD_SIZE
+        try:
+            if size <= _COPIED:
+                data = b"".join((head, *parts))
+                count = link.channel.send(data)
+                if count == size:
+                    peer.counters.frames_sent += 1
+                    peer.counters.bytes_sent += size
+                    self._sink.frame_sent(number, token)
+                    return True
+                parts = (data,)
+            else:
+                parts = (head, *parts)
+                count = link.channel.sendmsg([memoryview(part) for part in parts])
+        except OSError:  # it would block; or it broke, which is noticed where links are read
+            count = 0
+            parts = (data,) if size <= _COPIED else parts
+        outbox.add(parts, size, token, number)
+        self._waiting += size
+        self._out(peer, outbox.advance(count))
+        self._watch(link)
+        return True
+
+    def _send_later(
+        self, peer: Peer, number: int, parts: Sequence[Buffer], size: int, token: object
+    ) -> bool:
+        """Let a frame wait for a link, or for the frames before it."""
         if not self._has_room(peer, size):
-            peer.wants_room = True
             self._thirsty[peer] = None
             return False
-        outbox.add((pack_head(size, _DATA, 0, 0), *parts), size + HEAD_SIZE, token, number)
-        self._waiting += size + HEAD_SIZE
-        if link is None and peer.state in (PeerState.UNCONNECTED, PeerState.FAILED):
+        size += HEAD_SIZE
+        peer.outbox.add((pack_head(size - HEAD_SIZE, _DATA, 0, 0), *parts), size, token, number)
+        self._waiting += size
+        if peer.state in (PeerState.UNCONNECTED, PeerState.FAILED):
             self._begin(peer)
         return True
 
     def frame_limit_of(self, number: int) -> int:
         """Return the bytes of the longest frame that may be sent to a peer now."""
         link = self.peer(number).link
-        own = self.options.frame_limit
-        return own if link is None or link.remote is None else min(own, link.remote.frame_limit)
+        return self.options.frame_limit if link is None else link.limit
 
     def ping(self, number: int) -> bool:
         """Ask a connected peer for an answer; `on_round_trip` gets it. Returns whether it went."""
@@ -366,7 +371,6 @@ class Node(Closing):
     def _out(self, peer: Peer, frames: list[Waiting]) -> None:
         """Take note of frames that are out."""
         sink, counters = self._sink, peer.counters
-        assert sink is not None
         for frame in frames:
             self._waiting -= frame.size
             counters.frames_sent += 1
@@ -377,19 +381,18 @@ class Node(Closing):
     def _forget_outbox(self, peer: Peer) -> None:
         for frame in peer.outbox.take_all():
             self._waiting -= frame.size
-        peer.wants_room = False
         self._thirsty.pop(peer, None)
 
     def _quench(self) -> None:
         """Tell those who were refused, where there is room again."""
         options, sink = self.options, self._sink
-        if self._waiting > options.total_queue_limit // 2 or sink is None:
+        if self._waiting > options.total_queue_limit // 2:
             return
         for peer in list(self._thirsty):
             if peer.outbox.size <= options.queue_limit // 2 and peer in self._thirsty:
                 del self._thirsty[peer]
-                peer.wants_room = False
-                sink.room_made(peer.number)
+                for number in peer.numbers:
+                    sink.room_made(number)
 
     # --- calling ---------------------------------------------------------------------------------
 
@@ -544,7 +547,9 @@ class Node(Closing):
     def _unite(self, peer: Peer, found: Peer) -> None:
         """Two numbers turned out to be one peer: both go on, over the links of `found`."""
         self._abandon(peer)
-        peer.same = found
+        for number in peer.numbers:
+            self._by_number[number] = found
+        found.numbers += peer.numbers
         self._learn(found, peer.plan.addresses)
         for frame in peer.outbox.take_all():
             found.outbox.add(frame.buffers, frame.size, frame.token, frame.number)
@@ -552,8 +557,8 @@ class Node(Closing):
         if found.link is None:
             self.connect(found.number)
         else:
-            assert self._sink is not None
-            self._sink.peer_up(peer.number)
+            for number in peer.numbers:
+                self._sink.peer_up(number)
             self._flush(found, found.link)
 
     # --- being called ----------------------------------------------------------------------------
@@ -628,9 +633,10 @@ class Node(Closing):
         for peer in self._callers:
             if peer.link is None and peer.dial is None and not peer.outbox:
                 del self._callers[peer]
-                self._peers[peer.number] = None
-                if self.on_evicted is not None:
-                    self.on_evicted(peer.number)
+                for number in peer.numbers:
+                    del self._by_number[number]
+                    if self.on_evicted is not None:
+                        self.on_evicted(number)
                 if peer.name is not None:
                     del self._by_name[peer.name]
                 for address in peer.plan.addresses:
@@ -647,19 +653,18 @@ class Node(Closing):
         peer.link, peer.state = link, PeerState.CONNECTED
         peer.counters.connects += 1
         link.is_up = True
+        link.limit = min(self.options.frame_limit, remote.frame_limit)
         if link.timer is not None:
             link.timer.cancel()
         link.stream.establish(self.options.frame_limit, self._receiver(peer, link))
         link.timer = self._after(self.options.keepalive_idle_s, lambda: self._keep_alive(link))
-        assert self._sink is not None
-        for number in self._numbers(peer):
+        for number in peer.numbers:
             self._sink.peer_up(number)
         if peer.link is link:
             self._flush(peer, link)
 
     def _receiver(self, peer: Peer, link: Link) -> Callable[[int, memoryview], bool]:
         """Return what takes the frames of an established link."""
-        assert self._sink is not None
         arrived, number, counters = self._sink.frame_arrived, peer.number, peer.counters
 
         def deliver(kind: int, payload: memoryview) -> bool:
@@ -786,8 +791,7 @@ class Node(Closing):
 
     def _report_lost(self, peer: Peer, code: int, reason: str) -> None:
         self._forget_outbox(peer)
-        assert self._sink is not None
-        for number in self._numbers(peer):
+        for number in peer.numbers:
             self._sink.peer_lost(number, code, reason)
         self._quench()
 
@@ -826,22 +830,12 @@ class Node(Closing):
 
     # --- small things ----------------------------------------------------------------------------
 
-    def _live(self) -> Iterator[Peer]:
-        return (peer for peer in self._peers if peer is not None)
-
-    def _numbers(self, peer: Peer) -> list[int]:
-        """Return all numbers that a peer has: nearly always one."""
-        others = [other.number for other in self._live() if other.same is peer]
-        return [peer.number, *others]
-
     def _owner(self, link: Link) -> Peer:
-        peer = self._peers[link.peer]
-        assert peer is not None
-        return peer
+        return self._by_number[link.peer]
 
     def _new_peer(self) -> Peer:
-        peer = Peer(len(self._peers), self.options)
-        self._peers.append(peer)
+        peer = Peer(next(self._numbers), self.options)
+        self._by_number[peer.number] = peer
         return peer
 
     def _call(self, peer: Peer, name: PeerName) -> None:
@@ -871,6 +865,27 @@ class Node(Closing):
                 f"{address} is not on this machine alone, and there is no key",
                 remedy="give both ends the same key file, or say that none is needed (insecure)",
             )
+
+
+class _Nobody:
+    """Stands for the sink until there is one."""
+
+    def frame_arrived(self, peer: int, frame: memoryview) -> None: ...
+
+    def frame_sent(self, peer: int, token: object) -> None: ...
+
+    def room_made(self, peer: int) -> None: ...
+
+    def peer_up(self, peer: int) -> None: ...
+
+    def peer_lost(self, peer: int, error: int, reason: str) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
+def _no_peer(number: int) -> PeerError:
+    return PeerError(errno.EINVAL, f"no peer has the number {number}")
 
 
 def _told_address(remote: Remote, link: Link) -> Address | None:

@@ -33,7 +33,7 @@ class Outbox:
     """Frames in order.
 
     Attributes:
-        size: bytes of the frames that wait, also of what has gone of the first.
+        size: bytes of the frames that wait, also of what has gone of the first; 0 if none waits.
         is_begun: whether a part of the first frame has gone.
     """
 

@@ -54,13 +54,14 @@ class Peer:
         dial: the link that is being made.
         confirming: incarnation of the peer to which `dial` has sent its proof, else 0.
         retry: when the next attempt is made, in the state WAITING.
-        same: the peer that this one turned out to be.
+        numbers: all that it has: more than one if it turned out to be two that were known.
     """
 
     def __init__(self, number: int, options: PeerOptions) -> None:
         self.number = number
+        self.numbers = [number]
         self.name: PeerName | None = None
-        self.is_named = self.is_wanted = False
+        self.is_named = False
         self.plan = DialPlan(options)
         self.state = PeerState.UNCONNECTED
         self.incarnation = 0
@@ -69,8 +70,6 @@ class Peer:
         self.confirming = 0
         self.retry: Timer | None = None
         self.outbox = Outbox()
-        self.wants_room = False
-        self.same: Peer | None = None
         self.counters = PeerCounters()
         self.last_error = (0, "")
         self.round_trip_ns = 0

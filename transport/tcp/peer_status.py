@@ -52,6 +52,11 @@ class PeerStatus(NamedTuple):
     round_trip_ns: int
     last_error: str
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a link is up."""
+        return self.state is PeerState.CONNECTED
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can say."""
         return {**self._asdict(), "name": str(self.name), "state": self.state.value}

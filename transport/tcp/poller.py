@@ -39,6 +39,7 @@ class Poller(Closing):
         self._dropped: list[Callable[[], None]] = []
         self._is_handling = self._is_closed = self._is_hot = False
         self._epoll = select.epoll()
+        self._look = self._epoll.poll
         try:
             self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError:
@@ -100,7 +101,7 @@ class Poller(Closing):
         """
         if self._is_handling:
             return  # called by a handler: the events that it waits for are being handled
-        events = self._epoll.poll(0, _MOST_EVENTS) if timeout_s == 0 else self._wait(timeout_s)
+        events = self._wait(timeout_s) if timeout_s else self._look(0, _MOST_EVENTS)
         if not events:
             return
         if guard is None:
@@ -125,7 +126,7 @@ class Poller(Closing):
                     close()
 
     def _wait(self, timeout_s: float) -> list[tuple[int, int]]:
-        poll, now = self._epoll.poll, self._clock.monotonic_ns
+        poll, now = self._look, self._clock.monotonic_ns
         begin = now()
         if self._is_hot:
             end = begin + self._spin_ns
