@@ -75,6 +75,8 @@ class EndpointRecorder:
         tag: int | None = None,
         via: str = "",
         sequence: int | None = None,
+        length: int | None = None,
+        number: int | None = None,
     ) -> int:
         """Record a message that is handed over for sending, and return its number.
 
@@ -84,8 +86,11 @@ class EndpointRecorder:
             tag: its tag, if messages have tags.
             via: name of the next hop, if that is not the addressee.
             sequence: its number, if messages have numbers.
+            length: its bytes, if `payload` is only the first ones.
+            number: of `next_id`, by default the next one.
         """
-        number = self.next_id()
+        if number is None:
+            number = self.next_id()
         self._whole(
             Kind.SEND,
             number,
@@ -96,6 +101,7 @@ class EndpointRecorder:
                 tag=tag,
                 peer=to,
                 hop=via,
+                length=length or 0,
                 sequence=sequence,
             ),
         )
@@ -269,7 +275,7 @@ class EndpointRecorder:
     ) -> None:
         """Pack and deliver a record; the traffic goes on whatever happens."""
         try:
-            length = len(payload)
+            length = max(len(payload), record.length)
             kept = bytes(memoryview(payload)[: self.payload_bytes])
             packet = pack_record(
                 record._replace(endpoint_type=self._type, length=length, payload=kept)
