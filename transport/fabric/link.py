@@ -25,12 +25,31 @@ from i2o.transport.fabric.incoming import Incoming, IncomingDatagrams
 from i2o.transport.fabric.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from i2o.transport.fabric.engine import Engine
+    from i2o.transport.fabric.carrier import Carrier
+    from i2o.transport.fabric.engine_options import EngineOptions
     from i2o.transport.fabric.inbox import Inbox
 
 _MESSAGE, _PIECE, _ACK = int(FrameKind.MESSAGE), int(FrameKind.PIECE), int(FrameKind.ACK)
 _HELLO, _ANSWER = int(FrameKind.HELLO), int(AckFlag.ANSWER)
 _EPOCHS: Final = 1 << 16
+
+
+class LinkEngine(Protocol):
+    """The engine, as its links see it."""
+
+    carrier: Carrier
+    options: EngineOptions
+    endpoint_type: EndpointType
+    inbox: Inbox | None
+    dirty: list[Link]
+    eager_limit: int
+    piece_size: int
+    first_epoch: int
+    incarnation: int
+    stale_frames: int
+
+    def doom(self, link: Link, code: int, reason: str) -> None:
+        """Close a link as soon as the carrier can be called."""
 
 
 class LinkOwner(Protocol):
@@ -94,7 +113,7 @@ class Link:
         "peer",
     )
 
-    def __init__(self, engine: Engine, peer: int, owner: LinkOwner) -> None:
+    def __init__(self, engine: LinkEngine, peer: int, owner: LinkOwner) -> None:
         self._engine, self.peer, self.owner = engine, peer, owner
         self._send = engine.carrier.send
         options = engine.options
