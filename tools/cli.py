@@ -43,6 +43,8 @@ COMMANDS: Final = {
     "events": "show what an IOP reports: events and changes of its device table",
     "bench": "measure messages and transfers of an IOP",
     "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
+    "peers": "show a peer table of a running process: states, queues, counters",
+    "ping": "measure round trips to whoever listens at a tcp address",
     "config": "show an IOP's configuration dialog in the browser",
     "download": "send software to an IOP, list it, fetch it, remove it",
     "doctor": "check this machine and an IOP, and say what to do about problems",

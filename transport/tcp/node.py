@@ -23,7 +23,7 @@ from i2o.errors import TransportUnavailable
 from i2o.transport.fabric.carrier import CarrierSink
 from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.tcp import wire
-from i2o.transport.tcp.address import Address, parse_address
+from i2o.transport.tcp.address import Address, check_exposure, parse_address
 from i2o.transport.tcp.arbitration import Offer, Standing, judge
 from i2o.transport.tcp.doorway import Doorway
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation
@@ -103,7 +103,10 @@ class Node(Closing):
         self._is_open_to_all = insecure or key is not None
         self._client_tls = client_tls
         for exposed in listen:
-            self._check_exposure(exposed)
+            try:
+                check_exposure(exposed, is_allowed=self._is_open_to_all)
+            except PeerError as error:
+                raise TransportUnavailable("tcp", error.strerror or str(error)) from None
         self._by_number: dict[int, Peer] = {}
         self._numbers = itertools.count()
         self._by_name: dict[PeerName, Peer] = {}
@@ -229,10 +232,7 @@ class Node(Closing):
         """
         addresses = tuple(addresses)
         for address in addresses:
-            try:
-                self._check_exposure(address)
-            except TransportUnavailable as error:
-                raise PeerError(errno.EACCES, str(error)) from None
+            check_exposure(address, is_allowed=self._is_open_to_all)
         peer = None if name is None else self._by_name.get(name)
         if peer is None and name is None:
             known = (self._by_address.get(address) for address in addresses)
@@ -406,11 +406,9 @@ class Node(Closing):
         """Try one address after another; at the end of a round, wait or give up."""
         while (address := peer.plan.next_address()) is not None:
             try:
-                self._check_exposure(address)
+                check_exposure(address, is_allowed=self._is_open_to_all)
                 self._dial(peer, address)
                 return
-            except TransportUnavailable as error:
-                peer.last_error = (errno.EACCES, str(error))
             except OSError as error:
                 peer.last_error = (error.errno or errno.EIO, f"{address}: {error.strerror}")
                 peer.counters.failed_attempts += 1
@@ -858,14 +856,6 @@ class Node(Closing):
         if self._guard is not None:
             self._poller.wake()  # another thread may be waiting for a later one
         return timer
-
-    def _check_exposure(self, address: Address) -> None:
-        if not self._is_open_to_all and not address.is_loopback:
-            raise TransportUnavailable(
-                "tcp",
-                f"{address} is not on this machine alone, and there is no key",
-                remedy="give both ends the same key file, or say that none is needed (insecure)",
-            )
 
 
 class _Nobody:
