@@ -142,6 +142,11 @@ class ShmHost(Closing):
             self.close()
             return now_ns
 
+    def drop_if_gone(self) -> None:
+        """Lose a host that has closed its end, whatever it had posted: nobody waits for it."""
+        if self._channel is not None and self._channel.is_over():
+            self.close()
+
     def close(self) -> None:
         """Send the host away and lose what it has set up; a second call does nothing."""
         if self._channel is None:
@@ -255,6 +260,7 @@ class ShmServer(Closing):
         except (OSError, RemoteFrameError) as error:
             self._refuse(end, Refused(Refusal.UNABLE, 0, str(error)))
             return
+        self.host.drop_if_gone()
         if not isinstance(hello, Hello):
             close_all(hello.descriptors if isinstance(hello, Welcome) else ())
             self._refuse(end, Refused(Refusal.UNABLE, 0, "whoever connects says hello"))
