@@ -16,6 +16,7 @@ from i2o.tools.output import human_size
 from i2o.transport.shm.server import SEGMENT_SIZE
 
 _LOW_ROOM: Final = 64 << 20
+_NATIVE: Final = "i2o.transport._native"
 _XDG: Final = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
 
 
@@ -88,6 +89,18 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{human_size(int(available[1]) << 10)} available, {size} per IOP at most")
+    try:
+        has_rings = hasattr(getattr(machine.load(_NATIVE), "lib", None), "i2o_ring_open")
+    except ImportError:
+        has_rings = False
+    if has_rings:
+        yield ok("shm: and run=process exchange messages over rings in memory")
+    else:
+        yield note(
+            "shm: and run=process work, but with a system call for each message: the compiled "
+            "rings are missing",
+            "install a C compiler (Debian: apt install gcc python3-dev), then install i2o again",
+        )
     if machine.exists("/dev/shm") and not machine.may_use("/dev/shm"):
         yield note("/dev/shm cannot be written", "as root: chmod 1777 /dev/shm")
 

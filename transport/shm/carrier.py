@@ -140,6 +140,10 @@ class ShmCarrier(Closing):
         """Return the number of the peer behind `shm://NAME`; raises FabricError EINVAL."""
         name = address.removeprefix(_SCHEME)
         try:
+            if "://" in name:
+                raise UriError(
+                    f"{address!r} is no address in shared memory: those are {_SCHEME}NAME"
+                )
             path_of(name, Meeting.PEER)
         except UriError as error:
             raise FabricError(errno.EINVAL, str(error)) from None
