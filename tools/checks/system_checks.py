@@ -13,7 +13,7 @@ from typing import Final
 from i2o.tools.checks.finding import Check, Finding, note, ok, problem
 from i2o.tools.checks.machine import Machine
 from i2o.tools.output import human_size
-from i2o.transport.shm.server import SEGMENT_SIZE
+from i2o.transport.shm.segment import SEGMENT_SIZE
 
 _LOW_ROOM: Final = 64 << 20
 _NATIVE: Final = "i2o.transport._native"
@@ -89,6 +89,12 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{human_size(int(available[1]) << 10)} available, {size} per IOP at most")
+    if machine.exists("/dev/shm") and not machine.may_use("/dev/shm"):
+        yield note("/dev/shm cannot be written", "as root: chmod 1777 /dev/shm")
+
+
+def _rings(machine: Machine) -> Iterator[Finding]:
+    """Processes exchange messages over rings where compiled code can order the memory."""
     try:
         has_rings = hasattr(getattr(machine.load(_NATIVE), "lib", None), "i2o_ring_open")
     except ImportError:
@@ -101,12 +107,11 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
             "rings are missing",
             "install a C compiler (Debian: apt install gcc python3-dev), then install i2o again",
         )
-    if machine.exists("/dev/shm") and not machine.may_use("/dev/shm"):
-        yield note("/dev/shm cannot be written", "as root: chmod 1777 /dev/shm")
 
 
 CHECKS: Final[tuple[Check[Machine], ...]] = (
     Check("encoding", _encoding),
     Check("folders", _folders),
     Check("memory", _shared_memory),
+    Check("rings", _rings),
 )

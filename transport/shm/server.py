@@ -31,15 +31,11 @@ from i2o.transport.shm.greeting import (
 )
 from i2o.transport.shm.link import offer
 from i2o.transport.shm.records import PACKET
-from i2o.transport.shm.segment import Shape
 from i2o.transport.shm.unit import ShmUnit
 from i2o.transport.unix_listener import UnixListener
 
 logger = logging.getLogger(__name__)
 
-RING_SIZE: Final = 1 << 18
-ARENA_SIZE: Final = 256 << 20
-"""Bytes for the buffers of a host. Only those that are written take memory."""
 MAX_WAITING: Final = 8
 """Connections that have not said what they want; one more ends the oldest."""
 _TURN_NS: Final = 5_000_000  # how long one host is served while others may wait
@@ -291,12 +287,3 @@ class ShmServer(Closing):
         self._waiting.remove(end)
         with end, contextlib.suppress(OSError):
             say(end, refused)
-
-
-def shape_for(frame_count: int, frame_size: int) -> Shape:
-    """Return what an IOP shares with its hosts."""
-    return Shape(frame_count, frame_size, RING_SIZE, ARENA_SIZE)
-
-
-SEGMENT_SIZE: Final = shape_for(0, 0).size
-"""Bytes that an IOP shares with its host at most."""
