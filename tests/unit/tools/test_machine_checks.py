@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -328,6 +329,22 @@ def test_memory(machine, put, forbid, monkeypatch):
 
     monkeypatch.setattr(os, "memfd_create", refused)
     assert "Operation not permitted" in the_one(system_checks.CHECKS, machine, "memory").text
+
+
+def test_rings(machine):
+    missing = the_one(system_checks.CHECKS, replace(machine, load=_no_module), "rings")
+    assert "a system call for each message" in missing.text
+    old = the_one(
+        system_checks.CHECKS, replace(machine, load=lambda name: SimpleNamespace()), "rings"
+    )
+    assert old == missing
+    lib = SimpleNamespace(i2o_ring_open=None)
+    there = replace(machine, load=lambda name: SimpleNamespace(lib=lib))
+    assert "over rings" in the_one(system_checks.CHECKS, there, "rings").text
+
+
+def _no_module(name: str) -> object:
+    raise ImportError(name)
 
 
 # --- the kernel ----------------------------------------------------------------------------------
