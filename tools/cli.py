@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "replay": "send the requests of a capture again and compare the replies",
     "events": "show what an IOP reports: events and changes of its device table",
     "bench": "measure messages and transfers of an IOP",
+    "serve": "let hosts on other machines use an IOP of this one",
     "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
     "config": "show an IOP's configuration dialog in the browser",
     "download": "send software to an IOP, list it, fetch it, remove it",
