@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "replay": "send the requests of a capture again and compare the replies",
     "events": "show what an IOP reports: events and changes of its device table",
     "bench": "measure messages and transfers of an IOP",
+    "serve": "let hosts on other machines use an IOP of this one",
     "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
     "peers": "show a peer table of a running process: states, queues, counters",
     "ping": "measure round trips to whoever listens at a tcp address",

@@ -130,7 +130,8 @@ class HostHalf:
         memory: WireMemory,
         on_misuse: Callable[[str], None],
     ) -> None:
-        self.frame_count, self.frame_size = terms.frame_count, terms.frame_size
+        self.frame_count: int = terms.frame_count
+        self.frame_size: int = terms.frame_size
         self.writer, self.memory, self._on_misuse = writer, memory, on_misuse
         self.rules = TapRules()
         self._usable = terms.frame_count - terms.spare_frames

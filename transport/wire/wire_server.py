@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import RemoteFrameError
+from i2o.errors import IopDead, RemoteFrameError
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.fabric.flags import ADDR_UNSPEC
@@ -56,10 +56,14 @@ class Behind(Protocol):
     """What a server serves: it works on the server's `WireUnit`."""
 
     def run(self, now_ns: int) -> int | None:
-        """Work, and return when to be called again although nothing comes, or None."""
+        """Work, and return when to be called again although nothing comes, or None.
+
+        Raises:
+            IopDead: the IOP is gone.
+        """
 
     def power_cycle(self) -> None:
-        """Lose everything, drop replies, refill frames."""
+        """Lose everything, drop replies, refill frames; raises IopDead if the IOP is gone."""
 
     def filenos(self) -> Sequence[int]:
         """Return descriptors that call for `run` when they are readable."""
@@ -124,6 +128,7 @@ class WireServer(Closing):
         self._leaving: list[int] = []
         self._probe_ends_ns: int | None = None
         self._must_reset = self._is_closed = False
+        self._reset_ns = 0  # when it is tried again
         self._pump = Pump(endpoint)
         self.uri = self._pump.name
         unit.wait_for = self._wait_for
@@ -159,14 +164,21 @@ class WireServer(Closing):
             for dest in self._leaving:
                 self._pump.remove(dest)
             self._leaving.clear()
-        if self.unit.take_power_cycle():
-            self._behind.power_cycle()
-        deadlines = [self._behind.run(now_ns)]
+        if self.unit.take_power_cycle() and not self._reset(now_ns):
+            self._send_away("the IOP is gone")
+        deadlines: list[int | None] = []
+        try:
+            deadlines.append(self._behind.run(now_ns))
+        except IopDead as error:
+            self._send_away(str(error.strerror))
+            self._must_reset, self._reset_ns = True, now_ns + round(PROBE_S * 1e9)
         if self._session is not None:
             self.unit.settle()
             self._flush(self._session)
         unit = self.unit
-        if self._must_reset or unit.must_power_cycle or unit.is_ended:
+        if self._must_reset:
+            deadlines.append(max(now_ns, self._reset_ns))
+        elif unit.must_power_cycle or unit.is_ended:
             deadlines.append(now_ns)  # it came while the IOP waited for its host
         elif self._session is not None and self._session.waiting:
             deadlines.append(now_ns + _RETRY_NS)
@@ -179,13 +191,17 @@ class WireServer(Closing):
         if self._is_closed:
             return
         self._is_closed = True
+        self._send_away("the server was closed")
+        self._pump.close()
+
+    def _send_away(self, reason: str) -> None:
+        """Say goodbye to the host, if there is one."""
         session = self._session
         if session is not None:
             session.writer.add(bytes((Kind.BYE,)))
             session.writer.follow()
             self._wait_for(lambda: not session.waiting and not self._pump.in_flight, _SLICE_S)
-            self._forget("the server was closed")
-        self._pump.close()
+            self._forget(reason)
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -193,9 +209,8 @@ class WireServer(Closing):
         """End the session if that has to be, reset the IOP, welcome or refuse who waits."""
         if self._session is not None and self.unit.is_ended:
             self._forget("it said goodbye")
-        if self._must_reset:
-            self._must_reset = False
-            self._behind.power_cycle()
+        if self._must_reset and not self._reset(now_ns):
+            return
         if not self._guests:
             return
         session = self._session
@@ -210,6 +225,21 @@ class WireServer(Closing):
                 self._refuse(guest, f"the IOP has a host already, {session.guest.name}")
             self._guests.clear()
             self._probe_ends_ns = None
+
+    def _reset(self, now_ns: int) -> bool:
+        """Cycle the power of what is behind; return whether it is there."""
+        if now_ns < self._reset_ns:
+            return False
+        try:
+            self._behind.power_cycle()
+        except IopDead as error:
+            for guest in self._guests:
+                self._refuse(guest, f"the IOP is gone: {error.strerror}")
+            self._guests.clear()
+            self._reset_ns = now_ns + round(PROBE_S * 1e9)
+            return False
+        self._must_reset = False
+        return True
 
     def _probe(self, now_ns: int) -> None:
         """Ask the host whether it is still there, because others wait."""

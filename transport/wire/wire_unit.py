@@ -425,6 +425,14 @@ class WireUnit:
                 return request.ranges
         return []
 
+    def ranges_answered(self, reply: bytes) -> list[Range]:
+        """Return the memory that the request points to which a reply is about to answer."""
+        key = reply[_KEY]
+        for request in self._open.values():
+            if request.frame[_KEY] == key:
+                return request.ranges
+        return []
+
     # --- host memory -----------------------------------------------------------------------------
 
     def find(self, address: int, length: int, flag: int) -> Range | None:
