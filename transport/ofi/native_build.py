@@ -220,12 +220,13 @@ static int i2o_tick(int ticker, long period_ns)
 """
 
 _HEADER = Path("rdma", "fabric.h")
+_FOLDERS = ("/usr/include", "/usr/local/include")
 _PATH_VARIABLES = ("CPATH", "C_INCLUDE_PATH")
 
 
 def can_be_built() -> bool:
     """Return whether libfabric's headers are where a compiler looks for them."""
-    folders = ["/usr/include", "/usr/local/include"]
+    folders = list(_FOLDERS)
     for variable in _PATH_VARIABLES:
         folders += filter(None, os.environ.get(variable, "").split(os.pathsep))
     return any(Path(folder, _HEADER).is_file() for folder in folders)

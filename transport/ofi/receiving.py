@@ -306,7 +306,7 @@ class ReceivingHalf(EndpointHalf):
 
     def _area(self, buffer: Buffer) -> Any:
         try:
-            return self._from_buffer(buffer, require_writable=True)
+            return self._from_buffer(self._bytes_type, buffer, True)
         except (TypeError, BufferError, ValueError) as error:
             raise FabricError(errno.EINVAL, f"no buffer to receive into: {error}") from None
 
