@@ -107,6 +107,8 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             self._bind_receiving(cq, flags)
         if self not in cq.endpoints:
             cq.endpoints.append(self)
+        if self._is_connected_type:
+            cq.restless.add(self)
 
     def set_min_multi_recv(self, size: int) -> None:
         """Set FI_OPT_MIN_MULTI_RECV, before `enable`."""
@@ -356,9 +358,6 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         if self._is_connected_type and self._events is not None:
             self._events.poll()
 
-    def _queues(self) -> set[OfiCompletionQueue]:
-        return {queue for queue in (self._tx, self._rx) if queue is not None}
-
     def _fetch(self) -> None:
         if self._is_open:
             for queue in self._queues():
@@ -369,7 +368,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         queue = self._tx if operation.peer is not None else self._rx
         assert queue is not None
         if operation.peer is None:
-            self._posted -= 1
+            self.posted -= 1
         queue.operations.give_back(operation)
 
     def _count_out(self, operation: Operation) -> None:

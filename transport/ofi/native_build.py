@@ -143,6 +143,8 @@ const char *fi_cq_strerror(struct fid_cq *cq, int prov_errno, const void *err_da
 ssize_t fi_send(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dest_addr,
                 void *context);
 ssize_t fi_sendmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t flags);
+ssize_t fi_recv(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t src_addr,
+                void *context);
 ssize_t fi_recvmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t flags);
 ssize_t fi_tsend(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dest_addr,
                  uint64_t tag, void *context);
@@ -218,12 +220,13 @@ static int i2o_tick(int ticker, long period_ns)
 """
 
 _HEADER = Path("rdma", "fabric.h")
+_FOLDERS = ("/usr/include", "/usr/local/include")
 _PATH_VARIABLES = ("CPATH", "C_INCLUDE_PATH")
 
 
 def can_be_built() -> bool:
     """Return whether libfabric's headers are where a compiler looks for them."""
-    folders = ["/usr/include", "/usr/local/include"]
+    folders = list(_FOLDERS)
     for variable in _PATH_VARIABLES:
         folders += filter(None, os.environ.get(variable, "").split(os.pathsep))
     return any(Path(folder, _HEADER).is_file() for folder in folders)

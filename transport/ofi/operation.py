@@ -15,6 +15,8 @@ from i2o.transport.ofi.library import Library
 if TYPE_CHECKING:
     from i2o.transport.ofi.peer import Peer
 
+RECV_MSG: Final = Flag.RECV | Flag.MSG
+RECV_TAGGED: Final = Flag.RECV | Flag.TAGGED
 _CHUNK: Final = 64
 NOTHING: Final = Flag(0)
 
@@ -91,16 +93,16 @@ class OperationPool:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._free: list[Operation] = []
+        self.free: list[Operation] = []
         self._contexts: list[Any] = []
         self._order = 0
         self.by_address: dict[int, Operation] = {}
 
     def take(self) -> Operation:
         """Return a free place."""
-        if not self._free:
+        if not self.free:
             self._grow()
-        operation = self._free.pop()
+        operation = self.free.pop()
         operation.order = self._order = self._order + 1
         return operation
 
@@ -110,12 +112,12 @@ class OperationPool:
             operation.clear()
         else:  # the way of nearly all of them
             operation.owner = operation.context = operation.held = operation.peer = None
-        self._free.append(operation)
+        self.free.append(operation)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return len(self._free) == len(self.by_address)
+        return len(self.free) == len(self.by_address)
 
     def of(self, owner: object) -> list[Operation]:
         """Return the operations of an endpoint that are not over."""
@@ -130,4 +132,4 @@ class OperationPool:
             address = int(ffi.cast("uintptr_t", pointer))
             operation = Operation(ffi.cast("void *", pointer), address)
             self.by_address[address] = operation
-            self._free.append(operation)
+            self.free.append(operation)
