@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
     "config": "show an IOP's configuration dialog in the browser",
     "download": "send software to an IOP, list it, fetch it, remove it",
+    "nmsg": "send, receive, probe, list and sweep network messages",
     "doctor": "check this machine and an IOP, and say what to do about problems",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""

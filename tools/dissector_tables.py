@@ -22,8 +22,8 @@ from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.frames.header import SINGLE_TRANSACTION_REPLY, MsgFlags, ReqStatus, SpecialTid
 from i2o.frames.lan import LanPacketFlags
 from i2o.frames.layout import Layout, MessageLayout, ValueNames
-from i2o.frames.params import FIRST_GENERIC_GROUP
 from i2o.frames.network_message import REPLIES, REQUESTS
+from i2o.frames.params import FIRST_GENERIC_GROUP
 from i2o.frames.scsi import ScsiDetailedStatus, ScsiDeviceStatus, ScsiHbaStatus
 from i2o.frames.utility import GenericEvent
 from i2o.tools.dissector_names import abbreviation, cdb_name, extra_names, label
@@ -260,8 +260,7 @@ def _private() -> dict[int, LuaValue]:
 def _private_replies() -> dict[str, LuaValue]:
     """Return the replies that belong to private requests, by those."""
     return {
-        layout.qualified_name: REPLIES[layout.name].qualified_name
-        for layout in REQUESTS.values()
+        layout.qualified_name: REPLIES[layout.name].qualified_name for layout in REQUESTS.values()
     }
 
 

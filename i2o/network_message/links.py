@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets between nodes, over an endpoint or a carrier: sessions, credit, offers, and nodes that die.
+"""Packets between nodes, over any medium: sessions, credit, offers, and nodes that die.
 
 `Links` is driven by its node, which holds its lock. Everything that arrives for a receiver goes to
 the node through `LinkOwner`. Memory is bounded by what each node was granted: a node sends what it
@@ -139,7 +139,9 @@ class Links:
                 raise BadNode(f"node {number} is at {known.address}, not at {address}")
             return known
         if len(self.peers) >= self._max_nodes:
-            raise BadNode(f"node {number}: {self._max_nodes} nodes are known, and that is the limit")
+            raise BadNode(
+                f"node {number}: {self._max_nodes} nodes are known, and that is the limit"
+            )
         handle = self._medium.insert(address)
         peer = Peer(number, address, len(self.peers), handle, self._window)
         self.peers[number] = self._by_handle[handle] = peer
@@ -267,10 +269,13 @@ class Links:
         self._put(peer, Kind.CREDIT, length=peer.owed)
         peer.owed = 0
 
-    def ask_for_life(self, peer: Peer) -> None:
-        """Ask a node for a sign of life, and for credit."""
+    def ask_for_life(self, peer: Peer, wait: Wait | None = None) -> None:
+        """Ask a node for a sign of life, and for credit; the wait is over when it answered."""
         peer.asked_ns = self._now_ns()
-        self._put(peer, Kind.PING)
+        number = self._message_number()
+        if wait is not None:
+            peer.asking[number] = wait
+        self._put(peer, Kind.PING, number)
 
     def _message_number(self) -> int:
         number = self._next_message
@@ -400,10 +405,13 @@ class Links:
         elif kind == Kind.WITHDRAW:
             self._withdrawn(peer, header.message)
         elif kind == Kind.PING:
-            self._put(peer, Kind.PONG, length=peer.owed)
+            self._put(peer, Kind.PONG, header.message, length=peer.owed)
             peer.owed = 0
         elif kind == Kind.PONG:
             peer.pay(header.length)
+            wait = peer.asking.pop(header.message, None)
+            if wait is not None:
+                wait.finish()
         elif kind == Kind.BYE:
             self.bury(peer, "it said goodbye")
         else:

@@ -177,6 +177,29 @@ class Node(Closing):
             if name:
                 self._names[name] = number
 
+    def ping(self, number: int, timeout_s: float | None = None) -> float:
+        """Wait until another node has got everything that was sent to it before.
+
+        Args:
+            number: the node.
+            timeout_s: how long to wait; None for ever.
+
+        Returns:
+            Seconds that the answer took.
+
+        Raises:
+            BadNode, NodeDied, TimedOut: see there.
+        """
+        with self._lock:
+            self._check_open()
+            if self._links is None:
+                raise BadNode(f"no node {number}: this node has no endpoint")
+            peer = self._links.reach(number)
+            wait = Wait("ping", "ask", number, 0, 0, self._now_ns())
+            self._links.ask_for_life(peer, wait)
+            self._block(wait, timeout_s, lambda: peer.asking.clear())
+            return (self._now_ns() - wait.since_ns) / 1e9
+
     def number_of(self, name: str) -> int:
         """Return the number of a node by its name; raises BadNode."""
         number = self._names.get(name)
@@ -239,9 +262,7 @@ class Node(Closing):
             if self._links is None:
                 raise BadNode(f"no node {node}: this node has no endpoint")
             peer = self._links.reach(number)
-            self._send_there(
-                self._links, peer, process, letter, no_buffer, may_wait, timeout_s
-            )
+            self._send_there(self._links, peer, process, letter, no_buffer, may_wait, timeout_s)
             return EVDL0, peer.link
 
     def _send_here(
@@ -542,9 +563,7 @@ class Node(Closing):
     def _wait_for(self, process: str, what: str, other: int, letter: Letter) -> Wait:
         return Wait(process, what, other, letter.event, letter.type, self._now_ns())
 
-    def _block(
-        self, wait: Wait, timeout_s: float | None, give_up: Callable[[], object]
-    ) -> None:
+    def _block(self, wait: Wait, timeout_s: float | None, give_up: Callable[[], object]) -> None:
         """Wait, driving the links meanwhile; called with the lock.
 
         Args:

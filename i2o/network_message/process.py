@@ -183,9 +183,7 @@ class Process(Closing):
         if room and view.readonly:
             raise BadDescriptor("nh_msg is read-only: give a bytearray")
         _check(header)
-        want = Want(
-            header.nh_event, header.nh_type, source, self.priority, room, is_transfer
-        )
+        want = Want(header.nh_event, header.nh_type, source, self.priority, room, is_transfer)
         letter = station.receive(
             self.name,
             want,

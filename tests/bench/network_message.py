@@ -4,8 +4,8 @@
     PYTHONPATH=tests python tests/bench/network_message.py [--count N] [--length BYTES]
 
 Each case is two processes on a core of its own each: one sends with nsend and receives the answer
-with nrecv, the other the other way round. Of the round trips of a run the median counts, so that what
-else the machine does matters little, and of five runs, the cases in turn, the median again.
+with nrecv, the other the other way round. Of the round trips of a run the median counts, so that
+what else the machine does matters little, and of five runs, the cases in turn, the median again.
 LAM's messages go between processes of one node, ours between two nodes. The bar is 0.4 of LAM over
 shared memory, where nodes are given the carrier itself.
 """
