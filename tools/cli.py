@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "ping": "measure round trips to whoever listens at a tcp address",
     "config": "show an IOP's configuration dialog in the browser",
     "download": "send software to an IOP, list it, fetch it, remove it",
+    "nmsg": "send, receive, probe, list and sweep network messages",
     "doctor": "check this machine and an IOP, and say what to do about problems",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""

@@ -268,9 +268,7 @@ class IopNode(Closing):
 
     @staticmethod
     def _receiving(want: Want) -> int:
-        return (_ANY_SOURCE if want.source is None else 0) | (
-            _TRANSFER if want.is_transfer else 0
-        )
+        return (_ANY_SOURCE if want.source is None else 0) | (_TRANSFER if want.is_transfer else 0)
 
     @staticmethod
     def _no_wait() -> Wait:

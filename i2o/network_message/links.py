@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets between nodes, over an endpoint or a carrier: sessions, credit, offers, and nodes that die.
+"""Packets between nodes, over any medium: sessions, credit, offers, and nodes that die.
 
 `Links` is driven by its node, which holds its lock. Everything that arrives for a receiver goes to
 the node through `LinkOwner`. Memory is bounded by what each node was granted: a node sends what it
@@ -42,8 +42,12 @@ _DATA: Final = int(Kind.DATA)  # looked up once: members of an enum are slow to 
 class LinkOwner(Protocol):
     """What a node does for its links."""
 
-    def letter_arrived(self, letter: Letter) -> None:
-        """A message came, or the offer of one (its body is None)."""
+    def letter_arrived(self, letter: Letter) -> bool:
+        """Take a message, or the offer of one (its body is None).
+
+        Returns:
+            Whether it was received at once, so that its room is free again.
+        """
 
     def letter_withdrawn(self, source: int, message: int) -> None:
         """The sender does not offer this message any more."""
@@ -96,7 +100,9 @@ class Links:
         self._owner, self._number, self._medium = owner, number, medium
         self._window, self._max_nodes, self._now_ns = window, max_nodes, now_ns
         self.packet_size = min(packet_size, medium.packet_limit - HEADER_SIZE)
-        self._header = Packer(number, is_big_endian=is_big_endian).header
+        packer = Packer(number, is_big_endian=is_big_endian)
+        self._header, self._pack, self._order = packer.header, packer.pack, packer.order
+        self._take = owner.letter_arrived
         self._unpack = LOCAL_HEADER.unpack_from
         self.peers: dict[int, Peer] = {}
         self._by_handle: dict[int, Peer] = {}
@@ -133,7 +139,9 @@ class Links:
                 raise BadNode(f"node {number} is at {known.address}, not at {address}")
             return known
         if len(self.peers) >= self._max_nodes:
-            raise BadNode(f"node {number}: {self._max_nodes} nodes are known, and that is the limit")
+            raise BadNode(
+                f"node {number}: {self._max_nodes} nodes are known, and that is the limit"
+            )
         handle = self._medium.insert(address)
         peer = Peer(number, address, len(self.peers), handle, self._window)
         self.peers[number] = self._by_handle[handle] = peer
@@ -202,12 +210,18 @@ class Links:
         peer.credit = credit
         message = self._next_message
         self._next_message = message + 1 & 0xFFFFFFFF
-        self._post(
-            peer,
-            self._header(
-                _DATA, peer.own_session, message, event, type, flags, length, 0, pouch
-            ) + body,
-        )  # fmt: skip
+        packet = self._pack(
+            VERSION, _DATA, self._order, self._number, peer.own_session, message, event, type,
+            flags, length, 0, pouch,
+        ) + body  # fmt: skip
+        try:
+            if self._send(peer.handle, packet):
+                return peer.link
+        except FabricError as error:
+            self.bury(peer, str(error))
+            return peer.link
+        peer.outbox.append(packet)
+        self._stuck.add(peer)
         return peer.link
 
     def offer(self, peer: Peer, letter: Letter, wait: Wait) -> int:
@@ -249,13 +263,19 @@ class Links:
         peer.held -= cost
         peer.owed += cost
         if peer.owed * 4 >= peer.granted:
-            self._put(peer, Kind.CREDIT, length=peer.owed)
-            peer.owed = 0
+            self._give_credit(peer)
 
-    def ask_for_life(self, peer: Peer) -> None:
-        """Ask a node for a sign of life, and for credit."""
+    def _give_credit(self, peer: Peer) -> None:
+        self._put(peer, Kind.CREDIT, length=peer.owed)
+        peer.owed = 0
+
+    def ask_for_life(self, peer: Peer, wait: Wait | None = None) -> None:
+        """Ask a node for a sign of life, and for credit; the wait is over when it answered."""
         peer.asked_ns = self._now_ns()
-        self._put(peer, Kind.PING)
+        number = self._message_number()
+        if wait is not None:
+            peer.asking[number] = wait
+        self._put(peer, Kind.PING, number)
 
     def _message_number(self) -> int:
         number = self._next_message
@@ -296,11 +316,10 @@ class Links:
 
     def progress(self) -> bool:
         """Handle what came, and send what waits; return whether there was anything."""
-        moved = self._move()
         if self._stuck:
             for peer in tuple(self._stuck):
                 self._flush(peer)
-        return moved
+        return self._move()
 
     def _flush(self, peer: Peer) -> None:
         try:
@@ -328,14 +347,17 @@ class Links:
                 and peer.held + length + OVERHEAD <= peer.granted
             ):
                 peer.is_heard = True
-                peer.held += length + OVERHEAD
                 body = packet[HEADER_SIZE:].tobytes()
-                self._owner.letter_arrived(
-                    Letter(
-                        source, event, type, flags, pouch, body, length, False, False, peer,
-                        peer.epoch, message,
-                    )
+                letter = Letter(
+                    source, event, type, flags, pouch, body, length, False, False, peer,
+                    peer.epoch, message,
                 )  # fmt: skip
+                if self._take(letter):
+                    peer.owed += length + OVERHEAD
+                    if peer.owed * 4 >= peer.granted:
+                        self._give_credit(peer)
+                else:
+                    peer.held += length + OVERHEAD
                 return
         try:
             self._handle(parse(packet), packet[HEADER_SIZE:], handle)
@@ -383,10 +405,13 @@ class Links:
         elif kind == Kind.WITHDRAW:
             self._withdrawn(peer, header.message)
         elif kind == Kind.PING:
-            self._put(peer, Kind.PONG, length=peer.owed)
+            self._put(peer, Kind.PONG, header.message, length=peer.owed)
             peer.owed = 0
         elif kind == Kind.PONG:
             peer.pay(header.length)
+            wait = peer.asking.pop(header.message, None)
+            if wait is not None:
+                wait.finish()
         elif kind == Kind.BYE:
             self.bury(peer, "it said goodbye")
         else:
@@ -439,7 +464,7 @@ class Links:
         length = header.length
         if len(body) == length and not header.offset:
             self._hold(peer, OVERHEAD + length)
-            self._owner.letter_arrived(self._letter(peer, header, bytes(body)))
+            self._hand_over(self._letter(peer, header, bytes(body)))
             return
         key = (peer.number, header.message)
         if not header.offset:
@@ -453,7 +478,11 @@ class Links:
             if not isinstance(letter, Letter):
                 raise RemoteFrameError(f"message {key} is a body that was asked for")
             letter.body = assembly.target.views[0]
-            self._owner.letter_arrived(letter)
+            self._hand_over(letter)
+
+    def _hand_over(self, letter: Letter) -> None:
+        if self._owner.letter_arrived(letter):
+            self.done_with(letter)
 
     def _offered(self, peer: Peer, header: Header) -> None:
         self._hold(peer, OVERHEAD)

@@ -8,7 +8,7 @@ endpoint is for fabrics that are nothing else, such as libfabric's.
 from __future__ import annotations
 
 import errno
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeGuard, cast
 
 from i2o.network_message.packet import HEADER_SIZE
 from i2o.transport.fabric.carrier import Carrier
@@ -226,6 +226,11 @@ class EndpointMedium:
         self._cq.close()
 
 
+def _is_endpoint(link: Endpoint | Carrier) -> TypeGuard[Endpoint]:
+    """Whether it has what only endpoints have; a carrier cannot open queues."""
+    return hasattr(link, "open_cq")
+
+
 def medium_of(link: Endpoint | Carrier, receives: int, packet_size: int) -> Medium:
     """Return the medium for what a node was given.
 
@@ -234,6 +239,6 @@ def medium_of(link: Endpoint | Carrier, receives: int, packet_size: int) -> Medi
         receives: see `EndpointMedium`.
         packet_size: bytes of a body in one packet.
     """
-    if hasattr(link, "open_cq"):
-        return EndpointMedium(cast(Endpoint, link), receives, packet_size + HEADER_SIZE)
+    if _is_endpoint(link):
+        return EndpointMedium(link, receives, packet_size + HEADER_SIZE)
     return CarrierMedium(cast(Carrier, link))

@@ -64,6 +64,7 @@ class Process(Closing):
         truncation: Truncation = "report",
     ) -> None:
         self._station: Station | None = station
+        self._send_now = station.send_now
         self.name, self.priority, self.timeout_s = name, priority, timeout_s
         self.truncation: Truncation = truncation
 
@@ -107,16 +108,17 @@ class Process(Closing):
             view = view.cast("B")
         if not 0 <= length <= len(view):
             raise BadDescriptor(f"nh_length {length}; nh_msg has {len(view)} bytes")
-        _check(header)
+        event, type = header.nh_event, header.nh_type
+        if not (0 <= event < LAM_BASE_EVENT and -_WORD <= type < _WORD):
+            _check(header)
         if flags & _TYPED:
             body_unit(flags)
         if flags & _OURS:
             raise BadDescriptor(f"nh_flags {flags:#x}: N2ND, NREEL and NMORE are set by packets")
         pouch = pack_pouch(header.nh_data, flags)
         body = view[:length].tobytes()
-        event, type = header.nh_event, header.nh_type
         if not (flags & NOBUF or is_transfer):
-            link = station.send_now(header.nh_node, event, type, flags, pouch, body, length)
+            link = self._send_now(header.nh_node, event, type, flags, pouch, body, length)
             if link >= 0:
                 header.nh_dl_event, header.nh_dl_link = EVDL0, link
                 return
@@ -181,9 +183,7 @@ class Process(Closing):
         if room and view.readonly:
             raise BadDescriptor("nh_msg is read-only: give a bytearray")
         _check(header)
-        want = Want(
-            header.nh_event, header.nh_type, source, self.priority, room, is_transfer
-        )
+        want = Want(header.nh_event, header.nh_type, source, self.priority, room, is_transfer)
         letter = station.receive(
             self.name,
             want,
@@ -197,14 +197,15 @@ class Process(Closing):
         flags, sent = letter.flags, letter.length
         body = letter.body
         assert body is not None
-        length = min(sent, len(view))
+        length = len(view)
+        if sent < length:
+            view, length = view[:sent], sent
         if length:
-            piece = body if len(body) == length else memoryview(body)[:length]
-            view[:length] = (
-                swapped(piece, body_unit(flags))
-                if letter.is_swapped and flags & DMSKMSG
-                else piece
-            )
+            if len(body) != length:
+                body = memoryview(body)[:length]
+            if letter.is_swapped and flags & DMSKMSG:
+                body = swapped(body, body_unit(flags))
+            view[:] = body
         header.nh_length, header.nh_type = length, letter.type
         header.nh_data = unpack_pouch(letter.pouch, flags, is_swapped=letter.is_swapped)
         if length < sent:

@@ -239,7 +239,8 @@ class Mailbox:
         """When the next message becomes too old, or None."""
         if self.ttl_ns is None:
             return None
-        return min((m.due_ns for m in self._matcher.messages() if m.due_ns is not None), default=None)
+        times = (letter.due_ns for letter in self._matcher.messages())
+        return min((due for due in times if due is not None), default=None)
 
     def listing(self) -> list[Listed]:
         """Return what waits, oldest first."""

@@ -148,7 +148,7 @@ def test_local_senders_wait_for_room_in_their_order() -> None:
         for size in (500, 10):
             threads.append(threading.Thread(target=send, args=(size,)))
             threads[-1].start()
-            wait_for(lambda: len(node.waits()) == len(threads))  # noqa: B023
+            wait_for(lambda: len(node.waits()) == len(threads))
         assert not done  # the small one would have room, but it came later
         for size in (900, 500, 10):
             assert process.nrecv(room(1000), timeout_s=20).length == size
@@ -333,7 +333,8 @@ def test_every_blocking_call_has_a_deadline(net: NodeNet) -> None:
             call()
         assert 1 <= net.clock.monotonic() - start < 1.5
         assert "process of 1" in str(caught.value)
-    assert net.nodes[1].waits() == [] and net.nodes[1].listing() == []
+    assert net.nodes[1].waits() == []
+    assert net.nodes[1].listing() == []
     net.drive()
     assert net.nodes[2].listing() == []
 
@@ -520,9 +521,11 @@ def test_answers_to_questions_that_nobody_asked_do_nothing(kind: Kind) -> None:
 
 
 def test_there_is_a_limit_of_nodes() -> None:
-    with NodeNet(count=3, max_nodes=2) as net:
-        with pytest.raises(BadNode, match="2 nodes are known"):
-            net.nodes[1].add_node(9, "n9")
+    with (
+        NodeNet(count=3, max_nodes=2) as net,
+        pytest.raises(BadNode, match="2 nodes are known"),
+    ):
+        net.nodes[1].add_node(9, "n9")
 
 
 def test_a_number_belongs_to_one_address() -> None:
@@ -609,6 +612,7 @@ def test_an_interrupted_call_leaves_nothing_behind() -> None:
             node.attach("p").nrecv(room())
         with pytest.raises(KeyboardInterrupt):
             node.attach("p").nsend(to(LOCAL, nh_flags=NOBUF))
-        assert node.waits() == [] and node.listing() == []
+        assert node.waits() == []
+        assert node.listing() == []
         node.attach("p").nsend(to(LOCAL))
         assert node.attach("p").ntry_recv(room()).length == 12
