@@ -623,9 +623,32 @@ class Machine:
                 posted = True
         return posted
 
+    def _everybody_to_everybody(self) -> None:
+        """Check that after all that each can send to each."""
+        posted: list[Sent] = []
+        for life in self.lives.values():
+            for name in self.names:
+                operation = self._operation("send", life)
+                operation.flags = Flag.COMPLETION | Flag.TRANSMIT_COMPLETE
+                sent = self._message(operation, name, None, _NUMBER)
+                message = Message([sent.content()], life.address(name), operation)
+                flags = operation.flags
+                post = life.endpoint.sendmsg
+                for _ in range(1000):
+                    if self._post(operation, lambda p=post, m=message, f=flags: p(m, f)):
+                        break
+                    self.settle()
+                else:
+                    raise AssertionError(f"{life.name} cannot send to {name} any more")
+                posted.append(sent)
+        self.settle()
+        for sent in posted:
+            assert sent.was_taken, f"{sent.sender.name} did not reach {sent.target}"
+
     def finish(self) -> None:
         """Settle, close everything, and check that nothing was lost."""
         self.settle()
+        self._everybody_to_everybody()
         for sent in self.sent.values():
             receiver = self.lives[sent.target]
             if sent.was_taken or sent.may_be_discarded or receiver.number != sent.target_life:

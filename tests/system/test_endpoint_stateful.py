@@ -15,7 +15,7 @@ import random
 import pytest
 
 from fakes.endpoint_machine import Machine, Medium
-from fakes.endpoint_media import MemoryMedium
+from fakes.endpoint_media import MemoryMedium, TcpMedium
 
 STEPS = 10_000
 _BOOKS = 500  # steps between two looks at what is kept
@@ -66,6 +66,13 @@ def test_everything_ends_once_in_memory(seed: int) -> None:
     assert len(machine.happened) == len({name for name, _ in (*machine.steps, *machine._rare)})
     for outcome in ("send ok", "recv ok", "trecv ok", "multi ok", "claim ok", "peek ENOMSG",
                     "send ECONNRESET", "recv ETRUNC", "recv ECANCELED", "again"):  # fmt: skip
+        assert machine.ended[outcome], f"{outcome} never happened"
+
+
+@pytest.mark.parametrize("seed", _seeds(2))
+def test_everything_ends_once_over_tcp(seed: int) -> None:
+    machine = run(seed, TcpMedium(names()), STEPS, "over_tcp")
+    for outcome in ("send ok", "recv ok", "trecv ok", "multi ok", "claim ok", "recv ETRUNC"):
         assert machine.ended[outcome], f"{outcome} never happened"
 
 

@@ -99,8 +99,8 @@ def test_every_document_has_its_rows() -> None:
     assert {row.document for row in rows()} == set(DOCUMENTS)
 
 
-DOCUMENTS = "SFG"
-"""First letters of the rows: OSMMsgSend, fi_msg, and the pages that it points to."""
+DOCUMENTS = "SFGO"
+"""First letters of the rows: OSMMsgSend, fi_msg and the pages that it points to, OOB over TCP."""
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,6 @@ class Engine:
         stale_frames: frames of an earlier link that were ignored.
         broken_links: links that were closed as the peer broke the rules.
         users: listeners and endpoints that share it.
-        is_sending: whether the carrier is being called, and must not be called again.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Engine:
         self.incarnation = secrets.randbits(64)
         self.first_epoch = 0 if is_datagram else secrets.randbits(16)
         self.stale_frames = self.broken_links = 0
-        self.is_sending = False
+        self._is_progressing = False
         self.is_closed = False
         self.users = 0
         self._losses: list[tuple[Link, int, str]] = []
@@ -133,14 +132,19 @@ class Engine:
 
     def progress(self) -> None:
         """Take what the carrier has, and send what can be sent."""
-        if not self.is_closed:
+        if self.is_closed or self._is_progressing:
+            return
+        self._is_progressing = True
+        try:
             self.carrier.progress()
-            if self.dirty:
-                self.settle()
+        finally:
+            self._is_progressing = False
+        if self.dirty:
+            self.settle()
 
     def settle(self) -> None:
-        """Send what can be sent, and end what is lost."""
-        while self.dirty:
+        """Send what can be sent, and end what is lost; not while the carrier calls."""
+        while self.dirty and not self._is_progressing:
             if self._losses:
                 losses, self._losses = self._losses, []
                 for link, code, reason in losses:
@@ -192,7 +196,7 @@ class Engine:
 
     # --- the sink --------------------------------------------------------------------------------
 
-    def frame_arrived(self, peer: int, frame: memoryview) -> None:
+    def frame_arrived(self, peer: int, frame: memoryview, body: memoryview | None = None) -> None:
         """A frame came; what breaks the rules costs the peer its link."""
         link = self.links.get(peer)
         if link is None:
@@ -200,7 +204,7 @@ class Engine:
         if link.is_doomed:
             return
         try:
-            link.frame(frame)
+            link.frame(frame, body)
         except (RemoteFrameError, struct.error) as error:
             if self.endpoint_type is EndpointType.DGRAM:
                 self.stale_frames += 1
@@ -228,11 +232,11 @@ class Engine:
         link = self.links.get(peer)
         if link is None:
             return
-        if self.is_sending:
+        if self._is_progressing:
+            self._lose(link, error, reason)
+        else:  # from within a send, of which somebody is in the middle
             self._losses.append((link, error, reason))
             link.mark()
-        else:
-            self._lose(link, error, reason)
 
     def _lose(self, link: Link, code: int, reason: str) -> None:
         link.lost(code, reason)

@@ -23,14 +23,13 @@ from i2o.transport.fabric.operations import (
     Arrival,
     ReceiveOperation,
 )
-from i2o.transport.fabric.packets import Scatter
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.completion_queue import SoftwareCompletionQueue
     from i2o.transport.fabric.link import Link
 
 _TAGGED, _DATA = int(MessageFlag.TAGGED), int(MessageFlag.DATA)
-_MULTICAST = int(MessageFlag.MULTICAST)
+_MULTICAST, _TELL_MATCH = int(MessageFlag.MULTICAST), int(MessageFlag.TELL_MATCH)
 _new_tuple = tuple.__new__
 
 
@@ -158,8 +157,8 @@ class Inbox:
             if is_claim:
                 self._tagged.withdraw(arrival)
                 self._claims.append((probe.context, arrival))
-            if arrival.payload is not None and probe.scatter.room:
-                probe.scatter.write(0, arrival.payload)
+            if arrival.payload is not None and probe.room:
+                probe.write(arrival.payload)
                 buffer = probe.region
         self._succeed(probe, arrival, arrival.length, buffer, 0)
 
@@ -239,11 +238,11 @@ class Inbox:
                     self._stall()
                 else:
                     self.cq.free -= 1
-        incoming = arrival.link.incoming
         if receive is not None:
-            incoming.granted_at_once(arrival)
             self._join(receive, arrival)
-        elif incoming.may_keep(arrival):
+            return
+        incoming = arrival.link.incoming
+        if incoming.may_keep(arrival):
             if arrival.payload is not None:
                 arrival.payload = bytes(arrival.payload)
             (self._tagged if arrival.flags & _TAGGED else self._messages).keep(arrival)
@@ -264,12 +263,13 @@ class Inbox:
                 f"the message has {arrival.length} bytes, the buffer took {stored}",
                 is_counted=False,
             )
-            return
-        release = self._part_ended(receive)
-        buffer = None
-        if receive.region is not None:
-            buffer = receive.region[: stored + self._prefix]
-        self._succeed(receive, arrival, stored, buffer, release)
+        elif receive.region is None:
+            self._succeed(receive, arrival, stored, None, 0)
+        else:
+            release = self._part_ended(receive)
+            self._succeed(
+                receive, arrival, stored, receive.region[: stored + self._prefix], release
+            )
 
     def failed(
         self, receive: ReceiveOperation, arrival: Arrival, stored: int, code: int, reason: str
@@ -301,17 +301,17 @@ class Inbox:
         """Put a message into a receive; places for both entries of a multi-receive are taken."""
         if receive.region is not None:
             receive = self._part_of(receive, receive.region, arrival.length)
-        payload, incoming = arrival.payload, arrival.link.incoming
+        payload = arrival.payload
         if payload is not None:
-            stored = receive.scatter.write(0, payload) if payload else 0
-            incoming.matched(arrival)
-            self.finish(receive, arrival, stored)
+            stored = receive.write(payload) if payload else 0
+        elif receive.room:
+            arrival.link.incoming.accepted(self, arrival, receive)
             return
-        if receive.scatter.room:
-            incoming.accepted(self, arrival, receive)
         else:
-            incoming.matched(arrival)
-            self.finish(receive, arrival, 0)
+            stored = 0
+        if arrival.flags & _TELL_MATCH:
+            arrival.link.incoming.matched(arrival)
+        self.finish(receive, arrival, stored)
 
     def _part_of(
         self, multi: ReceiveOperation, region: memoryview, length: int
@@ -319,11 +319,9 @@ class Inbox:
         """Cut a message's place out of a multi-receive buffer, which may be exhausted then."""
         start, prefix = multi.used, self._prefix
         end = min(start + prefix + length, len(region))
-        scatter = Scatter([region[start + prefix : end]])
-        part = ReceiveOperation(
-            scatter, multi.context, MSG, multi.is_silent, None, region=region[start:end]
-        )
-        part.parent = multi
+        target = region[start + prefix : end]
+        part = ReceiveOperation(target, len(target), multi.context, MSG, multi.is_silent)
+        part.region, part.parent = region[start:end], multi
         multi.used = end
         multi.pending += 1
         if len(region) - end < max(self._minimum, prefix + 1):
@@ -434,7 +432,9 @@ class Inbox:
 
     def _abandon(self, receive: ReceiveOperation, code: int, reason: str) -> None:
         """End a receive that does not wait in a matcher any more and has no message."""
-        if receive.pending:  # the buffer goes back when the last message in it has ended
+        if (
+            receive.region is not None and receive.pending
+        ):  # the buffer goes back when the last message in it has ended
             receive.is_exhausted, receive.failure = True, (code, reason)
             return
         self.used -= 1
@@ -456,7 +456,8 @@ class Inbox:
 
     def _discard(self, arrival: Arrival) -> None:
         self._unkeep(arrival)
-        arrival.link.incoming.matched(arrival)
+        if arrival.flags & _TELL_MATCH:
+            arrival.link.incoming.matched(arrival)
 
     def _withdraw(self, is_meant: Callable[[Arrival], bool], code: int, reason: str) -> None:
         for matcher in (self._messages, self._tagged):

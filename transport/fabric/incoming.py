@@ -52,37 +52,38 @@ class _Coming(NamedTuple):
 class Incoming:
     """What comes from one peer.
 
+    The peer may go as far as what arrived here plus what may still be kept, and so the limits that
+    it is told rise with every message that is received, and stay when one has to wait.
+
     Args:
         link: the link.
         window_messages: messages that may wait here unexpected.
         window_bytes: bytes of such messages.
         eager_limit: bytes of the largest message that is not announced.
         max_size: bytes of the largest message.
-
-    Attributes:
-        state: messages that arrived, and the limits of messages and bytes, all from the start of
-            the link: what an ACK says.
     """
 
     __slots__ = (
         "_arrived",
-        "_byte_limit",
         "_bytes",
         "_coming",
         "_eager_limit",
         "_fenced",
-        "_is_due",
         "_is_starved",
         "_kept_bytes",
         "_kept_messages",
         "_link",
         "_max_size",
-        "_message_limit",
         "_must_ask",
+        "_quarter",
+        "_quarter_bytes",
         "_told",
+        "_told_arrived",
+        "_told_bytes",
         "_unmatched",
         "_window_bytes",
         "_window_messages",
+        "is_due",
     )
 
     def __init__(
@@ -96,75 +97,70 @@ class Incoming:
     ) -> None:
         self._link, self._max_size = link, max_size
         self._window_messages, self._window_bytes = window_messages, window_bytes
+        self._quarter, self._quarter_bytes = (window_messages + 3) >> 2, (window_bytes + 3) >> 2
         self._eager_limit = eager_limit
         self._kept_messages = self._kept_bytes = 0
         self._reset()
 
     def _reset(self) -> None:
         self._arrived = self._bytes = 0
-        self._message_limit = self._window_messages - self._kept_messages
-        self._byte_limit = self._window_bytes - self._kept_bytes
-        self._told = self.state
         self._coming: dict[int, _Coming] = {}
         self._unmatched: dict[int, None] = {}  # ids of messages of this life that wait, in order
         self._fenced: list[int] = []  # matched, but to be told when nothing older waits
-        self._is_due = self._is_starved = self._must_ask = False
-
-    @property
-    def state(self) -> tuple[int, int, int]:
-        """What an ACK says."""
-        return self._arrived, self._message_limit, self._byte_limit
+        self.is_due = self._is_starved = self._must_ask = False
+        self.tell()
 
     # --- messages --------------------------------------------------------------------------------
 
-    def message(self, frame: memoryview) -> None:
+    def message(self, frame: memoryview, body: memoryview | None = None) -> None:
         """Take a MESSAGE; raises RemoteFrameError if it is not what may come now."""
-        (_, flags, _, message_id, length, tag, data, arrived, message_limit, byte_limit, _) = (
+        (_, flags, _, message_id, length, tag, data, acked, message_limit, byte_limit, _) = (
             _unpack_message(frame)
         )
         link = self._link
-        link.outgoing.acknowledged(arrived, message_limit, byte_limit)
-        if message_id != (self._arrived + 1) & _MASK:
-            raise RemoteFrameError(
-                f"message {message_id} came, expected was {(self._arrived + 1) & _MASK}"
-            )
-        if self._arrived >= self._message_limit:
-            raise RemoteFrameError(f"more than the {self._message_limit} messages that may come")
+        outgoing = link.outgoing
+        if (acked, message_limit, byte_limit) != outgoing.seen:
+            outgoing.acknowledged(acked, message_limit, byte_limit)
+        arrived = self._arrived + 1
+        if message_id != arrived & _MASK:
+            raise RemoteFrameError(f"message {message_id} came, expected was {arrived & _MASK}")
+        if self._kept_messages >= self._window_messages:
+            raise RemoteFrameError(f"more than the {self._window_messages} messages that may wait")
         inbox = link.inbox
         if inbox is None:
             raise RemoteFrameError("a message before the connection was accepted")
-        self._is_starved = False
+        payload: memoryview | None
         if flags & _ANNOUNCED:
+            payload = None
             if len(frame) != _MESSAGE_SIZE or not 0 < length <= self._max_size:
                 raise RemoteFrameError(
                     f"a message of {length} bytes is announced; at most {self._max_size} may be"
                 )
-            payload = None
         else:
-            if length != len(frame) - _MESSAGE_SIZE:
-                raise RemoteFrameError(
-                    f"a message of {length} bytes in a frame with {len(frame) - _MESSAGE_SIZE}"
-                )
+            payload = frame[_MESSAGE_SIZE:] if body is None else body
+            if length != len(payload):
+                raise RemoteFrameError(f"{len(payload)} bytes of a message that has {length}")
             if length > self._eager_limit:
                 raise RemoteFrameError(f"{length} bytes should have been announced")
+            if length > self._window_bytes - self._kept_bytes:
+                raise RemoteFrameError(f"more than the {self._window_bytes} bytes that may wait")
             self._bytes += length
-            if self._bytes > self._byte_limit:
-                raise RemoteFrameError(f"more than the {self._byte_limit} bytes that may come")
-            payload = frame[_MESSAGE_SIZE:]
-        self._arrived += 1
+        self._arrived = arrived
+        self._is_starved = False
         inbox.arrived(Arrival(link, message_id, flags, length, tag, data, payload, link.life))
-        if flags & _ACK_NOW:
+        if flags & _ACK_NOW or (
+            arrived - self._told_arrived >= self._quarter
+            or self._bytes - self._told_bytes >= self._quarter_bytes
+        ):
             self._due()
-        else:
-            self._consider_ack()
 
-    def piece(self, frame: memoryview) -> None:
+    def piece(self, frame: memoryview, body: memoryview | None = None) -> None:
         """Take a PIECE; raises RemoteFrameError if it is not what may come now."""
         _, _, _, message_id, offset = _unpack_piece(frame)
         coming = self._coming.get(message_id)
         if coming is None:
             raise RemoteFrameError(f"a piece of message {message_id}, which nobody waits for")
-        if coming.assembly.add(offset, frame[_PIECE_SIZE:]):
+        if coming.assembly.add(offset, frame[_PIECE_SIZE:] if body is None else body):
             del self._coming[message_id]
             self._tell(coming.arrival)
             coming.inbox.finish(coming.receive, coming.arrival, coming.assembly.stored)
@@ -188,22 +184,29 @@ class Incoming:
         self._unmatched[arrival.message_id] = None
 
     def freed(self, arrival: Arrival) -> None:
-        """A message that was kept waits no longer."""
+        """A message that was kept waits no longer: the peer may go further."""
         self._kept_messages -= 1
         if arrival.payload is not None:
             self._kept_bytes -= arrival.length
         if arrival.life == self._link.life:
             del self._unmatched[arrival.message_id]
-        self._grant(arrival)
+        _, message_limit, byte_limit = self.state()
+        _, told_messages, told_bytes = self._told
+        if (
+            self._is_starved
+            or message_limit - told_messages >= self._quarter
+            or byte_limit - told_bytes >= self._quarter_bytes
+        ):
+            self._due()
 
     def matched(self, arrival: Arrival) -> None:
-        """A message that came whole found its receive, or nobody wants it."""
-        if arrival.flags & _TELL_MATCH and arrival.life == self._link.life:
+        """A message, of which the sender wants to know, found its receive or is not wanted."""
+        if arrival.life == self._link.life:
             self._tell(arrival)
 
     def accepted(self, inbox: Inbox, arrival: Arrival, receive: ReceiveOperation) -> None:
         """An announced message found its receive: let as many bytes come as that has room for."""
-        assembly = Assembly(min(arrival.length, receive.scatter.room), receive.scatter)
+        assembly = Assembly(min(arrival.length, receive.room), receive.scatter())
         self._coming[arrival.message_id] = _Coming(assembly, inbox, arrival, receive)
         self._link.control(
             CLEAR.build(
@@ -213,19 +216,6 @@ class Incoming:
                 length=assembly.total,
             )
         )
-
-    def granted_at_once(self, arrival: Arrival) -> None:
-        """A message did not have to wait."""
-        self._grant(arrival)
-
-    def _grant(self, arrival: Arrival) -> None:
-        self._message_limit += 1
-        if arrival.payload is not None:
-            self._byte_limit += arrival.length
-        if self._is_starved:
-            self._due()
-        else:
-            self._consider_ack()
 
     def _tell(self, arrival: Arrival) -> None:
         """Say that a message was matched, once nothing older waits if it is fenced."""
@@ -250,16 +240,31 @@ class Incoming:
 
     # --- acknowledgements ------------------------------------------------------------------------
 
-    @property
-    def is_due(self) -> bool:
-        """Whether an ACK is to be sent."""
-        return self._is_due
+    def state(self) -> tuple[int, int, int]:
+        """Return what an ACK says: what arrived, and the limits of messages and of bytes."""
+        arrived = self._arrived
+        return (
+            arrived,
+            arrived + self._window_messages - self._kept_messages,
+            self._bytes + self._window_bytes - self._kept_bytes,
+        )
 
-    def told(self) -> None:
-        """The peer was told the `state`, in an ACK or with a message."""
-        self._told = self._arrived, self._message_limit, self._byte_limit
+    def tell(self) -> tuple[int, int, int]:
+        """Return the `state`, which the peer is told by what is sent now."""
+        arrived = self._arrived
+        self._told_arrived, self._told_bytes = arrived, self._bytes
+        self._told = told = (
+            arrived,
+            arrived + self._window_messages - self._kept_messages,
+            self._bytes + self._window_bytes - self._kept_bytes,
+        )
         if not self._must_ask:
-            self._is_due = False
+            self.is_due = False
+        return told
+
+    def not_told(self) -> None:
+        """It could not be sent after all; the link is pumped when the carrier has room."""
+        self.is_due = True
 
     def ask(self) -> None:
         """Ask the peer to say at once what arrived and how far to go, and at every change."""
@@ -276,24 +281,13 @@ class Incoming:
         flags = int(AckFlag.ANSWER) if self._must_ask else 0
         self._must_ask = False
         return ACK_FORMAT.pack(
-            _ACK, flags, self._link.epoch, *(number & _MASK for number in self.state)
+            _ACK, flags, self._link.epoch, *(number & _MASK for number in self.tell())
         )
 
     def _due(self) -> None:
-        if not self._is_due:
-            self._is_due = True
+        if not self.is_due:
+            self.is_due = True
             self._link.mark()
-
-    def _consider_ack(self) -> None:
-        """Say how far the peer may go before it has to wait."""
-        arrived, message_limit, byte_limit = self._told
-        quarter = (self._window_messages + 3) >> 2
-        if (
-            self._arrived - arrived >= quarter
-            or self._message_limit - message_limit >= quarter
-            or (self._byte_limit - byte_limit) << 2 >= self._window_bytes
-        ):
-            self._due()
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -322,14 +316,14 @@ class IncomingDatagrams(Incoming):
 
     __slots__ = ()
 
-    def message(self, frame: memoryview) -> None:
+    def message(self, frame: memoryview, body: memoryview | None = None) -> None:
         """Take a MESSAGE; raises RemoteFrameError if it makes no sense."""
         _, flags, _, _, length, tag, data, *_ = _unpack_message(frame)
         inbox = self._link.inbox
-        if flags & _ANNOUNCED or length != len(frame) - _MESSAGE_SIZE or inbox is None:
-            raise RemoteFrameError(f"a datagram of {length} bytes in a frame of {len(frame)}")
+        payload = frame[_MESSAGE_SIZE:] if body is None else body
+        if flags & _ANNOUNCED or length != len(payload) or inbox is None:
+            raise RemoteFrameError(f"{len(payload)} bytes of a datagram that has {length}")
         self._arrived += 1
-        payload = frame[_MESSAGE_SIZE:]
         inbox.arrived(
             Arrival(self._link, self._arrived, flags & ~_TELL_MATCH, length, tag, data, payload, 0)
         )
@@ -341,5 +335,5 @@ class IncomingDatagrams(Incoming):
             and self._kept_bytes + arrival.length <= self._window_bytes
         )
 
-    def _grant(self, arrival: Arrival) -> None:
-        """Grant nothing: nobody asks."""
+    def _due(self) -> None:
+        """Tell nothing: nobody asks."""

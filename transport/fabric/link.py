@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from i2o.errors import RemoteFrameError
@@ -26,10 +25,8 @@ from i2o.transport.fabric.incoming import Incoming, IncomingDatagrams
 from i2o.transport.fabric.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from i2o.transport.fabric.endpoint import Buffer
     from i2o.transport.fabric.engine import Engine
     from i2o.transport.fabric.inbox import Inbox
-    from i2o.transport.fabric.operations import SendOperation
 
 _MESSAGE, _PIECE, _ACK = int(FrameKind.MESSAGE), int(FrameKind.PIECE), int(FrameKind.ACK)
 _HELLO, _ANSWER = int(FrameKind.HELLO), int(AckFlag.ANSWER)
@@ -82,6 +79,7 @@ class Link:
         "_has_greeted",
         "_known",
         "_peer_epoch",
+        "_send",
         "address",
         "epoch",
         "inbox",
@@ -98,11 +96,13 @@ class Link:
 
     def __init__(self, engine: Engine, peer: int, owner: LinkOwner) -> None:
         self._engine, self.peer, self.owner = engine, peer, owner
+        self._send = engine.carrier.send
         options = engine.options
         is_reliable = engine.endpoint_type is not EndpointType.DGRAM
         self.inbox: Inbox | None = engine.inbox
         self.outgoing = Outgoing(
             self,
+            engine.carrier.send,
             eager_limit=engine.eager_limit,
             piece_size=engine.piece_size,
             is_reliable=is_reliable,
@@ -130,14 +130,6 @@ class Link:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def send(self, parts: Sequence[Buffer], token: SendOperation | None = None) -> bool:
-        """Give a frame to the carrier."""
-        engine = self._engine
-        engine.is_sending = True
-        is_sent = engine.carrier.send(self.peer, parts, token)
-        engine.is_sending = False
-        return is_sent
-
     def mark(self) -> None:
         """Let the engine `pump` this link soon."""
         if not self.is_dirty:
@@ -159,7 +151,7 @@ class Link:
         if self._has_greeted:
             return
         self._has_greeted = True
-        engine, (_, message_limit, byte_limit) = self._engine, self.incoming.state
+        engine, (_, message_limit, byte_limit) = self._engine, self.incoming.state()
         self.control(
             HELLO.build(
                 kind=_HELLO,
@@ -194,7 +186,7 @@ class Link:
         if not self.is_open and not self._has_greeted and self.outgoing.queue:
             self.greet()
         while control:
-            if not self.send((control[0],)):
+            if not self._send(self.peer, (control[0],)):
                 return
             control.popleft()
         if not self.is_open or not self.outgoing.pump():
@@ -202,15 +194,15 @@ class Link:
         incoming = self.incoming
         if incoming.is_due:
             frame = incoming.ack()
-            if self.send((frame,)):
-                incoming.told()
-            elif frame[1] & _ANSWER:
-                incoming.ask()
+            if not self._send(self.peer, (frame,)):
+                incoming.not_told()
+                if frame[1] & _ANSWER:
+                    incoming.ask()
 
     # --- receiving -------------------------------------------------------------------------------
 
-    def frame(self, frame: memoryview) -> None:
-        """Take a frame.
+    def frame(self, frame: memoryview, body: memoryview | None = None) -> None:
+        """Take a frame, of which a part may be elsewhere.
 
         Raises:
             RemoteFrameError: it breaks the rules, and the link with it.
@@ -227,9 +219,9 @@ class Link:
             else:
                 self._engine.stale_frames += 1
         elif kind == _MESSAGE:
-            self.incoming.message(frame)
+            self.incoming.message(frame, body)
         elif kind == _PIECE:
-            self.incoming.piece(frame)
+            self.incoming.piece(frame, body)
         elif kind == _ACK:
             _, flags, _, arrived, message_limit, byte_limit = ACK_FORMAT.unpack(frame)
             self.outgoing.acknowledged(arrived, message_limit, byte_limit)

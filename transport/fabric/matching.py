@@ -111,6 +111,12 @@ class Matcher(Generic[Receive, Arrived]):
     def offer(self, message: Arrived) -> Receive | None:
         """Return the first receive that matches, taken out unless it `stays`; keep nothing."""
         matches = self._matches
+        plain = self._plain
+        if plain and len(self._order) == 1 and matches(plain[0], message):  # nearly always
+            first = plain[0]
+            if self._stays is None or not self._stays(first):
+                plain.popleft()
+            return first
         for priority in self._order:
             for index, receive in enumerate(self._levels[priority]):
                 if matches(receive, message):

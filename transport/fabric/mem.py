@@ -274,6 +274,9 @@ class MemoryFabric:
             name = self.name_of(peer)
             target = self._carriers.get(name)
             direction = self.direction(source.name, name)
+            last = self._links.get((peer, source.number))
+            if last is not None and last.is_open and last.twin.is_open:  # the other end was first
+                return last.twin
             if target is None or not target.is_usable:
                 return self._nowhere(
                     source, peer, direction, errno.ECONNREFUSED, f"nobody is called {name!r}"
@@ -282,10 +285,7 @@ class MemoryFabric:
                 return self._nowhere(
                     source, peer, direction, errno.EHOSTUNREACH, f"there is no way to {name!r}"
                 )
-            last = self._links.get((peer, source.number))
             if last is not None:
-                if last.is_open and last.twin.is_open:  # the other end was first
-                    return last.twin
                 self._end(last, errno.ECONNRESET, "the other end made a new link")
             there = _Pipe(source, target, direction, peer)
             if target is source:

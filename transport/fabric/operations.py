@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from i2o.transport.fabric.completion import Completion, CompletionError
 from i2o.transport.fabric.flags import Flag
+from i2o.transport.fabric.packets import Scatter
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.endpoint import Buffer
     from i2o.transport.fabric.link import Link
     from i2o.transport.fabric.outbox import Outbox
-    from i2o.transport.fabric.packets import Scatter
 
 # enumerations are slow where every message passes
 SEND, RECV, MSG, TAGGED = int(Flag.SEND), int(Flag.RECV), int(Flag.MSG), int(Flag.TAGGED)
@@ -133,34 +133,35 @@ class SendOperation:
         """Something that it awaited has come."""
         self.awaits &= ~what
         if not self.awaits and not self.frames:
-            self._end()
+            self.end()
 
     def frame_sent(self) -> None:
         """The carrier gave the buffers of a frame back."""
         self.frames -= 1
         if not self.frames and (not self.awaits or self._failure is not None):
-            self._end()
+            self.end()
 
     def fail(self, code: int, reason: str) -> None:
         """It will not be; the entry waits until the carrier has let go of the buffers."""
         if self._failure is None:
             self._failure = code, reason
             if not self.frames:
-                self._end()
+                self.end()
 
     def drop(self, code: int, reason: str) -> None:
         """It will not be, and the carrier has let go of everything."""
         self.frames = 0
         if self._failure is None:
             self._failure = code, reason
-        self._end()
+        self.end()
 
     def finish(self) -> None:
         """Nothing more is known of it, and nothing more is wanted."""
         self.awaits = self.frames = 0
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Make the entry, or none; once, whoever calls how often."""
         if self.has_ended:
             return
         self.has_ended = True
@@ -234,21 +235,22 @@ class ReceiveOperation:
     """A posted receive.
 
     Args:
-        scatter: where a message goes, behind the prefix.
+        target: where a message goes, behind the prefix: one buffer, or several.
+        room: bytes of it.
         context: what comes back.
         kind: MSG or TAGGED.
         is_silent: whether success makes no entry.
         link: whose messages it takes, or None.
         tag: of a tagged one.
         care: bits of the tag that are compared.
-        region: of a multi-receive buffer or a part of one: all of it.
 
     Attributes:
+        region: of a multi-receive buffer or a part of one: all of it.
+        parent: the multi-receive buffer that this one is a part of.
         used: of a multi-receive buffer: bytes that messages have.
         pending: of a multi-receive buffer: messages that are still coming in.
         is_exhausted: whether a multi-receive buffer takes no more.
         failure: how a multi-receive buffer ends that was cancelled.
-        parent: the multi-receive buffer that this one is a part of.
         serial: when it was posted, compared with others.
     """
 
@@ -263,26 +265,50 @@ class ReceiveOperation:
         "parent",
         "pending",
         "region",
-        "scatter",
+        "room",
         "serial",
         "tag",
+        "target",
         "used",
     )
 
     def __init__(
         self,
-        scatter: Scatter,
+        target: memoryview | Scatter,
+        room: int,
         context: object,
         kind: int,
         is_silent: bool,
-        link: Link | None,
+        link: Link | None = None,
         tag: int = 0,
         care: int = 0,
-        region: memoryview | None = None,
     ) -> None:
-        self.scatter, self.context, self.kind, self.is_silent = scatter, context, kind, is_silent
-        self.link, self.tag, self.care, self.region = link, tag, care, region
-        self.used = self.pending = self.serial = 0
+        self.target, self.room, self.context = target, room, context
+        self.kind, self.is_silent, self.link = kind, is_silent, link
+        self.tag, self.care, self.serial = tag, care, 0
+        self.region: memoryview | None = None
         self.parent: ReceiveOperation | None = None
+
+    def make_multi(self, region: memoryview) -> None:
+        """Let it take many messages."""
+        self.region = region
+        self.used = self.pending = 0
         self.is_exhausted = False
         self.failure: tuple[int, str] | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Store what fits of a message; return how much that is."""
+        target = self.target
+        if type(target) is not memoryview:
+            return target.write(0, data)
+        stored = len(data)
+        if stored > self.room:
+            stored = self.room
+            data = data[:stored]
+        target[:stored] = data
+        return stored
+
+    def scatter(self) -> Scatter:
+        """Return the target of a message that comes in pieces."""
+        target = self.target
+        return Scatter((target,)) if isinstance(target, memoryview) else target

@@ -31,15 +31,11 @@ class Outbox:
         self.used = 0
         self.no_source = ADDR_UNSPEC
 
-    def take(self) -> None:
-        """Take a place for an operation and its entry; raises TryAgain if there is none."""
+    def full(self) -> TryAgain:
+        """Return why there is no place for another send and its entry."""
         if self.used >= self.size:
-            raise TryAgain(f"{self.used} sends are outstanding, and no more are allowed")
-        cq = self.cq
-        if cq.free <= 0:
-            raise TryAgain("the completion queue has no place for the entry of another send")
-        cq.free -= 1
-        self.used += 1
+            return TryAgain(f"{self.used} sends are outstanding, and no more are allowed")
+        return TryAgain("the completion queue has no place for the entry of another send")
 
     @property
     def is_short(self) -> bool:

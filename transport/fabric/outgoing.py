@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from i2o.errors import RemoteFrameError
@@ -26,8 +26,10 @@ from i2o.transport.fabric.operations import MULTICAST, TAGGED, Level, SendOperat
 from i2o.transport.fabric.packets import Gather
 
 if TYPE_CHECKING:
+    from i2o.transport.fabric.endpoint import Buffer
     from i2o.transport.fabric.link import Link
 
+_pack_message, _pack_piece = MESSAGE_FORMAT.pack, PIECE_FORMAT.pack
 _COPIED: Final = 4096  # shorter messages are copied behind their header: cheaper than two parts
 _MASK: Final = MODULUS - 1
 _HALF: Final = MODULUS >> 1
@@ -42,7 +44,7 @@ _TELL_MATCH, _ANNOUNCED = int(MessageFlag.TELL_MATCH), int(MessageFlag.ANNOUNCED
 _FENCED, _MULTICAST = int(MessageFlag.FENCED), int(MessageFlag.MULTICAST)
 _TRANSMIT, _MATCH = int(Level.TRANSMIT), int(Level.MATCH)
 _ARRIVAL, _DONE = SendOperation.ARRIVAL, SendOperation.DONE
-_PIECES, _UNSENT = SendOperation.PIECES, SendOperation.UNSENT
+_PIECES = SendOperation.PIECES
 
 
 class Outgoing:
@@ -50,12 +52,14 @@ class Outgoing:
 
     Args:
         link: the link.
+        send: the carrier's.
         eager_limit: bytes of the largest message that is not announced.
         piece_size: bytes of the largest piece.
         is_reliable: whether the peer acknowledges and gives credit, or nobody does.
 
     Attributes:
         queue: operations that are not sent yet.
+        seen: what the peer said last: messages that arrived, and the limits.
     """
 
     __slots__ = (
@@ -70,16 +74,28 @@ class Outgoing:
         "_link",
         "_message_limit",
         "_own_eager_limit",
+        "_peer",
         "_piece_size",
         "_pieces",
+        "_send",
         "_unacknowledged",
         "_unfinished",
         "_untold",
         "queue",
+        "seen",
     )
 
-    def __init__(self, link: Link, *, eager_limit: int, piece_size: int, is_reliable: bool) -> None:
-        self._link, self._is_reliable = link, is_reliable
+    def __init__(
+        self,
+        link: Link,
+        send: Callable[[int, Sequence[Buffer], object], bool],
+        *,
+        eager_limit: int,
+        piece_size: int,
+        is_reliable: bool,
+    ) -> None:
+        self._link, self._send, self._is_reliable = link, send, is_reliable
+        self._peer = link.peer
         self._own_eager_limit, self._piece_size = eager_limit, piece_size
         self.queue: deque[SendOperation] = deque()
         self._reset()
@@ -95,6 +111,7 @@ class Outgoing:
         self._has_asked = False
         self._eager_limit = self._own_eager_limit
         self._unfinished = 0
+        self.seen = (0, 0, 0)
 
     # --- what the peer says ----------------------------------------------------------------------
 
@@ -115,6 +132,7 @@ class Outgoing:
             RemoteFrameError: it says that messages arrived that were not sent, or takes back what
                 it had granted.
         """
+        self.seen = arrived, message_limit, byte_limit
         waiting = self._unacknowledged
         count = (arrived - (self._last_id - len(waiting))) & _MASK
         if count:
@@ -125,7 +143,9 @@ class Outgoing:
             for _ in range(count):
                 operation = waiting.popleft()
                 if operation.awaits & _ARRIVAL:
-                    operation.met(_ARRIVAL)
+                    operation.awaits &= ~_ARRIVAL
+                    if not operation.awaits and not operation.frames:
+                        operation.end()
         more = (message_limit - self._message_limit) & _MASK
         more_bytes = (byte_limit - self._byte_limit) & _MASK
         if more or more_bytes:
@@ -185,7 +205,13 @@ class Outgoing:
             operation: the record, for which places were taken.
             is_delayed: whether more will be posted at once, or `Link.mark` is called.
         """
-        if self.queue or is_delayed or not self._link.is_open or not self._may_go(operation):
+        if (
+            self.queue
+            or is_delayed
+            or operation.is_fenced
+            or not self._link.is_open
+            or not self._is_granted(operation.length)
+        ):
             self.queue.append(operation)
             if is_delayed:
                 self._link.mark()
@@ -248,7 +274,8 @@ class Outgoing:
         queue = self.queue
         while queue:
             operation = queue[0]
-            if not self._may_go(operation):
+            is_held = operation.is_fenced and self._unfinished
+            if is_held or not self._is_granted(operation.length):
                 if not self._has_asked:
                     self._has_asked = True
                     self._link.incoming.ask()
@@ -272,15 +299,12 @@ class Outgoing:
         if not operation.frames:
             self._held_by_carrier.discard(operation)
 
-    def _may_go(self, operation: SendOperation) -> bool:
-        if operation.is_fenced and self._unfinished:
-            return False
-        if not self._is_reliable:
-            return True
-        if self._last_id >= self._message_limit:
-            return False
-        length = operation.length
-        return length > self._eager_limit or self._bytes + length <= self._byte_limit
+    def _is_granted(self, length: int) -> bool:
+        """Whether the peer has room for a message."""
+        return not self._is_reliable or (
+            self._last_id < self._message_limit
+            and (length > self._eager_limit or self._bytes + length <= self._byte_limit)
+        )
 
     def _transmit(self, operation: SendOperation) -> bool:
         """Hand a message to the carrier; return False if that has no room."""
@@ -316,8 +340,9 @@ class Outgoing:
             if level == _MATCH and operation.is_fenced:
                 flags |= _FENCED
             awaits = _DONE if level or operation.is_silent else _PIECES
-        arrived, message_limit, byte_limit = link.incoming.state
-        header = MESSAGE_FORMAT.pack(
+        incoming = link.incoming
+        arrived, message_limit, byte_limit = incoming.tell()
+        header = _pack_message(
             _MESSAGE,
             flags,
             link.epoch,
@@ -330,52 +355,51 @@ class Outgoing:
             byte_limit & _MASK,
             0,
         )
-        operation.awaits = _UNSENT | awaits
-        operation.message_id = message_id
         if not is_eager:
-            is_sent = link.send((header,))
+            is_sent = self._send(self._peer, (header,), None)
         elif length <= _COPIED:
-            is_sent = link.send((header, *operation.buffers))
+            is_sent = self._send(self._peer, (header, *operation.buffers), None)
         else:
-            operation.frames = 1
-            self._held_by_carrier.add(operation)
-            is_sent = link.send((header, *operation.buffers), operation)
+            is_sent = self._lend((header, *operation.buffers), operation)
         if not is_sent:
-            operation.message_id = operation.frames = 0
-            self._held_by_carrier.discard(operation)
+            incoming.not_told()
             return False
-        link.incoming.told()
-        self._last_id = message_id
+        operation.message_id = self._last_id = message_id
         self._unfinished += 1
         self._has_asked = False
         if self._is_reliable:
             self._unacknowledged.append(operation)
-            if is_eager:
+            if not is_eager:
+                self._announced[message_id & _MASK] = operation, Gather(operation.buffers)
+            else:
                 self._bytes += length
                 if awaits == _DONE:
                     self._untold[message_id & _MASK] = operation
-            else:
-                self._announced[message_id & _MASK] = operation, Gather(operation.buffers)
-        operation.met(_UNSENT)
+        operation.awaits = awaits
+        if not awaits and not operation.frames:
+            operation.end()
         return True
+
+    def _lend(self, parts: Sequence[Buffer], operation: SendOperation) -> bool:
+        """Let the carrier have buffers of an operation, until it says `frame_sent`."""
+        operation.frames += 1  # first: it may say so at once
+        self._held_by_carrier.add(operation)
+        is_sent = self._send(self._peer, parts, operation)
+        if not is_sent:
+            operation.frames -= 1
+        if not operation.frames:
+            self._held_by_carrier.discard(operation)
+        return is_sent
 
     def _send_piece(self) -> bool:
         """Hand the next piece of the oldest announced message to the carrier, then ask the next."""
         operation, gather = entry = self._pieces[0]
         offset = operation.offset
         size = min(self._piece_size, operation.cleared - offset)
-        header = PIECE_FORMAT.pack(
-            _PIECE, 0, self._link.epoch, operation.message_id & _MASK, offset
-        )
-        operation.frames += 1
-        operation.offset += size
-        self._held_by_carrier.add(operation)
-        if not self._link.send((header, *gather.slice(offset, size)), operation):
-            operation.offset = offset
-            operation.frames -= 1
-            if not operation.frames:
-                self._held_by_carrier.discard(operation)
+        header = _pack_piece(_PIECE, 0, self._link.epoch, operation.message_id & _MASK, offset)
+        if not self._lend((header, *gather.slice(offset, size)), operation):
             return False
+        operation.offset += size
         self._pieces.popleft()
         if operation.offset < operation.cleared:
             self._pieces.append(entry)

@@ -59,6 +59,7 @@ from i2o.transport.fabric.packets import Scatter, byte_view
 
 _BITS_64: Final = (1 << 64) - 1
 _SEND_MSG, _SEND_TAGGED = SEND | MSG, SEND | TAGGED
+_SEND_GROUP = SEND | MSG | MULTICAST
 DEFAULT_MIN_MULTI_RECV: Final = 64
 """FI_OPT_MIN_MULTI_RECV of an endpoint for which it was not set."""
 
@@ -182,6 +183,10 @@ class SoftwareEndpoint(Closing):
         )
         self._prefix = options.msg_prefix_size
         self._kinds = int(granted & (Capability.MSG | Capability.TAGGED))
+        self._is_connected_kind = endpoint_type is EndpointType.MSG
+        self._is_directed = Capability.DIRECTED_RECV in granted
+        self._inject_size = self.attributes.inject_size
+        self._max_size = self.attributes.max_msg_size
         self._events = SoftwareEventQueue(self._engine, clock)
         self._bound: dict[Bind, tuple[SoftwareCompletionQueue, bool]] = {}
         self._min_multi_recv = DEFAULT_MIN_MULTI_RECV
@@ -190,7 +195,7 @@ class SoftwareEndpoint(Closing):
         self._targets: dict[int, Link] = {}
         self._next_address = 0
         self._link: Link | None = None if accepted is None else accepted[1]
-        self._state = _State.NEW
+        self._set_state(_State.NEW)
         self._outbox: Outbox | None = None
         self._inbox: Inbox | None = None
         self._plain = self._policy(tx_flags)
@@ -266,7 +271,7 @@ class SoftwareEndpoint(Closing):
         self._policies.clear()
         self._plain = self._policy(self._tx_flags)
         self._silent = self._silent._replace(is_fenced=self._plain.is_fenced)
-        self._state = _State.ENABLED
+        self._set_state(_State.ENABLED)
         if self.attributes.type is not EndpointType.MSG:
             self._engine.inbox = self._inbox
             for link in list(self._engine.links.values()):
@@ -281,7 +286,7 @@ class SoftwareEndpoint(Closing):
         if self._state is _State.CLOSED:
             return
         was_connected = self._state is _State.CONNECTED
-        self._state = _State.CLOSED
+        self._set_state(_State.CLOSED)
         reason = "the endpoint was closed"
         if self._accepted is None:
             self._engine.close()
@@ -375,7 +380,7 @@ class SoftwareEndpoint(Closing):
             raise FabricError(FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}")
         link = self._link = self._engine.link(self._engine.carrier.resolve(address))
         link.inbox = self._inbox
-        self._state = _State.CONNECTING
+        self._set_state(_State.CONNECTING)
         link.greet(parameter)
         self._engine.settle()
 
@@ -394,7 +399,7 @@ class SoftwareEndpoint(Closing):
             return
         link = self._link
         link.owner, link.inbox = self, self._inbox
-        self._state = _State.CONNECTED
+        self._set_state(_State.CONNECTED)
         self._events.push(Event(EventKind.CONNECTED, self))
         link.greet(parameter)
         link.open()
@@ -418,7 +423,7 @@ class SoftwareEndpoint(Closing):
 
     def _over(self, kind: EventKind, err: int = 0, parameter: bytes = b"") -> None:
         """The connection is over, or never was."""
-        self._state = _State.SHUT
+        self._set_state(_State.SHUT)
         self._events.push(Event(kind, self, parameter, err=err))
         if self._inbox is not None:
             self._inbox.end(errno.ECANCELED, "the connection is over")
@@ -439,7 +444,7 @@ class SoftwareEndpoint(Closing):
                 link.greet()
                 link.open()
         elif self._state is _State.CONNECTING and link is self._link:
-            self._state = _State.CONNECTED
+            self._set_state(_State.CONNECTED)
             self._events.push(Event(EventKind.CONNECTED, self, parameter[:MAX_PARAMETER]))
             link.open()
         else:
@@ -490,13 +495,13 @@ class SoftwareEndpoint(Closing):
 
     def sendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Send with flags, which replace the endpoint's own."""
-        policy = self._policies.get(flags) or self._checked_policy(flags)
+        policy = self._policies.get(flags._value_) or self._checked_policy(flags)
         self._send(
             message.buffers,
             message.address,
             message.context,
             policy,
-            _SEND_MSG | (MULTICAST if policy.is_multicast else 0),
+            _SEND_GROUP if policy.is_multicast else _SEND_MSG,
             0,
             message.data if policy.has_data else None,
         )
@@ -547,13 +552,13 @@ class SoftwareEndpoint(Closing):
 
     def tsendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Send a tagged message with flags, which replace the endpoint's own."""
-        policy = self._policies.get(flags) or self._checked_policy(flags)
+        policy = self._policies.get(flags._value_) or self._checked_policy(flags)
         self._send(
             message.buffers,
             message.address,
             message.context,
             policy,
-            _SEND_TAGGED | (MULTICAST if policy.is_multicast else 0),
+            _SEND_TAGGED,
             message.tag,
             message.data if policy.has_data else None,
         )
@@ -589,19 +594,32 @@ class SoftwareEndpoint(Closing):
         tag: int,
         data: int | None,
     ) -> None:
-        engine = self._engine
+        engine, outbox = self._engine, self._outbox
         try:
-            link, length, buffers = self._checked_send(
-                buffers, dest, policy, entry_flags, tag, data
-            )
-            outbox = self._outbox
-            assert outbox is not None  # or the check would have raised
-            outbox.take()
+            link = self._route if self._route is not None else self._routes.get(dest)
+            if link is None or outbox is None or not entry_flags & self._kinds:
+                raise self._no_way(dest, entry_flags)
+            if link.is_group or policy.is_multicast or tag or data:
+                _check_send(link, policy, tag, data)
+            length = 0
+            for buffer in buffers:
+                length += len(buffer) if type(buffer) is bytes else _byte_count(buffer)
+            if len(buffers) > 1:
+                self._check_count(buffers)
+            if self._prefix:
+                buffers = self._without_prefix(buffers)
+                length -= self._prefix
+            if length > (self._inject_size if policy.is_injected else self._max_size):
+                raise self._too_long(length, policy)
+            if outbox.used >= outbox.size or outbox.cq.free <= 0:
+                raise outbox.full()
         except FabricError:
             if engine.dirty:  # what was posted with MORE waits for nothing
                 engine.settle()
             raise
-        if policy.is_injected:
+        outbox.used += 1
+        outbox.cq.free -= 1
+        if policy.is_injected and (len(buffers) != 1 or type(buffers[0]) is not bytes):
             buffers = (b"".join(buffers),)
         operation = SendOperation(
             outbox,
@@ -620,51 +638,33 @@ class SoftwareEndpoint(Closing):
         if engine.dirty and not policy.is_delayed:
             engine.settle()
 
-    def _checked_send(
-        self,
-        buffers: Sequence[Buffer],
-        dest: int,
-        policy: _Policy,
-        entry_flags: int,
-        tag: int,
-        data: int | None,
-    ) -> tuple[Link, int, Sequence[Buffer]]:
-        """Return link, length and buffers of a send that may be posted."""
-        attributes = self.attributes
-        link = self._link
-        if self._state is not _State.CONNECTED:
-            if self._state is not _State.ENABLED or attributes.type is EndpointType.MSG:
-                raise FabricError(
-                    FabricErrno.EOPBADSTATE,
-                    f"the endpoint is {self._state.name}; enable it, and connect a connected one",
-                )
-            link = self._targets.get(dest)
-        if link is None:
-            raise FabricError(errno.EINVAL, f"fi_addr {dest:#x} is unknown: insert() makes them")
-        if self._outbox is None or not entry_flags & self._kinds:
-            self._need(Capability.SEND)
-            self._need(Capability.TAGGED if entry_flags & TAGGED else Capability.MSG)
-        if link.is_group is not policy.is_multicast:
-            raise FabricError(
-                errno.EINVAL, "MULTICAST goes with the fi_addr of a group, and only with that"
+    def _no_way(self, dest: int, entry_flags: int) -> FabricError:
+        """Return why nothing can be sent there."""
+        state = self._state
+        is_ready = _State.CONNECTED if self._is_connected_kind else _State.ENABLED
+        if state is not is_ready:
+            return FabricError(
+                FabricErrno.EOPBADSTATE,
+                f"the endpoint is {state.name}; enable it, and connect a connected one",
             )
-        if tag | (data or 0) and not (0 <= tag <= _BITS_64 and 0 <= (data or 0) <= _BITS_64):
-            raise FabricError(errno.EINVAL, f"tag {tag} or data {data} are no 64-bit numbers")
-        length = 0
-        for buffer in buffers:
-            length += len(buffer) if type(buffer) is bytes else _byte_count(buffer)
-        if len(buffers) > attributes.iov_limit:
-            raise FabricError(
-                errno.EINVAL, f"{len(buffers)} buffers; iov_limit is {attributes.iov_limit}"
-            )
-        if self._prefix:
-            buffers = self._without_prefix(buffers)
-            length -= self._prefix
-        limit = attributes.inject_size if policy.is_injected else attributes.max_msg_size
-        if length > limit:
-            kind = "an injected message" if policy.is_injected else "a message"
-            raise FabricError(errno.EMSGSIZE, f"{kind} of {length} bytes; at most {limit} go")
-        return link, length, buffers
+        for capability in (
+            Capability.SEND,
+            Capability.TAGGED if entry_flags & TAGGED else Capability.MSG,
+        ):
+            if capability not in self.attributes.capabilities:
+                return _missing(capability)
+        return FabricError(errno.EINVAL, f"fi_addr {dest:#x} is unknown: insert() makes them")
+
+    def _too_long(self, length: int, policy: _Policy) -> FabricError:
+        kind, limit = "a message", self._max_size
+        if policy.is_injected:
+            kind, limit = "an injected message", self._inject_size
+        return FabricError(errno.EMSGSIZE, f"{kind} of {length} bytes; at most {limit} go")
+
+    def _check_count(self, buffers: Sequence[Buffer]) -> None:
+        limit = self.attributes.iov_limit
+        if len(buffers) > limit:
+            raise FabricError(errno.EINVAL, f"{len(buffers)} buffers; iov_limit is {limit}")
 
     # --- receives --------------------------------------------------------------------------------
 
@@ -747,75 +747,85 @@ class SoftwareEndpoint(Closing):
         ignore: int,
     ) -> None:
         inbox = self._inbox
-        if inbox is None or self._state not in _CAN_RECEIVE:
-            if self._state not in _CAN_RECEIVE:
-                raise FabricError(
-                    FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}; enable it first"
-                )
-            self._need(Capability.RECV)
-            raise FabricError(FabricErrno.ENOCQ, "no queue is bound for receives")
+        if inbox is None or not self._can_receive or not kind & self._kinds:
+            raise self._no_receiving(kind)
         link = None
-        if not kind & self._kinds:
-            self._need(Capability.TAGGED if kind == TAGGED else Capability.MSG)
-        if kind == TAGGED and not (0 <= tag <= _BITS_64 and 0 <= ignore <= _BITS_64):
-            raise FabricError(errno.EINVAL, f"tag {tag} or ignore {ignore}: no 64-bit numbers")
-        if src != ADDR_UNSPEC and Capability.DIRECTED_RECV in self.attributes.capabilities:
+        if src != ADDR_UNSPEC and self._is_directed:
             link = self._target(src)
-        number = int(flags)
+        number = flags._value_
+        if tag | ignore:
+            _check_64_bits(tag, ignore)
         if number & _DISCARDS:
             buffers = ()
-        receive = self._receive(buffers, context, kind, number, link, tag, ignore)
-        if number & _CLAIMS_OR_PEEKS:
-            self._peek_or_claim(inbox, receive, number)
+        if len(buffers) > 1:
+            self._check_count(buffers)
+        target: memoryview | Scatter
+        try:
+            if self._prefix and buffers and not number & _IS_MULTI:
+                buffers = self._without_prefix(buffers)
+            if len(buffers) == 1:
+                target = byte_view(buffers[0])
+                room = len(target)
+                if target.readonly:
+                    raise FabricError(errno.EINVAL, "the buffer is read-only: give a bytearray")
+            else:
+                target = Scatter(buffers)
+                room = target.room
+        except (ValueError, TypeError) as error:
+            raise FabricError(errno.EINVAL, str(error)) from None
+        receive = ReceiveOperation(
+            target,
+            room,
+            context,
+            kind,
+            inbox.is_selective and not number & _COMPLETES,
+            link,
+            tag,
+            ~ignore & _BITS_64,
+        )
+        if number & _SPECIAL:
+            self._recv_specially(inbox, receive, number, buffers)
+        elif inbox.is_ended and not inbox.has_match(receive):
+            raise FabricError(FabricErrno.EOPBADSTATE, "the connection is over")
         else:
-            if inbox.is_ended and not inbox.has_match(receive):
-                raise FabricError(FabricErrno.EOPBADSTATE, "the connection is over")
             inbox.take()
             inbox.post(receive)
         if self._engine.dirty:
             self._engine.settle()
 
-    def _receive(
-        self,
-        buffers: Sequence[Buffer],
-        context: object,
-        kind: int,
-        number: int,
-        link: Link | None,
-        tag: int,
-        ignore: int,
-    ) -> ReceiveOperation:
-        """Make the record of a receive."""
-        if len(buffers) > self.attributes.iov_limit:
-            raise FabricError(
-                errno.EINVAL, f"{len(buffers)} buffers; iov_limit is {self.attributes.iov_limit}"
-            )
-        assert self._inbox is not None  # or the caller would have raised
-        region = None
-        try:
-            if number & _IS_MULTI:
-                if len(buffers) != 1:
-                    raise FabricError(errno.EINVAL, "a multi-receive buffer is one buffer")
-                region = byte_view(buffers[0])
-                if len(region) < max(self._min_multi_recv, self._prefix + 1):
-                    raise FabricError(
-                        errno.EINVAL,
-                        f"a multi-receive buffer of {len(region)} bytes; the least room that is "
-                        f"used is {max(self._min_multi_recv, self._prefix + 1)}",
-                    )
-                scatter = Scatter((region,))
-            elif self._prefix and buffers:
-                scatter = Scatter(self._without_prefix(buffers))
-            else:
-                scatter = Scatter(buffers)
-        except (ValueError, TypeError) as error:
-            raise FabricError(errno.EINVAL, str(error)) from None
-        is_silent = self._inbox.is_selective and not number & _COMPLETES
-        care = ~ignore & _BITS_64
-        receive = ReceiveOperation(scatter, context, kind, is_silent, link, tag, care, region)
+    def _recv_specially(
+        self, inbox: Inbox, receive: ReceiveOperation, number: int, buffers: Sequence[Buffer]
+    ) -> None:
+        """Post a multi-receive, a peek or a claim."""
+        if number & _IS_MULTI:
+            least = max(self._min_multi_recv, self._prefix + 1)
+            if not isinstance(receive.target, memoryview) or receive.room < least:
+                raise FabricError(
+                    errno.EINVAL, f"a multi-receive buffer is one buffer of at least {least} bytes"
+                )
+            if inbox.is_ended:
+                raise FabricError(FabricErrno.EOPBADSTATE, "the connection is over")
+            receive.make_multi(receive.target)
+            inbox.take()
+            inbox.post(receive)
+            return
         if number & _PEEKS and buffers:
             receive.region = byte_view(buffers[0])
-        return receive
+        self._peek_or_claim(inbox, receive, number)
+
+    def _no_receiving(self, kind: int) -> FabricError:
+        """Return why no receive can be posted."""
+        if not self._can_receive:
+            return FabricError(
+                FabricErrno.EOPBADSTATE, f"the endpoint is {self._state.name}; enable it first"
+            )
+        for capability in (
+            Capability.RECV,
+            Capability.TAGGED if kind == TAGGED else Capability.MSG,
+        ):
+            if capability not in self.attributes.capabilities:
+                return _missing(capability)
+        return FabricError(FabricErrno.ENOCQ, "no queue is bound for receives")
 
     def _peek_or_claim(self, inbox: Inbox, receive: ReceiveOperation, number: int) -> None:
         if number & _CLAIMS and receive.context is None:
@@ -889,11 +899,17 @@ class SoftwareEndpoint(Closing):
             raise FabricError(errno.EINVAL, f"fi_addr {address:#x} is unknown: insert() makes them")
         return link
 
+    def _set_state(self, state: _State) -> None:
+        """Change the state, and what depends on it where every message passes."""
+        self._state = state
+        self._can_receive = state in _CAN_RECEIVE
+        self._route = self._link if state is _State.CONNECTED else None
+        is_ready = state is _State.ENABLED and not self._is_connected_kind
+        self._routes = self._targets if is_ready else {}
+
     def _need(self, capability: Capability) -> None:
         if capability not in self.attributes.capabilities:
-            raise FabricError(
-                errno.ENOTSUP, f"the endpoint has not the capability {capability.name}"
-            )
+            raise _missing(capability)
 
     def _check_unconnected(self) -> None:
         if self.attributes.type is EndpointType.MSG:
@@ -909,7 +925,7 @@ class SoftwareEndpoint(Closing):
 _CAN_RECEIVE = (_State.ENABLED, _State.CONNECTING, _State.CONNECTED, _State.SHUT)
 _COMPLETES, _IS_MULTI = int(Flag.COMPLETION), int(Flag.MULTI_RECV)
 _PEEKS, _CLAIMS, _DISCARDS = int(Flag.PEEK), int(Flag.CLAIM), int(Flag.DISCARD)
-_CLAIMS_OR_PEEKS = _PEEKS | _CLAIMS
+_SPECIAL = _IS_MULTI | _PEEKS | _CLAIMS
 
 
 def listen_on(
@@ -947,6 +963,24 @@ def _capabilities(
     if missing:
         raise FabricError(errno.ENOTSUP, f"an endpoint of this kind has not {missing!r}")
     return possible if wanted is None else wanted
+
+
+def _missing(capability: Capability) -> FabricError:
+    return FabricError(errno.ENOTSUP, f"the endpoint has not the capability {capability.name}")
+
+
+def _check_send(link: Link, policy: _Policy, tag: int, data: int | None) -> None:
+    """Check what most sends do not have."""
+    if link.is_group is not policy.is_multicast:
+        raise FabricError(
+            errno.EINVAL, "MULTICAST goes with the fi_addr of a group, and only with that"
+        )
+    _check_64_bits(tag, data or 0)
+
+
+def _check_64_bits(tag: int, other: int) -> None:
+    if not (0 <= tag <= _BITS_64 and 0 <= other <= _BITS_64):
+        raise FabricError(errno.EINVAL, f"tag {tag}, data or ignore {other}: 64 bits, unsigned")
 
 
 def _check_flags(flags: Flag, known: Flag, call: str) -> None:

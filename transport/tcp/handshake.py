@@ -122,7 +122,7 @@ class Caller:
         *,
         probe: bool = False,
     ) -> None:
-        self._me, self._target = me, target
+        self._me, self._target, self._is_probe = me, target, probe
         address = me.address.encode()
         self._transcript = (
             wire.HELLO.build(
@@ -142,10 +142,11 @@ class Caller:
             )
             + address
         )
+        self._hello = wire.frame(Kind.HELLO, self._transcript)
 
     def hello(self) -> bytes:
         """Return the first frame."""
-        return wire.frame(Kind.HELLO, self._transcript)
+        return self._hello
 
     def challenge(self, payload: memoryview) -> tuple[Remote, bytes]:
         """Take CHALLENGE; return who listens, and the frame that answers.
@@ -155,11 +156,11 @@ class Caller:
             Rejected: it is somebody else, or its key is another one.
         """
         head = _unpack(wire.CHALLENGE, payload, exactly=True)
-        _check_version(head, self._me)
+        _check_version(head, self._me, is_probe=self._is_probe)
         remote = _remote(head)
         if self._target not in (ANYBODY, remote.name):
             raise Rejected(Objection.NOT_ME, is_ours=True)
-        if remote.name == self._me.name:
+        if remote.name == self._me.name and not self._is_probe:
             raise Rejected(Objection.SAME_NAME, is_ours=True)
         said = bytes(payload[: -wire.PROOF_SIZE])
         self._transcript += said
@@ -205,14 +206,14 @@ class Listener:
         head = _unpack(wire.HELLO, payload)
         if head.magic != wire.MAGIC:
             raise ProtocolViolation("the caller speaks another protocol")
-        _check_version(head, self._me)
+        self.is_probe = bool(head.flags & HelloFlag.PROBE)
+        _check_version(head, self._me, is_probe=self.is_probe)
         text = bytes(payload[wire.HELLO.size :])
         if len(text) != head.address_length or len(text) > wire.MAX_ADDRESS_TEXT:
             raise ProtocolViolation(f"an address of {len(text)} bytes")
         target = PeerName(head.target_job, head.target_rank)
         if target not in (ANYBODY, self._me.name):
             raise Rejected(Objection.NOT_ME, is_ours=True)
-        self.is_probe = bool(head.flags & HelloFlag.PROBE)
         remote = _remote(head)._replace(serial=head.serial, address=text.decode("ascii", "replace"))
         if remote.name == self._me.name and not self.is_probe:
             raise Rejected(Objection.SAME_NAME, is_ours=True)
@@ -267,14 +268,14 @@ def _unpack(layout: Layout, payload: memoryview, *, exactly: bool = False) -> An
     return record
 
 
-def _check_version(head: Any, me: Identity) -> None:
+def _check_version(head: Any, me: Identity, *, is_probe: bool) -> None:
     if head.version != wire.VERSION:
         raise Rejected(Objection.VERSION, is_ours=True)
     if bool(head.flags & HelloFlag.KEYED) != (me.key is not None):
         raise Rejected(
             Objection.NEEDS_NO_KEY if me.key is None else Objection.NEEDS_KEY, is_ours=True
         )
-    if head.purpose != me.purpose:
+    if head.purpose != me.purpose and not is_probe:
         raise Rejected(Objection.PURPOSE, is_ours=True)
     if head.frame_limit < _MIN_FRAME_LIMIT:
         raise ProtocolViolation(f"frames of at most {head.frame_limit} bytes")

@@ -652,6 +652,7 @@ class Node(Closing):
         peer.incarnation = remote.incarnation
         peer.link, peer.state = link, PeerState.CONNECTED
         peer.counters.connects += 1
+        peer.last_error = (0, "")
         link.is_up = True
         link.limit = min(self.options.frame_limit, remote.frame_limit)
         if link.timer is not None:

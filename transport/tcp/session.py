@@ -250,7 +250,9 @@ class Session:
         """Take what the peer tells: from now on messages may be sent.
 
         Each end says who it is and who it thinks the other is: if both are right they go on where
-        they were, otherwise both begin anew, whatever they remember.
+        they were, otherwise both begin anew. A peer that does not know us has never had a message
+        of ours, so all of them go to it; one that we do not know may have taken the place of one
+        that had some, so those that were sent fail.
 
         Returns:
             Messages that it has, and messages that fail, as nobody knows what became of them.
@@ -258,12 +260,15 @@ class Session:
         Raises:
             ProtocolViolation: it has more than was sent.
         """
-        is_same = said.peer_id == self.id and said.id == self.peer_id
+        done: list[Outgoing] = []
         failed: list[Outgoing] = []
-        if is_same:
+        if said.id != self.peer_id:
+            failed = self._take_sent()
+        if said.id == self.peer_id and said.peer_id == self.id:
             done = self.acknowledge(said.received, said.credit)
         else:
-            done, failed = [], self._take_sent()
+            for message in self.queue:
+                message.sequence = 0
             self._begin()
             self.peer_id, self._credit = said.id, said.window
         self.is_ready = True

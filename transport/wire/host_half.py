@@ -7,7 +7,6 @@ device sends is checked like what anybody else sends; nonsense ends the session.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -37,7 +36,6 @@ from i2o.transport.wire.stream import Head, StreamReader, StreamWriter
 _HEADER_SIZE: Final = 16
 _WITH_DEVICE, _FREE, _WITH_HOST, _IS_STATIC = range(4)
 _RELEASES_KEPT: Final = 64  # then they are said, although nothing else is
-_read_size = struct.Struct("<H").unpack_from
 _pack_post = record_packer(Kind.POST).pack
 _pack_post_static = record_packer(Kind.POST_STATIC).pack
 _pack_range = record_packer(Kind.RANGE).pack
@@ -218,8 +216,8 @@ class HostHalf:
             self._on_misuse(f"MFA {mfa:#010x} was posted to 0x40, but the host does not hold it")
             return
         self._places[index] = _WITH_DEVICE
-        (words,) = _read_size(self._frames, start + 2)
-        size: int = min(max(4 * words, _HEADER_SIZE), self.frame_size)
+        words: int = int.from_bytes(self._frames[start + 2 : start + 4], "little")
+        size = min(max(4 * words, _HEADER_SIZE), self.frame_size)
         frame = bytes(self._frames[start : start + size])
         self._say_releases()
         if self.rules.find_ranges is not None:

@@ -21,7 +21,7 @@ MAGIC: Final = 0x57324F49
 VERSION: Final = 1
 MIN_PACKET: Final = 64
 """The smallest message that an endpoint must take: a HELLO has to fit."""
-MAX_PACKET: Final = 256 << 10
+MAX_PACKET: Final = (1 << 20) + 64
 """The largest packet that is ever made; buffers of this size wait on both sides."""
 WINDOW: Final = 16
 """Packets that one side takes before it has given any back."""

@@ -14,7 +14,7 @@ import secrets
 import select
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
@@ -26,6 +26,9 @@ from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.port import EMPTY
+from i2o.transport.registry import open_endpoint
+from i2o.transport.uri import Uri
+from i2o.transport.wire.addresses import ENDPOINT_OPTIONS, host_endpoint, server_name
 from i2o.transport.wire.host_half import HostHalf, Terms, WireMemory
 from i2o.transport.wire.messages import (
     HELLO,
@@ -131,6 +134,24 @@ class WirePort(Closing):
         assert self._space is not None
         self.memory: HostMemory = self._space
         self.outbound = self._space.window
+
+    @classmethod
+    def from_uri(cls, uri: Uri, clock: Clock) -> Self:
+        """Reach the IOP that is served at an address.
+
+        Besides the options of the endpoint there is `timeout`: seconds for the server to answer.
+
+        Raises:
+            UriError: an option is unknown or wrong.
+            TransportUnavailable: nobody answers there, or the IOP has another host.
+        """
+        uri.require_known({*ENDPOINT_OPTIONS, "timeout"})
+        connect_s = float(uri.integer("timeout", round(CONNECT_S), 1, 3600))
+        try:
+            endpoint = open_endpoint(host_endpoint(uri), clock=clock)
+        except FabricError as error:
+            raise TransportUnavailable(uri.scheme, str(error.strerror)) from None
+        return cls(endpoint, server_name(uri), name=uri.text, clock=clock, connect_s=connect_s)
 
     def learn(self, rules: TapRules) -> None:
         """Take what there is to know of messages: data can go along with their requests then."""
@@ -469,9 +490,12 @@ class WirePort(Closing):
             if refused.token == self._token and self._lost:
                 text = bytes(body[start : start + refused.reason_length])
                 self._answer = text.decode(errors="replace") or "the server said no"
-        elif body[0] == Kind.UNKNOWN and not self._lost:
-            if UNKNOWN.unpack_from(body, 1).session == self._session:
-                self._lose("its server knows this host no more")
+        elif (
+            body[0] == Kind.UNKNOWN
+            and not self._lost
+            and UNKNOWN.unpack_from(body, 1).session == self._session
+        ):
+            self._lose("its server knows this host no more")
 
     def _begin(self, session: int, body: memoryview) -> None:
         """Begin a session, if this WELCOME is the answer to the latest HELLO."""

@@ -105,6 +105,7 @@ class WireServer(Closing):
         unit: the queue pair.
         sessions: hosts that were served, one after another.
         refused: HELLOs that were answered with no.
+        uri: what to reach the server by.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class WireServer(Closing):
         self._probe_ends_ns: int | None = None
         self._must_reset = self._is_closed = False
         self._pump = Pump(endpoint)
+        self.uri = self._pump.name
         unit.wait_for = self._wait_for
 
     @property
