@@ -86,6 +86,8 @@ def unpack_pouch(raw: bytes, flags: int, *, is_swapped: bool = False) -> Pouch:
         is_swapped: the bytes are in the other byte order.
     """
     kind = flags & DMSKDATA
+    if not kind and raw == _NO_POUCH:
+        return _NO_WORDS
     if kind == DRAWDATA:
         return bytes(raw)
     if is_swapped:

@@ -115,6 +115,10 @@ class IopNode(Closing):
 
     # --- the calls of a process ------------------------------------------------------------------
 
+    def send_now(self, *message: object) -> int:
+        """Nothing is that simple here."""
+        return -1
+
     def send(
         self,
         process: str,

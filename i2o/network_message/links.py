@@ -17,7 +17,16 @@ from i2o.network_message.conversion import IS_BIG_ENDIAN
 from i2o.network_message.descriptor import DTBO
 from i2o.network_message.errors import BadNode, NodeDied, Swept
 from i2o.network_message.medium import Medium
-from i2o.network_message.packet import HEADER_SIZE, INITIAL_WINDOW, Header, Kind, Packer, parse
+from i2o.network_message.packet import (
+    HEADER_SIZE,
+    INITIAL_WINDOW,
+    LOCAL_HEADER,
+    VERSION,
+    Header,
+    Kind,
+    Packer,
+    parse,
+)
 from i2o.network_message.peer import Peer
 from i2o.network_message.waits import Wait
 from i2o.transport.fabric.errors import FabricError
@@ -58,21 +67,6 @@ class _Offer:
         self.peer, self.body, self.wait = peer, body, wait
 
 
-class RemoteOrigin:
-    """Where a letter came from, so that its sender gets its credit back.
-
-    Attributes:
-        peer: the node.
-        epoch: which of its lives.
-        message: the number that it gave the message.
-    """
-
-    __slots__ = ("epoch", "message", "peer")
-
-    def __init__(self, peer: Peer, message: int) -> None:
-        self.peer, self.epoch, self.message = peer, peer.epoch, message
-
-
 class Links:
     """The other nodes.
 
@@ -103,6 +97,7 @@ class Links:
         self._window, self._max_nodes, self._now_ns = window, max_nodes, now_ns
         self.packet_size = min(packet_size, medium.packet_limit - HEADER_SIZE)
         self._header = Packer(number, is_big_endian=is_big_endian).header
+        self._unpack = LOCAL_HEADER.unpack_from
         self.peers: dict[int, Peer] = {}
         self._by_handle: dict[int, Peer] = {}
         self._stuck: set[Peer] = set()
@@ -183,6 +178,38 @@ class Links:
                 letter.pouch, body=body[offset : offset + size],
             )  # fmt: skip
 
+    def send_now(
+        self,
+        number: int,
+        event: int,
+        type: int,
+        flags: int,
+        pouch: bytes,
+        body: bytes,
+        length: int,
+    ) -> int:
+        """Send a message of one packet to a node that is known and has room for it.
+
+        Returns:
+            The number of the link; -1 if it is not that simple, and nothing was sent.
+        """
+        peer = self.peers.get(number)
+        if peer is None or length > self.packet_size:
+            return -1
+        credit = peer.credit - length - OVERHEAD
+        if credit < 0 or not peer.own_session or peer.queue or peer.outbox:
+            return -1
+        peer.credit = credit
+        message = self._next_message
+        self._next_message = message + 1 & 0xFFFFFFFF
+        self._post(
+            peer,
+            self._header(
+                _DATA, peer.own_session, message, event, type, flags, length, 0, pouch
+            ) + body,
+        )  # fmt: skip
+        return peer.link
+
     def offer(self, peer: Peer, letter: Letter, wait: Wait) -> int:
         """Offer a message; the wait is over when it was asked for. Return its number."""
         assert letter.body is not None
@@ -201,34 +228,24 @@ class Links:
 
     def accept(self, letter: Letter, want: Want) -> None:
         """Ask for the body of an offer; `body_arrived` follows."""
-        origin = letter.origin
-        assert isinstance(origin, RemoteOrigin)
+        peer = letter.origin
+        assert isinstance(peer, Peer)
         length = min(letter.length, want.room)
-        self._put(origin.peer, Kind.ACCEPT, origin.message, length=length)
+        self._put(peer, Kind.ACCEPT, letter.message, length=length)
         if not length:
             letter.body = b""
             self._owner.body_arrived(want, letter)
             return
-        key = (origin.peer.number, origin.message)
-        self._parts.begin(key, length, owner=(want, letter))
+        self._parts.begin((peer.number, letter.message), length, owner=(want, letter))
 
     def done_with(self, letter: Letter, *, is_refused: bool = False) -> None:
         """Give the sender of a message its credit back; it was received, or thrown away."""
-        origin = letter.origin
-        if not isinstance(origin, RemoteOrigin) or origin.epoch != origin.peer.epoch:
+        peer = letter.origin
+        if not isinstance(peer, Peer) or letter.epoch != peer.epoch:
             return
-        peer = origin.peer
         if is_refused and letter.body is None:
-            self._put(peer, Kind.REFUSE, origin.message)
+            self._put(peer, Kind.REFUSE, letter.message)
         cost = OVERHEAD if letter.body is None or letter.is_offer else OVERHEAD + letter.length
-        self._owe(peer, cost)
-
-    @staticmethod
-    def is_number_of(letter: Letter, message: int) -> bool:
-        """Whether a letter's sender gave it that number."""
-        return isinstance(letter.origin, RemoteOrigin) and letter.origin.message == message
-
-    def _owe(self, peer: Peer, cost: int) -> None:
         peer.held -= cost
         peer.owed += cost
         if peer.owed * 4 >= peer.granted:
@@ -296,6 +313,30 @@ class Links:
 
     def packet_arrived(self, packet: memoryview, handle: int | None) -> None:
         """Handle a packet; one that makes no sense is dropped."""
+        if len(packet) >= HEADER_SIZE and packet[1] == _DATA and packet[2] == IS_BIG_ENDIAN:
+            # most packets: a whole message, from a node of this byte order
+            (
+                version, _, _, source, session, message, event, type, flags, length, offset, pouch,
+            ) = self._unpack(packet)  # fmt: skip
+            peer = self.peers.get(source)
+            if (
+                peer is not None
+                and peer.session == session
+                and version == VERSION
+                and not (offset or flags & DTBO)
+                and len(packet) == HEADER_SIZE + length
+                and peer.held + length + OVERHEAD <= peer.granted
+            ):
+                peer.is_heard = True
+                peer.held += length + OVERHEAD
+                body = packet[HEADER_SIZE:].tobytes()
+                self._owner.letter_arrived(
+                    Letter(
+                        source, event, type, flags, pouch, body, length, False, False, peer,
+                        peer.epoch, message,
+                    )
+                )  # fmt: skip
+                return
         try:
             self._handle(parse(packet), packet[HEADER_SIZE:], handle)
         except RemoteFrameError as error:
@@ -326,7 +367,7 @@ class Links:
             if kind != Kind.BYE and handle is not None:
                 self._be_strange(handle, header.session)
             raise RemoteFrameError(f"a packet of node {header.source}, which did not say hello")
-        peer.heard_ns = self._now_ns()
+        peer.is_heard = True
         if kind == Kind.DATA:
             self._data(peer, header, body)
         elif kind == Kind.CREDIT:
@@ -375,7 +416,7 @@ class Links:
             peer.session = header.session
             peer.window = header.length
             peer.pay(header.length - INITIAL_WINDOW)
-        peer.heard_ns = self._now_ns()
+        peer.is_heard = True
         if header.event:
             self._greet(peer, wants_answer=False)
 
@@ -383,8 +424,8 @@ class Links:
         is_swapped = (header.flags & DTBO != 0 or header.is_big_endian != 0) != IS_BIG_ENDIAN
         return Letter(
             peer.number, header.event, header.type, header.flags, header.pouch, body,
-            header.length, is_transfer=header.kind == Kind.OFFER_TRANSFER, is_swapped=is_swapped,
-            origin=RemoteOrigin(peer, header.message),
+            header.length, header.kind == Kind.OFFER_TRANSFER, is_swapped, peer, peer.epoch,
+            header.message,
         )  # fmt: skip
 
     def _hold(self, peer: Peer, cost: int) -> None:

@@ -12,6 +12,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
@@ -101,9 +102,9 @@ class Node(Closing):
         self._space, self._local_used = space, 0
         self._dead_after_ns, self._spin_ns = round(dead_after_s * 1e9), round(spin_s * 1e9)
         self._mailbox = Mailbox(space, None if ttl_s is None else round(ttl_s * 1e9))
+        self._ttl = ttl_s is not None
         self._lock = threading.Lock()
         self._waits: list[Wait] = []
-        self._wants: dict[int, Wait] = {}
         self._driver: Wait | None = None
         self._senders: list[tuple[int, Wait]] = []
         self._closed = False
@@ -191,6 +192,27 @@ class Node(Closing):
         return 0 if self._links is None else self._links.dropped
 
     # --- sending ---------------------------------------------------------------------------------
+
+    def send_now(
+        self,
+        number: int,
+        event: int,
+        type: int,
+        flags: int,
+        pouch: bytes,
+        body: bytes,
+        length: int,
+    ) -> int:
+        """Send to another node what needs no waiting; see `Links.send_now`."""
+        links = self._links
+        if links is None:
+            return -1
+        with self._lock:
+            return (
+                -1
+                if self._closed
+                else links.send_now(number, event, type, flags, pouch, body, length)
+            )
 
     def send(
         self,
@@ -316,7 +338,8 @@ class Node(Closing):
                 self._require_node(source)
             if self._links is not None:
                 self._links.progress()
-            self._expire()
+            if self._ttl:
+                self._expire()
             if not may_wait:
                 want.is_instant = True
                 letter = self._mailbox.take(want)
@@ -329,13 +352,10 @@ class Node(Closing):
                 self._taken(letter)
                 return letter
             wait = Wait(process, RECEIVING, source, want.event, want.type, self._now_ns())
-            self._wants[id(want)] = wait
-            try:
-                if letter is not None:
-                    self._fetch(want, letter)
-                self._block(wait, timeout_s, lambda: self._mailbox.cancel(want))
-            finally:
-                del self._wants[id(want)]
+            want.owner = wait
+            if letter is not None:
+                self._fetch(want, wait, letter)
+            self._block(wait, timeout_s, partial(self._mailbox.cancel, want))
             assert want.letter is not None
             return want.letter
 
@@ -356,18 +376,19 @@ class Node(Closing):
 
     def _give(self, want: Want, letter: Letter) -> None:
         """Hand a message to a receiver that waited."""
-        wait = self._wants.get(id(want))
-        want.letter = letter
+        wait = want.owner
+        assert isinstance(wait, Wait)
         if letter.body is None:
-            self._fetch(want, letter)
-        elif wait is not None:
-            wait.finish()
+            self._fetch(want, wait, letter)
+            return
+        want.letter = letter
+        wait.finish()
+        if self._driver is wait:
             self._nudge(wait)
 
-    def _fetch(self, want: Want, letter: Letter) -> None:
+    def _fetch(self, want: Want, wait: Wait, letter: Letter) -> None:
         """Ask another node for the body of a message that it offered."""
         assert self._links is not None
-        wait = self._wants[id(want)]
         wait.is_bound, wait.other = True, letter.source
         self._links.accept(letter, want)
 
@@ -407,26 +428,26 @@ class Node(Closing):
         """Forget what another node does not offer any more."""
         for listed in self._mailbox.listing():
             letter = self._mailbox.look(listed.number) if listed.source == source else None
-            if letter is not None and letter.body is None and self._links is not None:
-                if self._links.is_number_of(letter, message):
-                    self._mailbox.withdraw(letter)
-                    self._links.done_with(letter)
-                    return
+            if (
+                letter is not None
+                and letter.body is None
+                and letter.message == message
+                and self._links is not None
+            ):
+                self._mailbox.withdraw(letter)
+                self._links.done_with(letter)
+                return
 
     def body_arrived(self, want: Want, letter: Letter) -> None:
         """End a receive whose body is there."""
         assert self._links is not None
         self._links.done_with(letter)
-        wait = self._wants.get(id(want))
-        want.letter = letter
-        if wait is not None:
-            wait.finish()
-            self._nudge(wait)
+        self._give(want, letter)
 
     def ask_again(self, want: Want) -> None:
         """Let a receiver wait again whose message will not come."""
-        wait = self._wants.get(id(want))
-        if wait is None or wait.is_over:
+        wait = want.owner
+        if not isinstance(wait, Wait) or wait.is_over:
             return
         wait.is_bound, wait.other = False, want.source
         letter = self._mailbox.post(want)
@@ -440,8 +461,8 @@ class Node(Closing):
         self._mailbox.forget_source(peer.number, announced_only=True)
         for want in self._mailbox.wants():
             if want.source == peer.number:
-                wait = self._wants.get(id(want))
-                if wait is not None:
+                wait = want.owner
+                if isinstance(wait, Wait):
                     self._mailbox.cancel(want)
                     wait.finish(NodeDied(f"node {peer.number}: {reason}"))
                     self._nudge(wait)
@@ -534,9 +555,10 @@ class Node(Closing):
         spin_until = wait.since_ns + self._spin_ns
         links = self._links
         self._waits.append(wait)
+        progress = None if links is None else links.progress
         try:
             while not wait.is_over:
-                if links is not None and links.progress():
+                if progress is not None and progress():
                     continue
                 if wait.is_over:
                     break
@@ -557,7 +579,8 @@ class Node(Closing):
             raise
         finally:
             self._waits.remove(wait)
-            self._hand_over(wait)
+            if self._waits and links is not None and self._driver is None:
+                self._hand_over()
         if wait.error is not None:
             raise wait.error
 
@@ -576,6 +599,8 @@ class Node(Closing):
         peer = links.peers.get(wait.other)
         if peer is None or not peer.own_session:
             return
+        if peer.is_heard:
+            peer.is_heard, peer.heard_ns = False, now
         quiet = now - max(peer.heard_ns, wait.since_ns)
         if quiet >= self._dead_after_ns:
             links.bury(peer, f"it has said nothing for {quiet / 1e9:.1f} s")
@@ -621,13 +646,12 @@ class Node(Closing):
         if self._driver is wait:
             os.eventfd_write(self._wake_fd, 1)
 
-    def _hand_over(self, wait: Wait) -> None:
+    def _hand_over(self) -> None:
         """Let another thread drive the links."""
-        if self._links is not None and self._driver is None:
-            for other in self._waits:
-                if other.signal is not None:
-                    other.signal.set()
-                    return
+        for other in self._waits:
+            if other.signal is not None:
+                other.signal.set()
+                return
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -63,6 +63,8 @@ HEADER_SIZE: Final = PACKET.size
 _FIELDS: Final = "BBBxiIIiiIII32s"
 _LITTLE: Final = struct.Struct("<" + _FIELDS)
 _BIG: Final = struct.Struct(">" + _FIELDS)
+LOCAL_HEADER: Final = _BIG if IS_BIG_ENDIAN else _LITTLE
+"""The header as nodes of this machine's byte order write it."""
 _NO_POUCH: Final = bytes(32)
 
 

@@ -27,13 +27,14 @@ class Peer:
         owed: bytes that are free again here, and which it was not told of.
         queue: calls that wait for credit, and how much.
         outbox: packets that the endpoint had no room for.
-        heard_ns: when something came from it.
+        heard_ns: when something came from it, as far as anybody looked.
+        is_heard: something came from it since then.
         asked_ns: when it was asked for a sign of life.
     """
 
     __slots__ = (
-        "address", "asked_ns", "credit", "epoch", "granted", "handle", "heard_ns", "held", "link",
-        "number", "outbox", "own_session", "owed", "queue", "session", "window",
+        "address", "asked_ns", "credit", "epoch", "granted", "handle", "heard_ns", "held", "is_heard",
+        "link", "number", "outbox", "own_session", "owed", "queue", "session", "window",
     )  # fmt: skip
 
     def __init__(self, number: int, address: str, link: int, handle: int, granted: int) -> None:
@@ -44,6 +45,7 @@ class Peer:
         self.window = self.credit = INITIAL_WINDOW
         self.held = self.owed = 0
         self.heard_ns = self.asked_ns = 0
+        self.is_heard = False
         self.queue: deque[tuple[int, Wait]] = deque()
         self.outbox: deque[bytes] = deque()
 

@@ -14,6 +14,7 @@ from i2o.network_message.conversion import body_unit, pack_pouch, swapped, unpac
 from i2o.network_message.descriptor import (
     DMSKDATA,
     DMSKMSG,
+    EVDL0,
     LAM_BASE_EVENT,
     N2ND,
     NMORE,
@@ -111,17 +112,16 @@ class Process(Closing):
             body_unit(flags)
         if flags & _OURS:
             raise BadDescriptor(f"nh_flags {flags:#x}: N2ND, NREEL and NMORE are set by packets")
-        letter = Letter(
-            station.number,
-            header.nh_event,
-            header.nh_type,
-            flags,
-            pack_pouch(header.nh_data, flags),
-            view[:length].tobytes(),
-            length,
-            is_transfer=is_transfer,
-        )
-        event, link = station.send(
+        pouch = pack_pouch(header.nh_data, flags)
+        body = view[:length].tobytes()
+        event, type = header.nh_event, header.nh_type
+        if not (flags & NOBUF or is_transfer):
+            link = station.send_now(header.nh_node, event, type, flags, pouch, body, length)
+            if link >= 0:
+                header.nh_dl_event, header.nh_dl_link = EVDL0, link
+                return
+        letter = Letter(station.number, event, type, flags, pouch, body, length, is_transfer)
+        taken_by, link_or_none = station.send(
             self.name,
             header.nh_node,
             letter,
@@ -129,9 +129,9 @@ class Process(Closing):
             may_wait=may_wait,
             timeout_s=self.timeout_s if timeout_s == DEFAULT else timeout_s,
         )
-        header.nh_dl_event = event
-        if link is not None:
-            header.nh_dl_link = link
+        header.nh_dl_event = taken_by
+        if link_or_none is not None:
+            header.nh_dl_link = link_or_none
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -182,12 +182,7 @@ class Process(Closing):
             raise BadDescriptor("nh_msg is read-only: give a bytearray")
         _check(header)
         want = Want(
-            header.nh_event,
-            header.nh_type,
-            source=source,
-            priority=self.priority,
-            room=room,
-            is_transfer=is_transfer,
+            header.nh_event, header.nh_type, source, self.priority, room, is_transfer
         )
         letter = station.receive(
             self.name,

@@ -19,6 +19,22 @@ class Station(Protocol):
     number: int
     origin: int
 
+    def send_now(
+        self,
+        number: int,
+        event: int,
+        type: int,
+        flags: int,
+        pouch: bytes,
+        body: bytes,
+        length: int,
+    ) -> int:
+        """Send to another node, if that is simple and needs no waiting.
+
+        Returns:
+            What `nh_dl_link` becomes, -1 if `send` has to do it.
+        """
+
     def send(
         self,
         process: str,

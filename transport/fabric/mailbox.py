@@ -46,11 +46,13 @@ class Letter:
         number: counts messages at this mailbox.
         due_ns: when it is too old, or None.
         origin: whatever its owner has to know.
+        epoch: which life of its origin it belongs to.
+        message: number that its sender gave it.
     """
 
     __slots__ = (
-        "body", "due_ns", "event", "flags", "is_offer", "is_swapped", "is_transfer", "length",
-        "number", "origin", "pouch", "source", "type",
+        "body", "due_ns", "epoch", "event", "flags", "is_offer", "is_swapped", "is_transfer",
+        "length", "message", "number", "origin", "pouch", "source", "type",
     )  # fmt: skip
 
     def __init__(
@@ -62,16 +64,17 @@ class Letter:
         pouch: bytes,
         body: bytes | bytearray | memoryview | None,
         length: int,
-        *,
         is_transfer: bool = False,
-        is_offer: bool = False,
         is_swapped: bool = False,
         origin: object = None,
+        epoch: int = 0,
+        message: int = 0,
     ) -> None:
         self.source, self.event, self.type, self.flags = source, event, type, flags
         self.pouch, self.body, self.length = pouch, body, length
         self.is_transfer, self.is_swapped, self.origin = is_transfer, is_swapped, origin
-        self.is_offer, self.number = is_offer, 0
+        self.epoch, self.message = epoch, message
+        self.is_offer, self.number = False, 0
         self.due_ns: int | None = None
 
     @property
@@ -104,7 +107,6 @@ class Want:
         self,
         event: int,
         type: int,
-        *,
         source: int | None = None,
         priority: int = 0,
         room: int = 0,
