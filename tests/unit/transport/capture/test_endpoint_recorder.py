@@ -40,8 +40,8 @@ def test_messages_without_an_endpoint() -> None:
     ends = Flag.COMPLETION
     assert records == [
         MessageRecord(
-            Kind.SEND, op_flags=tagged | ends, tag=7, peer="node-b", hop="relay", sequence=1, length=5,
-            payload=b"hello",
+            Kind.SEND, op_flags=tagged | ends, tag=7, peer="node-b", hop="relay", sequence=1,
+            length=5, payload=b"hello",
         ),
         MessageRecord(Kind.SENT, op_flags=plain, peer="node-b"),
         MessageRecord(Kind.SEND, op_flags=plain | ends, peer="node-c", length=4, payload=b"lost"),
