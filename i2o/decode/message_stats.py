@@ -15,7 +15,7 @@ MAX_ROWS: Final = 4096
 """Rows of one table; what would need more is counted in the row `others`."""
 _OTHERS: Final = "others"
 _COUNTED: Final = (Kind.SEND.value, Kind.SENT.value, Kind.RECEIVED.value, *FAILURES)
-_INJECT: Final = Flag.INJECT.value
+_COMPLETION: Final = Flag.COMPLETION.value
 
 
 class MessageRow:
@@ -28,7 +28,7 @@ class MessageRow:
         received: messages received.
         received_bytes: of those.
         failures: sends and receives that ended with an error.
-        awaited: of the messages posted, those whose end is told: INJECT is silent.
+        awaited: of the messages posted, those whose end can be seen: COMPLETION is set.
         ended: of those, the ones whose end was seen, good or bad.
         latencies: from a send to its end, of those that succeeded.
     """
@@ -97,7 +97,7 @@ class MessageStatistics:
             return
         kind = record.kind
         begun = traced.request.record if traced.request is not None else None
-        is_awaited = begun is None or not begun.op_flags & _INJECT
+        is_awaited = begun is None or bool(begun.op_flags & _COMPLETION)
         rows = [self.total, self._endpoint_row(packet.iop)]
         if record.peer and kind in _COUNTED:
             rows.append(self._peer_row(packet.iop, record.peer))
@@ -105,7 +105,7 @@ class MessageStatistics:
             if kind == Kind.SEND:
                 row.sent += 1
                 row.sent_bytes += record.length
-                row.awaited += not record.op_flags & _INJECT
+                row.awaited += bool(record.op_flags & _COMPLETION)
             elif kind == Kind.RECEIVED:
                 row.received += 1
                 row.received_bytes += record.length

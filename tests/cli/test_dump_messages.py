@@ -105,7 +105,7 @@ def test_json(cli: Cli, messages: Path) -> None:
         "length": 11,
         "captured": 11,
         "endpoint_type": "RDM",
-        "op_flags": ["TAGGED", "SEND"],
+        "op_flags": ["TAGGED", "SEND", "COMPLETION"],
         "tag": 0x12,
         "ignore": None,
         "cq_data": None,

@@ -16,6 +16,7 @@ TAGGED_SEND = (Flag.SEND | Flag.TAGGED).value
 SEND = (Flag.SEND | Flag.MSG).value
 TAGGED_RECEIVE = (Flag.RECV | Flag.TAGGED).value
 RECEIVE = (Flag.RECV | Flag.MSG).value
+ENDS = Flag.COMPLETION.value
 
 
 def message_packet(
@@ -40,8 +41,9 @@ def every_kind(start_ns: int = 1_000_000_000) -> list[Packet]:
     records: list[tuple[int, int, MessageRecord, int, str]] = [
         (0, 0, MessageRecord(Kind.EVENT, 3, EventCode.CONNECT, peer="mem://b", length=2,
                              payload=b"hi"), 1, ""),
-        (10, 0, MessageRecord(Kind.SEND, 3, op_flags=TAGGED_SEND, tag=0x12, peer_address=0,
-                              peer="mem://b", length=11, payload=b"hello world"), 2, ""),
+        (10, 0, MessageRecord(Kind.SEND, 3, op_flags=TAGGED_SEND | ENDS, tag=0x12,
+                              peer_address=0, peer="mem://b", length=11,
+                              payload=b"hello world"), 2, ""),
         (30, 0, MessageRecord(Kind.SENT, 3, op_flags=TAGGED_SEND, peer_address=0,
                               peer="mem://b"), 2, ""),
         (40, 0, MessageRecord(Kind.RECEIVED, 3, op_flags=TAGGED_RECEIVE | Flag.REMOTE_CQ_DATA,
@@ -49,14 +51,14 @@ def every_kind(start_ns: int = 1_000_000_000) -> list[Packet]:
                               length=6000, payload=bytes(100)), 3, ""),
         (50, 0, MessageRecord(Kind.SEND, 3, op_flags=SEND | Flag.INJECT | 1 << 40, peer_address=9,
                               length=1, payload=b"x"), 4, ""),
-        (60, 0, MessageRecord(Kind.SEND, 3, op_flags=SEND, peer="mem://c", length=0), 5, ""),
+        (60, 0, MessageRecord(Kind.SEND, 3, op_flags=SEND | ENDS, peer="mem://c", length=0), 5, ""),
         (90, 0, MessageRecord(Kind.SEND_FAILED, 3, op_flags=SEND, peer="mem://c",
                               err=errno.ECONNRESET), 5, "the link broke"),
         (95, 0, MessageRecord(Kind.RECEIVE_FAILED, 3, op_flags=RECEIVE, length=64,
                               err=FabricErrno.ETRUNC, payload=b"abcd"), 6, ""),
         (96, 0, MessageRecord(Kind.PEEKED, 3, op_flags=TAGGED_RECEIVE | Flag.PEEK, tag=1,
                               length=9), 7, ""),
-        (100, 1, MessageRecord(Kind.SEND, op_flags=TAGGED_SEND, tag=3, peer="node-c",
+        (100, 1, MessageRecord(Kind.SEND, op_flags=TAGGED_SEND | ENDS, tag=3, peer="node-c",
                                hop="node-b", sequence=17, length=4, payload=b"ping"), 1, ""),
         (120, 1, MessageRecord(Kind.SENT, op_flags=SEND, peer="node-c"), 1, ""),
         (130, 1, MessageRecord(Kind.RECEIVED, op_flags=TAGGED_RECEIVE, tag=3, peer="node-c",

@@ -163,8 +163,8 @@ def test_the_frames_of_a_remote_iop_are_those_in_its_messages(tmp_path: Path) ->
             i2o.open(captured(station.port(), file)) as iop,
             iop.block() as disk,
         ):
-            disk.write(0, bytes(range(256)) * 1024)
-            assert disk.read(0, 1 << 18) == bytes(range(256)) * 1024
+            disk.write(0, bytes(range(256)) * 512)
+            assert disk.read(0, 1 << 17) == bytes(range(256)) * 512
     traced = trace_of(path)
     frames = [one for one in traced if one.packet.channel <= Channel.OUT]
     wanted = {

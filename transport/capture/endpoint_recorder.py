@@ -39,6 +39,7 @@ _SEND: Final = (Flag.SEND | Flag.MSG).value
 _RECEIVE: Final = (Flag.RECV | Flag.MSG).value
 _TAGGED_SEND: Final = (Flag.SEND | Flag.TAGGED).value
 _TAGGED_RECEIVE: Final = (Flag.RECV | Flag.TAGGED).value
+_COMPLETION: Final = Flag.COMPLETION.value
 _MESSAGE: Final = Channel.MESSAGE.value
 
 Deliver = Callable[[int, int, bytes, int, int, str], object]
@@ -97,7 +98,7 @@ class EndpointRecorder:
             payload,
             MessageRecord(
                 Kind.SEND.value,
-                op_flags=_SEND if tag is None else _TAGGED_SEND,
+                op_flags=(_SEND if tag is None else _TAGGED_SEND) | _COMPLETION,
                 tag=tag,
                 peer=to,
                 hop=via,

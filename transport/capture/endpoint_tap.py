@@ -37,6 +37,7 @@ _SEND: Final = (Flag.SEND | Flag.MSG).value
 _TAGGED_SEND: Final = (Flag.SEND | Flag.TAGGED).value
 _INJECT, _DATA = Flag.INJECT.value, Flag.REMOTE_CQ_DATA.value
 _PEEK, _CLAIM = Flag.PEEK.value, Flag.CLAIM.value
+_COMPLETION: Final = Flag.COMPLETION.value
 
 
 class TapEndpoint:
@@ -56,6 +57,7 @@ class TapEndpoint:
         self.attributes = endpoint.attributes
         self._names: dict[int, bytes] = {}
         self._sends_come_back = self._receives_come_back = False
+        self._ends = 0  # COMPLETION where every send has an end that can be seen
         self._receives: WeakValueDictionary[int, Receiving] = WeakValueDictionary()
         self._claims: list[Receiving] = []
         self._events: TapEventQueue | None = None
@@ -88,6 +90,8 @@ class TapEndpoint:
             return
         self.inner.bind(cq.inner, flags)
         self._sends_come_back |= bool(flags & Bind.TRANSMIT)
+        if flags & Bind.TRANSMIT and not flags & Bind.SELECTIVE_COMPLETION:
+            self._ends = _COMPLETION
         self._receives_come_back |= bool(flags & Bind.RECV)
 
     def close(self) -> None:
@@ -318,6 +322,8 @@ class TapEndpoint:
         data: int | None = None,
     ) -> Sending:
         sending = Sending(self, context)
+        if not flags & _INJECT:
+            flags |= self._ends
         try:
             sending.prepare(flags, buffers, dest, tag, data)
         except Exception:  # what is wrong with an argument, the endpoint says
@@ -329,7 +335,7 @@ class TapEndpoint:
     ) -> Sending:
         number = int(flags)  # to look into a Flag costs several times as much
         return self._sending(
-            kind | number,
+            kind | number | self._ends,
             message.buffers,
             message.address,
             message.context,

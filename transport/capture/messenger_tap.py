@@ -19,7 +19,7 @@ from i2o.transport.capture.message_record import EventCode
 from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.tcp.errors import PeerError
 from i2o.transport.tcp.mailbox import Message, Receive
-from i2o.transport.tcp.messenger import ANY_TAG
+from i2o.transport.tcp.message_wire import ANY_TAG
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
 
 logger = logging.getLogger(__name__)

@@ -304,7 +304,7 @@ def test_statistics_of_the_rest() -> None:
             Packet(100, 0, Channel.MESSAGE, b"?", 1),
             message_packet(90, inject, 1),
             message_packet(95, MessageRecord(Kind.SENT, op_flags=SEND, peer="p"), 1),
-            message_packet(96, MessageRecord(Kind.SEND, op_flags=SEND, peer="p"), 2),
+            message_packet(96, MessageRecord(Kind.SEND, op_flags=SEND | 1 << 24, peer="p"), 2),
             message_packet(97, MessageRecord(Kind.RECEIVE_FAILED, op_flags=RECEIVE, err=1), 3),
         ]
     ):

@@ -212,6 +212,22 @@ def test_packets_that_are_missing_are_told_and_survived() -> None:
     assert again.complaint == "where records begin is not known"
 
 
+def test_where_records_begin_is_believed_only_of_a_packet_that_ends_with_one() -> None:
+    stream = WireStream()
+    assert read(b"\x03\0\0\0\xff", stream).complaint
+    half = record(Kind.FREE, 1) + record(Kind.REPLY, 0x2000, 6)
+    assert read(b"\x03\0\x01\0" + half, stream).complaint == "where records begin is not known"
+    whole = half + reply_frame()
+    assert len(read(b"\x03\0\x02\0" + whole, stream).records) == 2
+
+
+def test_a_reply_whose_request_was_not_captured_is_no_problem_of_the_line() -> None:
+    line = Line()
+    line.say(hello())
+    payload = b"\x05\0\0\0" + record(Kind.REPLY, 0x4000, 6, data=reply_frame())
+    assert text_of(line.say(payload, sent=False)) == "REPLY 010 bsa_block_read SUCCESS, 512"
+
+
 def read(payload: bytes, stream: WireStream) -> WirePacket:
     packet = read_packet(payload, 0, stream)
     assert packet is not None

@@ -37,13 +37,14 @@ def test_messages_without_an_endpoint() -> None:
     use(packet_recorder(packets.append, number=4))
     records = [unpack_record(packet.data) for packet in packets]
     tagged, plain = Flag.SEND | Flag.TAGGED, Flag.SEND | Flag.MSG
+    ends = Flag.COMPLETION
     assert records == [
         MessageRecord(
-            Kind.SEND, op_flags=tagged, tag=7, peer="node-b", hop="relay", sequence=1, length=5,
-            payload=b"hello",
+            Kind.SEND, op_flags=tagged | ends, tag=7, peer="node-b", hop="relay", sequence=1,
+            length=5, payload=b"hello",
         ),
         MessageRecord(Kind.SENT, op_flags=plain, peer="node-b"),
-        MessageRecord(Kind.SEND, op_flags=plain, peer="node-c", length=4, payload=b"lost"),
+        MessageRecord(Kind.SEND, op_flags=plain | ends, peer="node-c", length=4, payload=b"lost"),
         MessageRecord(Kind.SEND_FAILED, op_flags=plain, peer="node-c", err=errno.EHOSTUNREACH),
         MessageRecord(
             Kind.RECEIVED, op_flags=Flag.RECV | Flag.TAGGED, tag=7, peer="node-b", hop="relay",

@@ -90,7 +90,7 @@ def test_a_send_is_recorded_with_what_its_buffer_had(rig: Rig) -> None:
     assert record == MessageRecord(
         Kind.SEND,
         EndpointType.RDM,
-        op_flags=SEND,
+        op_flags=SEND | Flag.COMPLETION,
         peer_address=to,
         peer="mem://b",
         length=5,
@@ -161,7 +161,7 @@ def test_every_way_of_sending(
     assert record == MessageRecord(
         Kind.SEND,
         EndpointType.RDM,
-        op_flags=flags,
+        op_flags=flags if "inject" in name else flags | Flag.COMPLETION,
         peer_address=0,
         peer="mem://b",
         length=3,
@@ -408,6 +408,21 @@ def test_without_a_tap_in_front_of_its_queue_contexts_are_left_alone() -> None:
     rig.inner.cancellable = ["mine"]
     assert rig.tap.cancel(rig.inner.cancellable[0])
     assert {record.kind for record in rig.records} == {Kind.SEND}
+
+
+def test_sends_that_have_no_end_do_not_say_that_they_have_one() -> None:
+    rig = Rig(bind=BOTH | Bind.SELECTIVE_COMPLETION)
+    rig.tap.send(b"x")
+    rig.tap.sendmsg(Message([b"x"]))
+    rig.tap.sendmsg(Message([b"x"]), Flag.COMPLETION)
+    rig.tap.sendmsg(Message([b"x"]), Flag.INJECT | Flag.COMPLETION)
+    assert [bool(record.op_flags & Flag.COMPLETION) for record in rig.records] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    plain = Rig()
+    plain.tap.sendmsg(Message([b"x"]), Flag.INJECT)
+    plain.tap.inject(b"x")
+    assert [bool(record.op_flags & Flag.COMPLETION) for record in plain.records] == [True, False]
 
 
 def test_queues_for_one_direction_only() -> None:
