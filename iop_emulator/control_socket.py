@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from i2o.closing import Closing
-from i2o.iop_emulator.doorbell import Doorbell
+from i2o.transport.doorbell import Doorbell
 from i2o.transport.unix_listener import UnixListener
 
 MAX_LINE: Final = 8192

@@ -19,12 +19,12 @@ from i2o.errors import IopDead, UriError
 from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
-from i2o.iop_emulator.doorbell import Doorbell, descriptor_of
 from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.iop_thread import IopThread
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.bus_space import BusSpace
+from i2o.transport.doorbell import Doorbell, descriptor_of
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.local_unit import LocalUnit
 from i2o.transport.port import EMPTY, Port, Remark

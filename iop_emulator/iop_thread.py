@@ -10,8 +10,8 @@ from typing import Final
 from i2o.clock import Clock
 from i2o.iop_emulator.commanded_iop import CommandedIop
 from i2o.iop_emulator.control_socket import ControlSocket
-from i2o.iop_emulator.doorbell import Doorbell
 from i2o.iop_emulator.soft_iop import SoftIop
+from i2o.transport.doorbell import Doorbell
 
 _START_S: Final = 1.0
 

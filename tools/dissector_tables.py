@@ -18,12 +18,12 @@ from i2o.decode.filter_fields import FILTER_ALIASES
 from i2o.decode.names import field_names, name_of
 from i2o.frames import catalog
 from i2o.frames.executive import SwType
-from i2o.frames.functions import UNANSWERED, DeviceClass, Function, OrganizationId
+from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.frames.header import SINGLE_TRANSACTION_REPLY, MsgFlags, ReqStatus, SpecialTid
 from i2o.frames.lan import LanPacketFlags
 from i2o.frames.layout import Layout, MessageLayout, ValueNames
 from i2o.frames.params import FIRST_GENERIC_GROUP
-from i2o.frames.private import DPT_REQUESTS
+from i2o.frames.network_message import REPLIES, REQUESTS
 from i2o.frames.scsi import ScsiDetailedStatus, ScsiDeviceStatus, ScsiHbaStatus
 from i2o.frames.utility import GenericEvent
 from i2o.tools.dissector_names import abbreviation, cdb_name, extra_names, label
@@ -51,6 +51,7 @@ def tables() -> dict[str, LuaTable]:
         "KIND_OF_CLASS": kind_of_class,
         "REPLIES": replies.table(),
         "PRIVATE": _private(),
+        "PRIVATE_REPLIES": _private_replies(),
         "SCSI": _scsi(),
         "EVENTS": _events(),
         "NUMBER": {"LAN_LAST_PACKET": LanPacketFlags.LAST_PACKET.value},
@@ -253,8 +254,15 @@ def _function(function: int, device_class: int | None, replies: _Replies) -> Lua
 
 def _private() -> dict[int, LuaValue]:
     """Return the private requests by word 4."""
-    dpt = OrganizationId.DPT_ADAPTEC.value << 16
-    return {dpt | function: layout.qualified_name for function, layout in DPT_REQUESTS.items()}
+    return {word: layout.qualified_name for word, layout in catalog.private_requests().items()}
+
+
+def _private_replies() -> dict[str, LuaValue]:
+    """Return the replies that belong to private requests, by those."""
+    return {
+        layout.qualified_name: REPLIES[layout.name].qualified_name
+        for layout in REQUESTS.values()
+    }
 
 
 def _scsi() -> dict[str, LuaValue]:

@@ -8,28 +8,38 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from importlib import import_module
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from i2o.capture import I2O_RULES, environment_capture
-from i2o.clock import SYSTEM_CLOCK
+from i2o.capture import environment_capture
 from i2o.errors import UriError
-from i2o.iop_emulator import complaints, service_processor
-from i2o.iop_emulator.control_socket import ControlSocket
-from i2o.iop_emulator.options import EmuOptions
-from i2o.iop_emulator.pci_function import IopFunction
-from i2o.iop_emulator.service_processor import ServiceProcessor
+from i2o.iop_emulator import complaints
 from i2o.tools import output
 from i2o.tools.arguments import UsageError
 from i2o.tools.failures import OK
+from i2o.tools.serving_order import Order
 from i2o.tools.stop_signals import stop_signals
-from i2o.transport.capture.capture_file import CaptureFile
-from i2o.transport.capture.unit_tap import TapUnit
-from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.serving import Served, serve
 from i2o.transport.uri import Uri
-from i2o.transport.vfio_user import Server, serve
 
-SCHEMES: Final = ("vfio-user",)
+
+class Scheme(NamedTuple):
+    """A way in to an IOP.
+
+    Attributes:
+        address: what stands behind the colon, for messages.
+        module: has a function `served`, which makes a `Served` of an `Order`.
+    """
+
+    address: str
+    module: str
+
+
+SCHEMES: Final = {
+    "shm": Scheme("NAME", "i2o.tools.serving_shm"),
+    "vfio-user": Scheme("SOCKET", "i2o.tools.serving_vfio_user"),
+}
 MAX_COMPLAINTS: Final = 200
 """Complaints that are printed: a driver that does nothing right shall not fill a log."""
 _KEPT: Final = ",=:@/"  # of a disk specification: what its own syntax and readability need
@@ -47,10 +57,10 @@ def serve_iops(args: argparse.Namespace) -> int:
     file = environment_capture()
     # in this order, so that a second signal does not disturb the end
     with _complaints_shown(), stop_signals() as (wake, is_stopped), ExitStack() as opened:
-        servers = [opened.enter_context(_server(uri, shared, file, opened)) for uri in uris]
+        served = [_served(Order(uri, shared, file, opened)) for uri in uris]
         output.show(*(f"ready {uri.text}" for uri in uris))
         sys.stdout.flush()  # whoever started this waits for it
-        serve(servers, is_stopped, wake)
+        serve(served, is_stopped, wake)
     return OK
 
 
@@ -92,37 +102,13 @@ def _shared_options(args: argparse.Namespace) -> str:
     return "&".join(words)
 
 
-def _server(uri: Uri, shared: str, file: CaptureFile | None, opened: ExitStack) -> Server:
-    """Make one IOP and its socket; raises UriError or TransportUnavailable."""
-    if uri.scheme not in SCHEMES or not uri.address:
+def _served(order: Order) -> Served:
+    """Make one IOP and the way in to it; raises UriError or TransportUnavailable."""
+    scheme = SCHEMES.get(order.uri.scheme)
+    if scheme is None or not order.uri.address:
         raise UriError(
-            f"{uri.text!r}: an IOP cannot be served there; write "
-            + " or ".join(f"{scheme}:SOCKET" for scheme in SCHEMES)
+            f"{order.uri.text!r}: an IOP cannot be served there; write "
+            + " or ".join(f"{name}:{known.address}" for name, known in SCHEMES.items())
         )
-    if uri.all("run"):
-        raise UriError(f"{uri.text!r}: run= is for emu: URIs; a served IOP runs in this program")
-    query = "&".join(filter(None, (uri.text.partition("?")[2], shared)))
-    asked = Uri.parse(f"emu:?{query}" if query else "emu:")
-    device: IopFunction | ServiceProcessor
-    if asked.one("personality", "") == service_processor.NAME:
-        device = _service_processor(asked)
-    else:
-        options = EmuOptions.from_uri(asked)
-        device = IopFunction.from_options(options, SYSTEM_CLOCK, _tap(uri, file))
-    opened.callback(device.close)
-    return Server(uri.address, device)
-
-
-def _service_processor(uri: Uri) -> ServiceProcessor:
-    """Make IBM's card, which is no IOP; raises UriError or TransportUnavailable."""
-    uri.require_known(("personality", "control"))
-    path = uri.one("control", "")
-    return ServiceProcessor(ControlSocket(path) if path else None)
-
-
-def _tap(uri: Uri, file: CaptureFile | None) -> Callable[[DeviceUnit], DeviceUnit]:
-    """Return what puts a capture between an IOP and its queue pair, if there is one."""
-    if file is None:
-        return lambda unit: unit
-    recorder = file.add_iop(uri.text)
-    return lambda unit: TapUnit(unit, recorder, I2O_RULES)
+    make: Callable[[Order], Served] = import_module(scheme.module).served
+    return make(order)

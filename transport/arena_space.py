@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from i2o.errors import DmaFault, LocalFrameError
+from i2o.errors import DmaFault, LocalFrameError, RemoteFrameError
 
 PAGE: Final = 4096
 ARENA_BASE: Final = 0x00100000
@@ -114,12 +114,17 @@ class ArenaSpace:
     # --- the device's side -----------------------------------------------------------------------
 
     def cover(self, address: int, length: int) -> None:
-        """Take note of a buffer."""
+        """Take note of a buffer.
+
+        Raises:
+            RemoteFrameError: it is not inside the arena, or where another one is.
+        """
         with self._lock:
+            self._require_free(address, length)
             self._cover(address, length)
 
     def uncover(self, address: int) -> None:
-        """Forget a buffer."""
+        """Forget a buffer; raises RemoteFrameError if there is none."""
         self._uncover(address)
         self._buffers.pop(address, None)
         if self._on_uncover is not None:
@@ -158,8 +163,20 @@ class ArenaSpace:
 
     def _uncover(self, address: int) -> None:
         with self._lock:
-            self._starts.remove(address)
-            del self._ends[address]
+            if self._ends.pop(address, None) is None:
+                raise RemoteFrameError(f"no buffer begins at {address:#010x}")
+            del self._starts[bisect_left(self._starts, address)]
+
+    def _require_free(self, address: int, length: int) -> None:
+        end = address + length
+        if not (self.base <= address < end <= self.base + len(self._arena)):
+            raise RemoteFrameError(
+                f"{length} bytes at {address:#010x} are not in the {len(self._arena):#x} bytes "
+                f"from {self.base:#010x} on"
+            )
+        index = bisect_left(self._starts, end) - 1
+        if index >= 0 and self._ends[self._starts[index]] > address:
+            raise RemoteFrameError(f"{length} bytes at {address:#010x} overlap another buffer")
 
     def _free_run(self, size: int, align: int) -> int:
         """Find room, from where the last buffer ended and around: stale addresses meet holes."""

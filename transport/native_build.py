@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds `i2o.transport._native`: register accesses that are exactly one bus access each.
+"""Builds `i2o.transport._native`: register accesses, and rings in memory that processes share.
 
 A pointer store through cffi is two stores, a ctypes store reads first, a slice of a memoryview
 touches twice: on the port of a FIFO each of these loses or doubles a frame. Only compiled code
-with volatile accesses keeps the promise. The extension is optional; `setup.py` names this module.
+with volatile accesses keeps the promise. Rings need atomic accesses and fences, which Python has
+not, either. The extension is optional; `setup.py` names this module.
+
+A ring carries packets one way, from one producer to one consumer. `docs/shared-memory.md` has its
+layout and says why no wake-up is lost. What the other side has written is only ever read once into
+a local variable, checked, and then used.
 """
 
 from __future__ import annotations
@@ -17,12 +22,30 @@ void i2o_write_words(void *base, size_t offset, const char *data, size_t words);
 void i2o_read_words(void *base, size_t offset, char *data, size_t words);
 void i2o_to_device(void);
 void i2o_from_device(void);
+
+typedef struct i2o_ring { uint32_t place; uint32_t limit; ...; } i2o_ring;
+int i2o_ring_open(i2o_ring *ring, char *control, char *data, uint32_t size, int wake_fd);
+void i2o_ring_close(i2o_ring *ring);
+int i2o_ring_push(i2o_ring *ring, const char *packet, uint32_t length);
+int i2o_ring_push_record(i2o_ring *ring, uint32_t word, uint32_t value, uint32_t more);
+int i2o_ring_push_two(i2o_ring *ring, const char *head, uint32_t head_length, const char *rest,
+                      uint32_t rest_length);
+int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room);
+int i2o_ring_pending(i2o_ring *ring);
+int i2o_ring_arm(i2o_ring *ring);
+void i2o_ring_disarm(i2o_ring *ring);
+int i2o_ring_spin(i2o_ring *ring, int64_t nanoseconds);
 """
 
 _SOURCE = r"""
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
 
 /* Barriers by what they are for. A fence for threads is too weak on ARM, where a device is in
    another shareability domain than the other cores. */
@@ -83,6 +106,266 @@ static void i2o_read_words(void *base, size_t offset, char *data, size_t words)
 
 static void i2o_to_device(void) { TO_DEVICE(); }
 static void i2o_from_device(void) { FROM_DEVICE(); }
+
+/* ---- rings ---------------------------------------------------------------------------------- */
+
+/* Four words, each on a cache line of its own: who writes one does not disturb the others. */
+enum { TAIL = 0, HEAD = 64, SLEEPS = 128, WAITS = 192 };
+enum { EMPTY_RING = -1, BROKEN_RING = -2, NO_SPACE = 0, PUSHED = 1 };
+#define SKIP 0xFFFFFFFFu
+#define ALIGNED(length) (((length) + 7u) & ~7u)
+
+typedef struct i2o_ring {
+    uint32_t place;      /* ours: tail of a producer, head of a consumer */
+    uint32_t seen;       /* the other side's, as it was read and checked last */
+    uint32_t size, limit;
+    int wake_fd, busy, closed;
+    unsigned char *data;
+    uint32_t *tail, *head, *sleeps, *waits;
+} i2o_ring;
+
+static int i2o_ring_open(i2o_ring *ring, char *control, char *data, uint32_t size, int wake_fd)
+{
+    if (size < 64 || (size & (size - 1)) || size > 0x40000000u)
+        return -1;
+    memset(ring, 0, sizeof *ring);
+    ring->size = size;
+    ring->limit = size / 4;
+    ring->wake_fd = wake_fd;
+    ring->data = (unsigned char *)data;
+    ring->tail = (uint32_t *)(control + TAIL);
+    ring->head = (uint32_t *)(control + HEAD);
+    ring->sleeps = (uint32_t *)(control + SLEEPS);
+    ring->waits = (uint32_t *)(control + WAITS);
+    return 0;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __asm__ __volatile__("pause");
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+/* Threads of one process share an end, and one of them may close it: shared memory is touched with
+   the lock only. What is locked is short, so waiting for it spins. */
+static void lock(i2o_ring *ring)
+{
+    int rounds = 0;
+    while (__atomic_exchange_n(&ring->busy, 1, __ATOMIC_ACQUIRE)) {
+        relax();
+        if (++rounds % 1024 == 0)
+            sched_yield();
+    }
+}
+
+static void unlock(i2o_ring *ring) { __atomic_store_n(&ring->busy, 0, __ATOMIC_RELEASE); }
+
+/* Afterwards the memory is not touched, which may soon be gone, nor the eventfd, whose number may
+   soon be another file's. */
+static void i2o_ring_close(i2o_ring *ring)
+{
+    lock(ring);
+    ring->wake_fd = -1;
+    ring->closed = 1;
+    unlock(ring);
+}
+
+/* The other side said that it sleeps, or is going to: wake it, once for each time it said so. The
+   write never waits: an eventfd that is full is readable already. */
+static void wake(i2o_ring *ring, uint32_t *flag)
+{
+    if (__atomic_load_n(flag, __ATOMIC_RELAXED) && __atomic_exchange_n(flag, 0, __ATOMIC_SEQ_CST)) {
+        uint64_t one = 1;
+        struct pollfd full = {.fd = ring->wake_fd, .events = POLLOUT};
+        int saved = errno;
+        if (ring->wake_fd >= 0 && poll(&full, 1, 0) == 1)
+            while (write(ring->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+                ;
+        errno = saved;
+    }
+}
+
+/* Return how many bytes are free, or BROKEN_RING. */
+static int64_t room_of(i2o_ring *ring)
+{
+    uint32_t head = __atomic_load_n(ring->head, __ATOMIC_ACQUIRE);
+    uint32_t used = ring->place - head;
+    if (used > ring->size || (used & 7))
+        return BROKEN_RING;
+    ring->seen = head;
+    return ring->size - used;
+}
+
+static int push(i2o_ring *ring, const void *head, uint32_t head_length, const void *rest,
+                uint32_t rest_length)
+{
+    uint32_t length = head_length + rest_length;
+    uint32_t need, at, to_end, total;
+    if (length < head_length || length > ring->limit)
+        return BROKEN_RING;
+    need = ALIGNED(length + 4);
+    at = ring->place & (ring->size - 1);
+    to_end = ring->size - at;
+    total = need > to_end ? to_end + need : need;
+    if (ring->size - (ring->place - ring->seen) < total) {
+        int64_t room = room_of(ring);
+        if (room >= 0 && room < total) {
+            /* say that we wait, and look again: one of the two sides sees what the other did */
+            __atomic_store_n(ring->waits, 1, __ATOMIC_RELAXED);
+            __atomic_thread_fence(__ATOMIC_SEQ_CST);
+            room = room_of(ring);
+            if (room >= 0 && room < total)
+                return NO_SPACE;
+            __atomic_store_n(ring->waits, 0, __ATOMIC_RELAXED);
+        }
+        if (room < 0)
+            return BROKEN_RING;
+    }
+    if (need > to_end) {
+        uint32_t skip = SKIP;
+        memcpy(ring->data + at, &skip, 4);
+        at = 0;
+    }
+    memcpy(ring->data + at, &length, 4);
+    memcpy(ring->data + at + 4, head, head_length);
+    if (rest_length)
+        memcpy(ring->data + at + 4 + head_length, rest, rest_length);
+    ring->place += total;
+    __atomic_store_n(ring->tail, ring->place, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    wake(ring, ring->sleeps);
+    return PUSHED;
+}
+
+static int i2o_ring_push_two(i2o_ring *ring, const char *head, uint32_t head_length,
+                             const char *rest, uint32_t rest_length)
+{
+    int outcome;
+    lock(ring);
+    outcome = ring->closed ? BROKEN_RING : push(ring, head, head_length, rest, rest_length);
+    unlock(ring);
+    return outcome;
+}
+
+static int i2o_ring_push(i2o_ring *ring, const char *packet, uint32_t length)
+{
+    return i2o_ring_push_two(ring, packet, length, NULL, 0);
+}
+
+static int i2o_ring_push_record(i2o_ring *ring, uint32_t word, uint32_t value, uint32_t more)
+{
+    uint32_t record[3];
+    record[0] = LITTLE(word);
+    record[1] = LITTLE(value);
+    record[2] = LITTLE(more);
+    return i2o_ring_push_two(ring, (const char *)record, sizeof record, NULL, 0);
+}
+
+static int pop(i2o_ring *ring, char *into, uint32_t room)
+{
+    uint32_t used = ring->seen - ring->place, at, length, skipped = 0, need;
+    if (!used) {
+        uint32_t tail = __atomic_load_n(ring->tail, __ATOMIC_ACQUIRE);
+        used = tail - ring->place;
+        if (used > ring->size || (used & 7))
+            return BROKEN_RING;
+        if (!used)
+            return EMPTY_RING;
+        ring->seen = tail;
+    }
+    at = ring->place & (ring->size - 1);
+    length = *(volatile uint32_t *)(ring->data + at);
+    if (length == SKIP) {
+        skipped = ring->size - at;
+        if (skipped >= used)
+            return BROKEN_RING;
+        at = 0;
+        length = *(volatile uint32_t *)ring->data;
+    }
+    if (length > ring->limit || length > room)
+        return BROKEN_RING;
+    need = ALIGNED(length + 4);
+    if (need > used - skipped || need > ring->size - at)
+        return BROKEN_RING;
+    memcpy(into, ring->data + at + 4, length);
+    ring->place += skipped + need;
+    __atomic_store_n(ring->head, ring->place, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    wake(ring, ring->waits);
+    return (int)length;
+}
+
+static int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room)
+{
+    int outcome;
+    lock(ring);
+    outcome = ring->closed ? BROKEN_RING : pop(ring, into, room);
+    unlock(ring);
+    return outcome;
+}
+
+/* A ring that is closed has something to tell: that it is. */
+static int pending(i2o_ring *ring)
+{
+    return ring->closed || __atomic_load_n(ring->tail, __ATOMIC_ACQUIRE) != ring->place;
+}
+
+static int i2o_ring_pending(i2o_ring *ring)
+{
+    int found;
+    lock(ring);
+    found = pending(ring);
+    unlock(ring);
+    return found;
+}
+
+static int i2o_ring_arm(i2o_ring *ring)
+{
+    int sleeps = 0;
+    lock(ring);
+    if (!ring->closed) {
+        __atomic_store_n(ring->sleeps, 1, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        sleeps = !pending(ring);
+        if (!sleeps)
+            __atomic_store_n(ring->sleeps, 0, __ATOMIC_RELAXED);
+    }
+    unlock(ring);
+    return sleeps;
+}
+
+static void i2o_ring_disarm(i2o_ring *ring)
+{
+    lock(ring);
+    if (!ring->closed)
+        __atomic_store_n(ring->sleeps, 0, __ATOMIC_RELAXED);
+    unlock(ring);
+}
+
+static int i2o_ring_spin(i2o_ring *ring, int64_t nanoseconds)
+{
+    struct timespec now;
+    int64_t end;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    end = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + nanoseconds;
+    for (;;) {
+        int found = 0;
+        lock(ring);
+        for (int round = 0; round < 64 && !found; round++) {
+            found = pending(ring);
+            relax();
+        }
+        unlock(ring);
+        if (found)
+            return 1;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec * INT64_C(1000000000) + now.tv_nsec >= end)
+            return 0;
+    }
+}
 """
 
 builder = cffi.FFI()

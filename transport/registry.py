@@ -28,19 +28,24 @@ _OWN_PORTS: Final = {
     "devmem": "i2o.transport.pci.backends:DevmemBackend",
     "emu": "i2o.iop_emulator.emu_port:EmuPort",
     "pci": "i2o.transport.pci.backends:PciBackend",
+    "shm": "i2o.transport.shm.port:ShmPort",
     "sysfs": "i2o.transport.pci.backends:SysfsBackend",
     "uio": "i2o.transport.pci.backends:UioBackend",
     "vfio": "i2o.transport.pci.backends:VfioBackend",
 }
 
-
 _OWN_ENDPOINTS: Final = {
     "ofi": "i2o.transport.ofi.opening",
+    "shm": "i2o.transport.shm.opening",
     "tcp": "i2o.transport.tcp.opening",
 }
 """Modules with `open_endpoint` and `open_passive`."""
 
-_OWN_FINDERS: Final = ("i2o.transport.pci.discovery", "i2o.iop_emulator.discovery")
+_OWN_FINDERS: Final = (
+    "i2o.transport.pci.discovery",
+    "i2o.transport.shm.discovery",
+    "i2o.iop_emulator.discovery",
+)
 """Modules with a function `find`; buses that are searched later get theirs here."""
 
 

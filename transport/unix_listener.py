@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Unix stream socket at a path that only its owner may connect to."""
+"""A Unix socket at a path that only its owner may connect to."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class UnixListener(Closing):
         backend: whose socket it is, for messages.
         purpose: what the path is, for messages; they go on with the path.
         backlog: clients that wait to be accepted.
+        kind: SOCK_STREAM or SOCK_SEQPACKET.
 
     Raises:
         TransportUnavailable: the path cannot be used; says why and what to do.
@@ -33,10 +34,18 @@ class UnixListener(Closing):
         socket: does not block.
     """
 
-    def __init__(self, path: str | Path, *, backend: str, purpose: str, backlog: int) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        backend: str,
+        purpose: str,
+        backlog: int,
+        kind: socket.SocketKind = socket.SOCK_STREAM,
+    ) -> None:
         self._name = str(path)
         self._place = os.path.abspath(path)  # wherever the process is by the end
-        self._backend, self._purpose = backend, purpose
+        self._backend, self._purpose, self._kind = backend, purpose, kind
         self.socket = self._listen(backlog)
         self._identity = _identity(self._place)
 
@@ -50,7 +59,7 @@ class UnixListener(Closing):
 
     def _listen(self, backlog: int) -> socket.socket:
         with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, self._kind))
             listener.setblocking(False)
             os.fchmod(listener.fileno(), _MODE)  # so from the first moment on
             try:
@@ -79,7 +88,7 @@ class UnixListener(Closing):
         before = os.lstat(self._name)
         if not stat.S_ISSOCK(before.st_mode):
             raise self._unusable("it exists and is no socket", "name another path")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with socket.socket(socket.AF_UNIX, self._kind) as probe:
             probe.setblocking(False)
             found = probe.connect_ex(self._name)
         if found != errno.ECONNREFUSED:

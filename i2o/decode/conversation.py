@@ -174,13 +174,13 @@ class Traced:
             return None
         data = self.packet.data
         function, device_class = self.meant
-        return catalog.reply_layout(
-            function,
-            device_class,
-            self.flags,
-            data[19] if len(data) >= 20 else 0,
-            min(self.size_words, len(data) // 4),
-        )
+        status = data[19] if len(data) >= 20 else 0
+        words = min(self.size_words, len(data) // 4)
+        if function == _PRIVATE and self.request is not None:
+            own = catalog.private_reply_layout(self.request.layout, self.flags, status, words)
+            if own is not None:
+                return own
+        return catalog.reply_layout(function, device_class, self.flags, status, words)
 
     @property
     def name(self) -> str:

@@ -35,8 +35,9 @@ from bench.side_by_side import verdict
 from i2o.clock import SYSTEM_CLOCK
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.pci_function import IopFunction
+from i2o.transport.serving import serve
 from i2o.transport.uri import Uri
-from i2o.transport.vfio_user import Server, serve
+from i2o.transport.vfio_user import Server
 from vm.cache import Cache
 from vm.guest import Machine
 from vm.guests import Guests

@@ -14,7 +14,6 @@ from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.frames.host_ranges import host_ranges
 from i2o.frames.layout import MessageLayout
 from i2o.frames.params import ParamOperation
-from i2o.frames.private import DPT_REQUESTS
 from i2o.frames.sgl import simple_sgl
 from i2o.transport.capture.packet import Channel, Packet
 
@@ -82,9 +81,9 @@ class RandomTraffic:
         body = bytearray(layout.build())
         body[16:] = self.random.randbytes(max(0, len(body) - 16))
         if layout.function == 0xFF and len(body) >= 20:
-            for function, found in DPT_REQUESTS.items():
+            for word, found in catalog.private_requests().items():
                 if found is layout:
-                    body[16:20] = (0x1B << 16 | function).to_bytes(4, "little")
+                    body[16:20] = word.to_bytes(4, "little")
         if len(body) >= 16:
             body[12:16] = struct.pack("<I", next(self._context))
         body[4:7] = (tid | 1 << 12).to_bytes(3, "little")

@@ -13,7 +13,7 @@ from typing import Final
 from i2o.tools.checks.finding import Check, Finding, note, ok, problem
 from i2o.tools.checks.machine import Machine
 from i2o.tools.output import human_size
-from i2o.transport.process_unit import SHARED_SIZE
+from i2o.transport.shm.server import SEGMENT_SIZE
 
 _LOW_ROOM: Final = 64 << 20
 _XDG: Final = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
@@ -77,10 +77,10 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
     available = re.search(
         r"^MemAvailable:\s+(\d+) kB", machine.text("/proc/meminfo") or "", re.MULTILINE
     )
-    size = human_size(SHARED_SIZE)
+    size = human_size(SEGMENT_SIZE)
     if available is None:
         yield note(f"an IOP with run=process takes up to {size} of memory; what is free is unknown")
-    elif int(available[1]) << 10 < SHARED_SIZE:
+    elif int(available[1]) << 10 < SEGMENT_SIZE:
         yield note(
             f"an IOP with run=process takes up to {size} of memory, "
             f"{human_size(int(available[1]) << 10)} are available",

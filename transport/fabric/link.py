@@ -189,7 +189,8 @@ class Link:
     def open(self) -> None:
         """Let messages be sent: both sides have greeted."""
         self.is_open = True
-        if not self.outgoing.is_idle:
+        # what was received between two links is due, too, and nobody marks for it again
+        if not self.outgoing.is_idle or self.incoming.is_due:
             self.mark()
 
     def refuse(self, code: int, parameter: bytes = b"") -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves devices to vfio-user clients on Unix sockets, all of them in one thread.
+"""Serves devices to vfio-user clients on Unix sockets: a `Server` is a `Served` of the common loop.
 
 One socket is one device with one client at a time; the next one connects when the last has gone.
 A device runs between messages and never inside one: what it does in answer to a register access
@@ -9,12 +9,9 @@ happens after the access has returned to the client.
 from __future__ import annotations
 
 import logging
-import select
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.transport.unix_listener import UnixListener
 from i2o.transport.vfio_user.connection import Connection, close_all
@@ -25,10 +22,7 @@ from i2o.transport.vfio_user.session import Session
 logger = logging.getLogger(__name__)
 
 _ROUND: Final = 64  # messages of one client before others have their turn
-_LONGEST_S: Final = 3600.0
 _BACKLOG: Final = 4
-_SELECTABLE: Final = 1024
-"""FD_SETSIZE: descriptors from here on are beyond what select can be told of."""
 
 
 class Server(Closing):
@@ -108,6 +102,10 @@ class Server(Closing):
             return False
         return True
 
+    def run(self, now_ns: int) -> int | None:
+        """Let the device work; return when it wants to again, or None."""
+        return self.device.run(now_ns)
+
     def close(self) -> None:
         """Disconnect the client and remove the socket."""
         self._drop()
@@ -126,47 +124,3 @@ class Server(Closing):
         if client is not None:
             client.close()
             self.session.client_gone()
-
-
-def serve(
-    servers: Sequence[Server],
-    should_stop: Callable[[], bool],
-    wake: int | None = None,
-    *,
-    clock: Clock = SYSTEM_CLOCK,
-) -> None:
-    """Serve until told to stop.
-
-    Args:
-        servers: the devices.
-        should_stop: asked between messages.
-        wake: a descriptor that becomes readable when the answer has changed.
-        clock: what devices are told the time from.
-    """
-    while not should_stop():
-        deadlines = [server.device.run(clock.monotonic_ns()) for server in servers]
-        due = min((value for value in deadlines if value is not None), default=None)
-        patience = _LONGEST_S
-        if due is not None:
-            patience = min(patience, max(0.0, (due - clock.monotonic_ns()) / 1e9))
-        reading = [] if wake is None else [wake]
-        writing = []
-        for server in servers:
-            reading += server.reads_from()
-            writing += server.writes_to()
-        _wait(reading, writing, patience)
-        for server in servers:
-            server.handle()
-
-
-def _wait(reading: Sequence[int], writing: Sequence[int], patience: float) -> None:
-    """Wait until a descriptor is ready, or for so many seconds."""
-    if max((*reading, *writing), default=0) < _SELECTABLE:
-        select.select(reading, writing, (), patience)  # poll and epoll round up to milliseconds
-        return
-    poller = select.poll()  # a client that maps much has the low numbers
-    for descriptor in reading:
-        poller.register(descriptor, select.POLLIN)
-    for descriptor in writing:
-        poller.register(descriptor, select.POLLOUT)
-    poller.poll(patience * 1000)

@@ -467,7 +467,7 @@ def test_a_new_plan_needs_nobody_to_wake_the_iop(run, tmp_path) -> None:
         end.connect(str(path))
         end.sendall(f"faults {plan}\n".encode())
         assert b"true" in end.recv(1000)
-        half = port.unit if run == "thread" else port._half
+        half = port.unit if run == "thread" else port.half
         for _ in range(PATIENCE_S * 100):
             if half._starved:
                 break

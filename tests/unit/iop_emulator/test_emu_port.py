@@ -17,12 +17,13 @@ from i2o.frames import block_storage as bsa
 from i2o.frames import executive
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
-from i2o.iop_emulator import emu_port, process_port
-from i2o.iop_emulator.doorbell import Doorbell
+from i2o.iop_emulator import emu_port
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import IopOptions
 from i2o.transport import EMPTY, open_port
+from i2o.transport.doorbell import Doorbell
+from i2o.transport.shm import port as shm_port
 
 CHECK = bsa.BSA_STATUS_CHECK.build(target_address=DISK)
 
@@ -447,7 +448,7 @@ def test_two_threads_that_ask_first_get_the_same_descriptor(run, monkeypatch):
             super().__init__()
 
     with open_port(f"emu:?run={run}") as port:
-        monkeypatch.setattr(emu_port if run == "inline" else process_port, "Doorbell", Slow)
+        monkeypatch.setattr(emu_port if run == "inline" else shm_port, "Doorbell", Slow)
         asked: list[int] = []
         askers = [
             threading.Thread(target=lambda: asked.append(port.fileno()), name=f"i2o-{n}")

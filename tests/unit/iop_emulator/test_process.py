@@ -7,26 +7,28 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
-import weakref
 from pathlib import Path
 
 import pytest
 
 from i2o.closing import Closing
-from i2o.errors import DmaFault, I2OError, IopDead, LocalFrameError, TransportUnavailable
+from i2o.errors import IopDead, TransportUnavailable
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive
 from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import STATUS_BLOCK, IopState
 from i2o.iop_emulator import process_main, process_port
 from i2o.transport import EMPTY, open_port
-from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
-from i2o.transport.process_unit import SHARED_SIZE, DeviceHalf, HostHalf, socket_pair
+from i2o.transport.shm.greeting import Hello, hear, say
+from i2o.transport.shm.link import own_modes
+from i2o.transport.shm.port import half_over
+from i2o.transport.shm.rendezvous import ask
 
 DISK = 0x010
 CHECK = bsa.BSA_STATUS_CHECK.build(target_address=DISK)
@@ -249,32 +251,26 @@ def test_a_child_that_does_not_start(monkeypatch):
 @contextlib.contextmanager
 def in_thread(query: str = "frames=4"):
     """The device half in a thread of this process; yields the host half."""
-    near, far = socket_pair()
-    memory_fd = os.memfd_create("test")
-    os.ftruncate(memory_fd, SHARED_SIZE)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     outcome: list[int] = []
     thread = threading.Thread(
-        target=lambda: outcome.append(
-            process_main.main([f"emu:?{query}", str(far.detach()), str(memory_fd)])
-        ),
+        target=lambda: outcome.append(process_main.main([f"emu:?{query}", str(far.detach())])),
         name="i2o-test",
     )
     thread.start()
-    try:
-        said = near.recv(4096)
-        assert said == process_main.READY, said
-        misuse: list[str] = []
-        half = HostHalf(near, memory_fd, frame_count=4, frame_size=512, on_misuse=misuse.append)
-        half.misuse = misuse
-        half.outbound = half.memory.window
-        while not half.generation:
-            half.wait(5)
-        yield half
-        half.close()
-    finally:
-        near.close()
-        thread.join()
-        os.close(memory_fd)
+    with near:
+        near.settimeout(60)
+        try:
+            half = half_over(near, ask(near, own_modes()), "emu:")
+            misuse: list[str] = []
+            half._on_misuse = misuse.append
+            half.misuse = misuse
+            half.outbound = half.memory.window
+            yield half
+            half.close()
+        finally:
+            near.close()
+            thread.join()
     assert outcome == [0]
 
 
@@ -326,399 +322,18 @@ def test_a_static_frame_in_another_process():
 
 
 def test_a_child_whose_disk_is_missing(tmp_path):
-    near, far = socket_pair()
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near:
-        assert process_main.main([f"emu:?disk={tmp_path}/x.img", str(far.detach()), "0"]) == 1
-        assert b"does not exist" in near.recv(4096)
+        say(near, Hello(own_modes(), ""))
+        assert process_main.main([f"emu:?disk={tmp_path}/x.img", str(far.detach())]) == 1
+        assert "does not exist" in hear(near).reason
 
 
 @pytest.mark.parametrize(("query", "code"), [("frames=4", 0), ("disk=/nonexistent", 1)])
 def test_a_child_whose_host_is_gone_before_it_is_ready(query, code):
-    near, far = socket_pair()
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.close()
-    memory_fd = os.memfd_create("test")
-    os.ftruncate(memory_fd, SHARED_SIZE)
-    assert process_main.main([f"emu:?{query}", str(far.detach()), str(memory_fd)]) == code
-    os.close(memory_fd)
-
-
-@pytest.fixture
-def halves():
-    near, far = socket_pair()
-    memory_fd = os.memfd_create("test")
-    os.ftruncate(memory_fd, SHARED_SIZE)
-    said: list[str] = []
-    host = HostHalf(near, memory_fd, frame_count=4, frame_size=128, on_misuse=said.append)
-    device = DeviceHalf(far, memory_fd, frame_count=4, frame_size=128, on_misuse=said.append)
-    host.said = said
-    yield host, device
-    host.close()
-    device.close()
-    os.close(memory_fd)
-
-
-def test_a_frame_goes_there_and_back(halves):
-    host, device = halves
-    mfa = host.alloc()
-    host.write(mfa, CHECK)
-    host.post(mfa)
-    assert device.drain()
-    assert (device.posted_inbound(), device.idle_inbound()) == (1, 3)
-    assert device.fetch() == (mfa, CHECK)
-    assert device.fetch() is None
-    device.recycle(mfa)
-    device.flush()
-    assert [host.alloc() for _ in range(5)][3:] == [mfa, EMPTY]
-
-
-def test_a_reply_goes_there_and_back(halves):
-    host, device = halves
-    frame = host.memory.allocate(128)
-    host.release(frame.bus_address)
-    device.drain()
-    assert (device.idle_outbound(), device.posted_outbound()) == (1, 0)
-    device.post_reply(device.take_reply_frame(), b"answer")
-    assert device.take_reply_frame() == EMPTY
-    device.flush()
-    assert host.wait(1)
-    assert host.reply_pending
-    assert host.reap() == frame.bus_address
-    assert bytes(frame.view[:6]) == b"answer"
-    assert host.reap() == EMPTY
-    assert not host.wait(0)
-
-
-def test_replies_and_posts_of_before_a_reset_do_not_count(halves):
-    host, device = halves
-    frame = host.memory.allocate(128)
-    host.release(frame.bus_address)
-    host.post(host.alloc())
-    late, held = host.alloc(), host.alloc()
-    device.drain()
-    device.post_reply(device.take_reply_frame(), b"old")
-    device.drop_replies()
-    device.refill()
-    host.post(late)  # the host does not know yet
-    device.drain()
-    assert device.fetch() is None
-    assert host.reap() == EMPTY
-    assert host.generation == 2
-    assert device.idle_inbound() == 4
-    host.post(held)
-    assert "does not hold it" in host.said[0]
-    assert sorted(host.alloc() for _ in range(4)) == [0x1000, 0x1080, 0x1100, 0x1180]
-
-
-def test_a_preserved_frame_stays_with_the_host(halves):
-    host, device = halves
-    mfa = host.alloc()
-    host.post(mfa)
-    device.drain()
-    device.fetch()
-    device.preserve(mfa)
-    device.flush()
-    host.drain()
-    host.post(mfa)
-    device.drain()
-    assert device.fetch().mfa == mfa
-
-
-def test_a_preserved_frame_may_be_withdrawn(halves):
-    host, device = halves
-    mfa = host.alloc()
-    host.post(mfa)
-    device.drain()
-    device.fetch()
-    device.preserve(mfa)
-    device.withdraw(mfa)
-    device.flush()
-    host.drain()
-    host.post(mfa)
-    assert "does not hold it" in host.said[0]
-    assert sorted(host.alloc() for _ in range(4)) == [0x1000, 0x1080, 0x1100, 0x1180]
-    host.post(mfa)
-    device.drain()
-    assert device.fetch().mfa == mfa
-
-
-def test_a_static_frame_is_posted_again_and_again(halves):
-    host, device = halves
-    mfa = host.alloc()
-    host.write(mfa, CHECK)
-    host.post(mfa)
-    device.drain()
-    assert device.fetch().mfa == mfa
-    device.make_static(mfa, CHECK, 2)
-    device.flush()
-    host.drain()
-    with pytest.raises(LocalFrameError, match="not the host's to write"):
-        host.write(mfa, bytes(64))
-    for _ in range(3):
-        host.post(mfa)
-    assert len(host.said) == 1
-    device.drain()
-    assert device.posted_inbound() == 2
-    assert device.fetch().data == CHECK
-    device.renew_static(mfa)
-    device.flush()
-    host.drain()
-    host.post(mfa)
-    device.drain()
-    assert device.end_static(mfa) == 2
-    device.flush()
-    host.drain()
-    taken = [host.alloc() for _ in range(4)]
-    assert mfa in taken
-    assert host.alloc() == EMPTY
-    host.post(mfa)
-    device.drain()
-    assert device.fetch().mfa == mfa, "an ordinary frame again"
-
-
-def test_posts_of_a_static_frame_that_ended_meanwhile_are_dropped(halves):
-    host, device = halves
-    mfa = host.alloc()
-    host.write(mfa, CHECK)
-    host.post(mfa)
-    device.drain()
-    device.fetch()
-    device.make_static(mfa, CHECK, 1)
-    device.flush()
-    host.drain()
-    host.post(mfa)
-    device.end_static(mfa)
-    device.drain()
-    assert device.fetch() is None
-    assert "static frame any more" in host.said[0]
-    device.make_static(mfa, CHECK, 1)
-    device.flush()
-    host.drain()
-    host.post(mfa)
-    device.refill()
-    device.drain()
-    assert device.fetch() is None
-    assert len(host.said) == 1, "the host did not know of the reset"
-    host.drain()
-    host.post(mfa)
-    assert len(host.said) == 2
-
-
-def test_starvation_and_power_cycles(halves):
-    host, device = halves
-    device.starve(True)
-    assert host.alloc() == EMPTY
-    device.starve(False)
-    assert host.alloc() != EMPTY
-    with pytest.raises(IopDead, match="did not reset"):
-        host.power_cycle(0.01)
-    device.drain()
-    assert device.take_power_cycle()
-    assert not device.take_power_cycle()
-
-
-def test_several_threads_may_wait(halves):
-    host, device = halves
-    frame = host.memory.allocate(128)
-    host.release(frame.bus_address)
-    host.drain()
-    device.drain()
-    seen: list[object] = []
-
-    def wait() -> None:
-        try:
-            seen.append(host.wait(20))
-        except Exception as error:
-            seen.append(error)
-
-    threads = [threading.Thread(target=wait, name=f"i2o-{number}") for number in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.2)
-    start = time.monotonic()
-    device.post_reply(device.take_reply_frame(), b"answer")
-    device.flush()
-    for thread in threads:
-        thread.join()
-    assert seen == [True] * 4
-    assert time.monotonic() - start < 10  # all of them, not only the one who took it in
-    assert host.reap() == frame.bus_address
-
-
-def test_a_power_cycle_that_another_thread_is_told_of(halves, monkeypatch):
-    host, device = halves
-
-    def another_thread_is_faster(timeout_s: float) -> bool:
-        device.refill()
-        host.drain()
-        return False
-
-    monkeypatch.setattr(host, "wait", another_thread_is_faster)
-    host.power_cycle(5)
-    assert host.generation == 2
-
-
-def test_what_came_before_the_end_counts(halves):
-    host, device = halves
-    frame = host.memory.allocate(128)
-    host.release(frame.bus_address)
-    device.drain()
-    device.post_reply(device.take_reply_frame(), b"answer")
-    device.flush()
-    device._end.close()
-    assert host.reap() == frame.bus_address
-    for call in (
-        host.reap,
-        host.alloc,
-        lambda: host.wait(1),
-        lambda: host.post(0x1000),
-        lambda: host.write(0x1000, CHECK),
-    ):
-        with pytest.raises(IopDead):
-            call()
-    frame.free()
-
-
-def test_waiting_on_a_closed_end_is_an_error(halves):
-    host, _ = halves
-    host._end.close()
-    with pytest.raises(IopDead):
-        host.wait(60)
-
-
-def test_a_buffer_that_nobody_is_told_of_takes_no_room(halves):
-    host, device = halves
-    first = host.memory.allocate(8)
-    device._end.close()
-    with pytest.raises(IopDead):
-        host.memory.allocate(8)
-    with pytest.raises(DmaFault):
-        host.memory.window(first.bus_address + 4096, 8)
-
-
-def test_memory_goes_with_the_last_view_of_it(halves):
-    host, _ = halves
-    memory = weakref.ref(host._frames._map)
-    buffer = host.memory.allocate(8)
-    view = buffer.view
-    buffer.free()
-    host.close()
-    assert memory() is not None, "the view is still there"
-    assert bytes(view) == bytes(8)
-    del buffer, view
-    assert memory() is None
-    host.close()
-
-
-def test_misuse_is_told(halves):
-    host, device = halves
-    frame = host.memory.allocate(128)
-    with pytest.raises(LocalFrameError, match="allocate it first"):
-        host.write(0x1000, CHECK)
-    mfa = host.alloc()
-    with pytest.raises(LocalFrameError, match="does not fit"):
-        host.write(mfa, bytes(132))
-    for bad in ((0x10, 4), (0x1001, 4), (0x1000, 129)):
-        with pytest.raises(LocalFrameError):
-            host.read_inbound(*bad)
-    host.release(3)
-    host.release(frame.bus_address)
-    host.release(frame.bus_address)
-    host.post(mfa)
-    device.drain()
-    host._with_host.add(mfa)
-    host.post(mfa)
-    device.drain()
-    assert [
-        word in text for word, text in zip(("word", "twice", "not hold"), host.said, strict=True)
-    ] == [True] * 3
-    assert len(host.said) == 3
-
-
-def test_too_many_frames_are_refused(halves):
-    host, _ = halves
-    with pytest.raises(LocalFrameError, match="do not fit"):
-        HostHalf(host._end, 0, frame_count=9999, frame_size=512, on_misuse=print)
-
-
-def test_a_host_that_does_not_listen_blocks_nobody(halves):
-    host, device = halves
-    for _ in range(20000):
-        device.recycle(0x1000)
-        device.flush()
-    assert device.has_outbox
-    host.drain()
-    while device.has_outbox:
-        device.flush()
-        host.drain()
-    assert len(host._free) == 20004
-
-
-def test_either_end_may_go(halves):
-    host, device = halves
-    host._end.close()
-    device.recycle(0x1000)
-    device.flush()
-    assert not device.has_outbox
-    assert not device.drain()
-    device._end.close()
-    assert not device.drain()
-    with pytest.raises(IopDead):
-        host.drain()
-
-
-def test_the_device_sees_only_what_the_host_gave(halves):
-    host, device = halves
-    first, second = host.memory.allocate(100), host.memory.allocate(5000, align=1 << 16)
-    assert second.bus_address % (1 << 16) == 0
-    first.view[:] = b"a" * 100
-    device.drain()
-    assert device.dma.read(first.bus_address, 100) == b"a" * 100
-    (view,) = device.dma.windows([(second.bus_address + 4000, 1000)], writable=True)
-    view[:] = b"b" * 1000
-    assert bytes(second.view[4000:]) == b"b" * 1000
-    for address, length in (
-        (first.bus_address, 101),
-        (first.bus_address - 1, 1),
-        (first.bus_address + 100, 1),
-        (first.bus_address, -1),
-        (0, 4),
-        (0xFFFFF000, 4096),
-    ):
-        with pytest.raises(DmaFault):
-            device.dma.read(address, length)
-        with pytest.raises(DmaFault):
-            host.memory.window(address, length)
-    first.free()
-    with pytest.raises(LocalFrameError, match="twice"):
-        first.free()
-    device.drain()
-    with pytest.raises(DmaFault):
-        device.dma.write(second.bus_address + 4999, b"xx")
-    with pytest.raises(DmaFault):
-        device.dma.read(first.bus_address, 1)
-    assert first.segments == ((first.bus_address, 100),)
-    first.to_device()
-    first.from_device()
-
-
-def test_an_arena_is_used_around_and_up():
-    space = ArenaSpace(memoryview(bytearray(16 * 4096)))
-    first = [space.allocate(4096) for _ in range(12)]
-    assert [b.bus_address - ARENA_BASE for b in first[:3]] == [0, 4096, 8192]
-    first[1].free()
-    first[2].free()
-    later = space.allocate(4 * 4096)
-    assert later.bus_address == ARENA_BASE + 12 * 4096
-    later.view[:] = b"x" * len(later.view)
-    around = space.allocate(2 * 4096)
-    assert around.bus_address == ARENA_BASE + 4096
-    with pytest.raises(MemoryError):
-        space.allocate(4096)
-    later.free()
-    assert bytes(space.allocate(4096).view) == bytes(4096)
-    for size, align in ((0, 4096), (1, 3), (1, 0)):
-        with pytest.raises(I2OError):
-            space.allocate(size, align)
+    assert process_main.main([f"emu:?{query}", str(far.detach())]) == code
 
 
 def test_the_descriptor_tells_of_replies_that_left_the_socket():
@@ -726,7 +341,7 @@ def test_the_descriptor_tells_of_replies_that_left_the_socket():
         bring_up(port)
         assert port.fileno() == port.fileno()
         post(port)
-        while not port._half.reply_pending:
+        while not port.half.reply_pending:
             port.wait(1)
         assert port.wait(5)
         assert select.select([port.fileno()], [], [], 0)[0]

@@ -17,7 +17,8 @@ import pytest
 from fakes.vfio_user_client import Client, ClientError, Guest, memory_file, packed
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import DmaFault, TransportUnavailable
-from i2o.transport.vfio_user import ConfigSpace, GuestMemory, Identity, Interrupts, Server, serve
+from i2o.transport.serving import serve
+from i2o.transport.vfio_user import ConfigSpace, GuestMemory, Identity, Interrupts, Server
 from i2o.transport.vfio_user.messages import (
     MAX_MESSAGE,
     Command,

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What carries packets between two processes: whole, in order, with a way to sleep until one comes.
+
+`RingChannel` is two rings in shared memory, with an eventfd for each side to sleep on.
+`SocketChannel` sends the same packets over the socket by which the two found one another: a system
+call on each side orders the memory that they share, so it needs no compiled code and is right on
+every machine. Either notices by the socket that the other process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from typing import Any, Final, Protocol
+
+from i2o.errors import I2OError
+from i2o.transport.shm.ring import EMPTY_RING, Consumer, Producer, RingBroken
+from i2o.transport.shm.segment import TO_DEVICE, TO_HOST, Segment
+
+_SOCKET_BUFFER: Final = 1 << 20
+_DONTWAIT: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class PeerGone(I2OError):
+    """The other process ended, closed its end, or does not keep to the rules."""
+
+
+class Channel(Protocol):
+    """One end."""
+
+    room: int
+    """Bytes of the largest packet."""
+
+    def send(self, packet: bytes) -> bool:
+        """Send a packet; return False if there is no room now. Raises PeerGone."""
+
+    def send_record(self, word: int, value: int, more: int) -> bool:
+        """Send a packet of three words; see `send`."""
+
+    def send_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> bool:
+        """Send a packet of two parts; see `send`."""
+
+    def receive(self) -> memoryview | None:
+        """Take the next packet, which is there until the next call; None if there is none.
+
+        Raises:
+            PeerGone: there is none, and there will be none.
+        """
+
+    def has_packet(self) -> int:
+        """Return whether `receive` is worth calling. Costs little, and may miss the end."""
+
+    def check(self) -> None:
+        """Raise PeerGone if the other process is gone."""
+
+    def arm(self) -> bool:
+        """Make `filenos` tell of the next packet; False if one is there already."""
+
+    def silence(self) -> None:
+        """Take in what `filenos` told of wake-ups; what it told of packets stays."""
+
+    def spin(self, seconds: float) -> bool:
+        """Wait for a packet so long without sleeping; return whether one came."""
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return descriptors that are readable when there is something to do; none if closed."""
+
+    def room_filenos(self) -> tuple[int, ...]:
+        """Return descriptors that are writable when there is room; none if `filenos` tell it."""
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Wait until the other side has taken something, for so long at most."""
+
+    def close(self) -> None:
+        """Close the socket and let go of the memory."""
+
+
+class SocketChannel:
+    """Packets over a SEQPACKET socket.
+
+    Args:
+        end: the socket, which the channel owns from now on.
+        room: bytes of the largest packet.
+    """
+
+    def __init__(self, end: socket.socket, room: int) -> None:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        self._end, self.room = end, room
+        self._buffer = bytearray(room + 1)
+        self._view = memoryview(self._buffer)
+
+    def send(self, packet: bytes) -> bool:
+        """Send a packet; return False if there is no room now. Raises PeerGone."""
+        try:
+            self._end.send(packet, _DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise PeerGone(f"the other process is gone: {error.strerror}") from None
+        return True
+
+    def send_record(self, word: int, value: int, more: int) -> bool:
+        """Send a packet of three words."""
+        return self.send(
+            word.to_bytes(4, "little") + value.to_bytes(4, "little") + more.to_bytes(4, "little")
+        )
+
+    def send_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> bool:
+        """Send a packet of two parts."""
+        return self.send(b"".join((head, rest)))
+
+    def receive(self) -> memoryview | None:
+        """Take the next packet, or None; raises PeerGone."""
+        try:
+            size = self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise PeerGone(f"the other process is gone: {error.strerror}") from None
+        if not size:
+            raise PeerGone("the other process is gone")
+        if size > self.room:
+            raise PeerGone(f"the other process sent more than {self.room} bytes in one packet")
+        return self._view[:size]
+
+    def has_packet(self) -> int:
+        """Return 1: who looks asks the kernel anyway."""
+        return 1
+
+    def check(self) -> None:
+        """Do nothing: `receive` notices."""
+
+    def arm(self) -> bool:
+        """Return True: the socket is readable as long as a packet is there."""
+        return True
+
+    def silence(self) -> None:
+        """Do nothing: there are no other wake-ups."""
+
+    def spin(self, seconds: float) -> bool:
+        """Return False: looking costs a system call each time, so one may sleep as well."""
+        return False
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return the socket."""
+        fileno = self._end.fileno()
+        return () if fileno < 0 else (fileno,)
+
+    def room_filenos(self) -> tuple[int, ...]:
+        """Return the socket."""
+        return self.filenos()
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Wait until the socket takes more."""
+        _poll(self.filenos(), select.POLLOUT, timeout_s)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._end.close()
+
+
+class RingChannel:
+    """Packets in two rings.
+
+    Args:
+        native: the compiled extension.
+        end: the socket, which nothing is sent over; owned from now on.
+        segment: where the rings are; stays the caller's, who closes it after the channel.
+        is_host: whether this is the side that the ring TO_HOST leads to.
+        own_bell: the eventfd that we sleep on; owned from now on.
+        other_bell: the one that the other side sleeps on; owned from now on.
+        room: bytes of the largest packet.
+    """
+
+    def __init__(
+        self,
+        native: Any,
+        end: socket.socket,
+        segment: Segment,
+        *,
+        is_host: bool,
+        own_bell: int,
+        other_bell: int,
+        room: int,
+    ) -> None:
+        self._end, self.room = end, room
+        self._own_bell, self._other_bell = own_bell, other_bell
+        outgoing, incoming = (TO_DEVICE, TO_HOST) if is_host else (TO_HOST, TO_DEVICE)
+        self._producer = Producer(native, *segment.ring(outgoing), other_bell)
+        self._consumer = consumer = Consumer(native, *segment.ring(incoming), other_bell, room)
+        self._push_record = self._producer.push_record
+        self._pop, self._packet = consumer.pop_now, consumer.packet
+        self.has_packet = consumer.pending
+        self._is_broken = False
+
+    def send(self, packet: bytes) -> bool:
+        """Send a packet; return False if there is no room now. Raises PeerGone."""
+        try:
+            return self._producer.push(packet) or self._no_room()
+        except RingBroken as error:
+            raise self._broken(error) from None
+
+    def send_record(self, word: int, value: int, more: int) -> bool:
+        """Send a packet of three words."""
+        code = self._push_record(word, value, more)
+        if code == 1:
+            return True
+        try:
+            return self._producer.outcome(code) or self._no_room()
+        except RingBroken as error:
+            raise self._broken(error) from None
+
+    def send_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> bool:
+        """Send a packet of two parts."""
+        try:
+            return self._producer.push_two(head, rest) or self._no_room()
+        except RingBroken as error:
+            raise self._broken(error) from None
+
+    def receive(self) -> memoryview | None:
+        """Take the next packet, or None; raises PeerGone."""
+        size = self._pop()
+        if size >= 0:
+            return self._packet[:size]
+        if size == EMPTY_RING:
+            return None
+        try:
+            self._consumer.check(size)
+        except RingBroken as error:
+            raise self._broken(error) from None
+        return None
+
+    def check(self) -> None:
+        """Raise PeerGone if the other process is gone, or has been found to write nonsense."""
+        if self._is_broken:
+            raise PeerGone("the other process wrote what cannot be")
+        try:
+            said = self._end.recv(1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise PeerGone(f"the other process is gone: {error.strerror}") from None
+        if said:
+            self._is_broken = True
+            raise PeerGone("the other process said something that it must not say here")
+        raise PeerGone("the other process is gone")
+
+    def arm(self) -> bool:
+        """Make the eventfd tell of the next packet; False if one is there already."""
+        return self._consumer.arm()
+
+    def silence(self) -> None:
+        """Read the eventfd empty, and have no more wake-ups until the next `arm`."""
+        self._consumer.disarm()
+        with contextlib.suppress(OSError, ValueError):  # nothing to read, or closed
+            os.eventfd_read(self._own_bell)
+
+    def spin(self, seconds: float) -> bool:
+        """Look for a packet so long, in compiled code; return whether one came."""
+        return self._consumer.spin(seconds)
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return the eventfd and the socket."""
+        fileno = self._end.fileno()
+        return () if fileno < 0 else (self._own_bell, fileno)
+
+    def room_filenos(self) -> tuple[int, ...]:
+        """Return none: the eventfd tells of room, too."""
+        return ()
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Wait until the other side has written our eventfd, or is gone."""
+        _poll(self.filenos(), select.POLLIN, timeout_s)
+        self.silence()
+
+    def close(self) -> None:
+        """Close the socket and the eventfds."""
+        if self._end.fileno() < 0:
+            return
+        self._producer.close()
+        self._consumer.close()
+        self._end.close()
+        bells = self._own_bell, self._other_bell
+        self._own_bell = self._other_bell = -1
+        for bell in bells:
+            os.close(bell)
+
+    def _no_room(self) -> bool:
+        """Return False; raise PeerGone if there will never be room."""
+        self.check()
+        return False
+
+    def _broken(self, error: RingBroken) -> PeerGone:
+        self._is_broken = True
+        return PeerGone(f"the other process does not keep to the rules: {error}")
+
+
+def _poll(descriptors: tuple[int, ...], wanted: int, timeout_s: float) -> None:
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, wanted)
+    poller.poll(max(0.0, timeout_s) * 1000)

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's end of a queue pair whose device is in another process.
+
+It knows the free frames, the replies that have arrived, and who holds which frame; what the device
+tells is checked against that, and a device that tells nonsense counts as dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from i2o.clock import SYSTEM_CLOCK, Clock
+from i2o.errors import IopDead, LocalFrameError
+from i2o.transport.arena_space import ArenaSpace
+from i2o.transport.host_memory import HostMemory
+from i2o.transport.port import EMPTY
+from i2o.transport.shm.channel import Channel, PeerGone
+from i2o.transport.shm.records import PACKET, Word, records_of
+from i2o.transport.shm.segment import Segment
+
+_SLICE_S: Final = 0.05  # how long one thread may not know what another one took in
+_PATIENCE_S: Final = 5.0  # how long a device may not take what it is told
+_ROUND: Final = 64  # packets taken in at once: a device that never stops cannot keep us
+_LOOK_EVERY: Final = 256  # empty looks into a ring between two looks whether anybody is there
+_MOST_POSTS: Final = 1 << 16
+_POST, _POST_STATIC = int(Word.POST), int(Word.POST_STATIC)
+_RELEASE, _FREE, _REPLY = int(Word.RELEASE), int(Word.FREE), int(Word.REPLY)
+
+
+class HostHalf:
+    """The host's end.
+
+    Args:
+        channel: what leads to the device.
+        segment: the shared memory.
+        on_misuse: called with a sentence when the host handles a frame wrongly.
+        spin_s: how long a wait looks without sleeping before it sleeps.
+        clock: what limits are measured by.
+
+    Attributes:
+        memory: the host's buffers.
+        generation: how many resets the device has told of.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        segment: Segment,
+        *,
+        on_misuse: Callable[[str], None],
+        spin_s: float = 0.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._channel, self._segment, self._on_misuse = channel, segment, on_misuse
+        self._clock, self._spin_s = clock, spin_s
+        self._has_packet, self._send_record = channel.has_packet, channel.send_record
+        self._frame_size = segment.shape.frame_size
+        self._memory = segment.memory
+        self._mfas = segment.mfas()
+        self._space = ArenaSpace(
+            segment.arena,
+            on_cover=self._tell_cover,
+            on_uncover=self._tell_uncover,
+        )
+        self.memory: HostMemory = self._space
+        self._free: deque[int] = deque()
+        self._is_free: set[int] = set()
+        self._with_host: set[int] = set()
+        self._static: dict[int, int] = {}  # how often each static frame may still be posted
+        self._replies: deque[int] = deque()
+        self._starved = False
+        self._why_gone = ""
+        self._news = 0
+        self._looks = 0
+        self.generation = 0
+        self._lock = threading.Lock()
+
+    def alloc(self) -> int:
+        """Pop a free inbound MFA, or EMPTY; raises IopDead."""
+        if self._why_gone:
+            self._require_process()
+        if self._has_packet() or not self._free:
+            self.drain()
+        if not self._free:
+            self._look()
+        if self._starved or not self._free:
+            return EMPTY
+        mfa = self._free.popleft()
+        self._is_free.discard(mfa)
+        self._with_host.add(mfa)
+        return mfa
+
+    def write(self, mfa: int, frame: bytes | bytearray | memoryview) -> None:
+        """Copy a request into an inbound frame; raises LocalFrameError if it does not fit.
+
+        Raises IopDead when the process is known to be gone.
+        """
+        size = len(frame)
+        if self._why_gone:
+            self._require_process()
+        if mfa not in self._with_host:
+            raise LocalFrameError(f"MFA {mfa:#010x} is not the host's to write: allocate it first")
+        if size > self._frame_size:
+            raise LocalFrameError(
+                f"a frame of {size} bytes does not fit: inbound frames have {self._frame_size}"
+            )
+        self._memory[mfa : mfa + size] = frame
+
+    def read_inbound(self, mfa: int, size: int) -> bytes:
+        """Read an inbound frame; raises LocalFrameError for an MFA that is none."""
+        if mfa not in self._mfas or not 0 <= size <= self._frame_size:
+            raise LocalFrameError(f"{size} bytes at {mfa:#010x} are no inbound frame of this IOP")
+        return self._memory[mfa : mfa + size].tobytes()
+
+    def post(self, mfa: int) -> None:
+        """Queue a request; raises IopDead."""
+        if self._why_gone:
+            self._require_process()
+        try:
+            self._with_host.remove(mfa)
+        except KeyError:
+            if not self._post_static(mfa):
+                self._on_misuse(
+                    f"MFA {mfa:#010x} was posted to 0x40, but the host does not hold it"
+                )
+            return
+        self._tell(_POST, mfa, self.generation)
+
+    def _post_static(self, mfa: int) -> bool:
+        """Queue a static frame once more, if it is one and may be posted."""
+        with self._lock:
+            left = self._static.get(mfa, 0)
+            if not left:
+                return False
+            self._static[mfa] = left - 1
+        self._tell(_POST_STATIC, mfa, self.generation)
+        return True
+
+    def reap(self) -> int:
+        """Pop a reply MFA, or EMPTY; raises IopDead when no reply is left and none can come."""
+        try:
+            return self._replies.popleft()
+        except IndexError:
+            pass
+        if self._has_packet() or self._why_gone:
+            self.drain()
+        else:
+            self._looks += 1
+            if self._looks % _LOOK_EVERY == 0:
+                self._look()
+        try:
+            return self._replies.popleft()
+        except IndexError:
+            if self._why_gone:
+                self._require_process()
+            return EMPTY
+
+    def release(self, mfa: int) -> None:
+        """Give a reply frame to the device; raises IopDead."""
+        if mfa == EMPTY or mfa % 4:
+            self._on_misuse(f"{mfa:#010x} was released to 0x44: a frame address is a word's")
+            return
+        self._tell(_RELEASE, mfa)
+
+    def power_cycle(self, timeout_s: float) -> None:
+        """Have the device's power cycled, and wait until it was; raises IopDead."""
+        before = self.generation
+        self._tell(Word.POWER_CYCLE)
+        end_ns = self._clock.monotonic_ns() + round(timeout_s * 1e9)
+        while self.generation == before:
+            left_ns = end_ns - self._clock.monotonic_ns()
+            if left_ns <= 0:
+                raise IopDead(f"the IOP's process did not reset within {timeout_s:g} s")
+            self.wait(left_ns / 1e9)
+
+    @property
+    def reply_pending(self) -> bool:
+        """Whether a reply is here already."""
+        return bool(self._replies)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the device is known to be gone: whoever asks for a reply is told."""
+        return bool(self._why_gone)
+
+    def arm(self) -> bool:
+        """Make the channel's descriptors tell of news; False if there is some already."""
+        return self._channel.arm()
+
+    def silence(self) -> None:
+        """Make the channel's descriptors silent until the next `arm`."""
+        self._channel.silence()
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return the channel's descriptors, none when it is closed."""
+        return self._channel.filenos()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the device tells something; False when the time ran out; raises IopDead.
+
+        Several threads may wait: what one of them takes in ends the waiting of all.
+        """
+        if self._why_gone:
+            self._require_process()
+        before = self._news
+        end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
+        if self._spin_s and timeout_s > 0 and self._channel.spin(min(self._spin_s, timeout_s)):
+            self.drain()
+        while self._news == before:
+            if not self._channel.arm():
+                self.drain()
+                continue
+            left_s = max(0.0, (end_ns - self._clock.monotonic_ns()) / 1e9)
+            if self._sleep(min(left_s, _SLICE_S)):
+                self._channel.silence()
+                self.drain()
+                self._look()
+            elif left_s <= _SLICE_S:
+                return self._news != before
+        return True
+
+    def _sleep(self, timeout_s: float) -> bool:
+        """Sleep on the channel's descriptors; return whether there is something to look at."""
+        poller = select.poll()
+        descriptors = self._channel.filenos()
+        for descriptor in descriptors:
+            poller.register(descriptor, select.POLLIN)
+        return not descriptors or bool(poller.poll(timeout_s * 1000))
+
+    def drain(self) -> bool:
+        """Take in what the device has told; return whether that was anything.
+
+        Raises:
+            IopDead: that was nothing, and the process is gone.
+        """
+        with self._lock:
+            has_news = False
+            for _ in range(_ROUND):
+                try:
+                    packet = self._channel.receive()
+                except PeerGone as error:
+                    self._why_gone = self._why_gone or str(error)
+                    if has_news:  # what it said before it died counts
+                        return True
+                    self._require_process()
+                    return False
+                if packet is None:
+                    if not has_news:
+                        self._require_process()
+                    return has_news
+                has_news = True
+                self._news += 1
+                for word, value, more in records_of(packet):
+                    if word == _REPLY:
+                        self._replies.append(value)
+                    elif word == _FREE:
+                        self._take_free(value)
+                    else:
+                        self._take(word, value, more)
+            return has_news
+
+    def let_go(self) -> None:
+        """Have nothing to do with the device any more; everything else raises IopDead from now on.
+
+        It may go on writing to the shared memory, which is not given to anything else.
+        """
+        self._why_gone = self._why_gone or "it was let go of"
+        self._channel.close()
+
+    def close(self) -> None:
+        """Let go of the shared memory and the channel."""
+        self._channel.close()
+        self._space.close()
+        self._segment.close()
+
+    # --- what the device tells -------------------------------------------------------------------
+
+    def _take_free(self, mfa: int) -> None:
+        if mfa not in self._mfas or mfa in self._is_free:
+            self._refuse(f"MFA {mfa:#010x} became free, which is no frame or was free before")
+            return
+        self._with_host.discard(mfa)  # it may have been preserved
+        self._static.pop(mfa, None)
+        self._is_free.add(mfa)
+        self._free.append(mfa)
+
+    def _take(self, word: int, value: int, more: int) -> None:
+        if word == Word.PRESERVE and value in self._mfas and value not in self._is_free:
+            self._with_host.add(value)
+        elif word == Word.DROP:
+            self._replies.clear()
+        elif word == Word.STARVE:
+            self._starved = bool(value)
+        elif word == Word.STATIC and value in self._mfas and more <= _MOST_POSTS:
+            self._static[value] = more
+        elif word == Word.RENEW and self._static.get(value, _MOST_POSTS) < _MOST_POSTS:
+            self._static[value] += 1
+        elif word == Word.REFILL:
+            self._static.clear()
+            self._with_host.clear()
+            self._free.clear()
+            self._free.extend(self._mfas)
+            self._is_free.update(self._mfas)
+            self.generation = value
+        else:
+            self._refuse(f"record {word} with {value:#x} and {more:#x} makes no sense")
+
+    def _refuse(self, sentence: str) -> None:
+        """Have nothing more to do with a device that tells nonsense."""
+        self._why_gone = self._why_gone or f"it does not keep to the rules: {sentence}"
+
+    # --- the other process -----------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look whether the other process is there; raise IopDead if nothing is left of it."""
+        if not self._why_gone:
+            try:
+                self._channel.check()
+            except PeerGone as error:
+                has_news = self.drain()
+                self._why_gone = self._why_gone or str(error)
+                if has_news or self._replies:  # what it said before it died counts
+                    return
+        self._require_process()
+
+    def _require_process(self) -> None:
+        if self._why_gone:
+            raise IopDead(f"the IOP's process is gone: {self._why_gone}")
+
+    def _tell_cover(self, address: int, length: int) -> None:
+        self._look()
+        self._tell(Word.COVER, address, length)
+
+    def _tell_uncover(self, address: int) -> None:
+        with contextlib.suppress(IopDead):  # a buffer may be freed when nobody is there any more
+            self._tell(Word.UNCOVER, address)
+
+    def _tell(self, word: int, value: int = 0, more: int = 0) -> None:
+        """Tell the device something, waiting for room if need be; raises IopDead."""
+        if self._why_gone:
+            self._require_process()
+        try:
+            if self._send_record(word, value, more):
+                return
+            end_ns = self._clock.monotonic_ns() + round(_PATIENCE_S * 1e9)
+            while not self._send_record(word, value, more):
+                self.drain()  # it may itself wait until it can tell us something
+                left_s = (end_ns - self._clock.monotonic_ns()) / 1e9
+                if left_s <= 0:
+                    self._why_gone = f"it did not take what it was told for {_PATIENCE_S:g} s"
+                    break
+                self._channel.wait_for_room(min(left_s, _SLICE_S))
+        except PeerGone as error:
+            self._why_gone = self._why_gone or str(error)
+        self._require_process()
+
+
+HOST_ROOM: Final = PACKET
+"""Bytes of the largest packet that a host takes."""
