@@ -93,7 +93,10 @@ def test_a_host_that_vanishes_makes_room_for_the_next(serving):
     host.init_outbound()
     for context in range(5):
         host.post(bsa.BSA_STATUS_CHECK.build(target_address=0x010, transaction_context=context))
+    assert serving.iop.soft_iop.state == IopState.HOLD
     port.half._channel.close()  # as the kernel does for a process that was killed
+    _until(lambda: not serving.server.host.is_connected)
+    assert serving.iop.soft_iop.state == IopState.RESET
     with open_iop("shm:test") as iop:
         assert iop.status.state_name == "OPERATIONAL"
     port.close()
