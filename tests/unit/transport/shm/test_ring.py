@@ -275,6 +275,19 @@ def test_a_skip_to_another_skip_or_past_the_end():
         made.close()
 
 
+def test_a_skip_that_is_all_there_is():
+    made = Ring()
+    for _ in range(2):
+        made.push(bytes(60))
+        made.pop()
+    struct.pack_into("<I", made.data, 128, 0xFFFFFFFF)
+    struct.pack_into("<I", made.data, 0, 4)
+    made.set(TAIL, 136)
+    with pytest.raises(RingBroken):
+        made.pop()
+    made.close()
+
+
 def test_mutated_rings_break_nothing_but_themselves():
     """Whatever is in the memory: an answer, in bounded time, and nothing outside is touched."""
     rng = random.Random(11)
