@@ -352,7 +352,10 @@ class WirePort(Closing):
         self._looked_ns = self._clock.monotonic_ns()
         self._pump.run(self)
         if not self._lost:
+            before = self._pump.sent
             self._flush()
+            if self._pump.sent != before:
+                self._pump.run(self)  # or the descriptor would tell of what was sent
 
     def _flush(self) -> None:
         half = self._half
