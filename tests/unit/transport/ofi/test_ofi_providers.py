@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import pytest
 from i2o.clock import SYSTEM_CLOCK, ManualClock
 from i2o.errors import TransportUnavailable, UriError
 from i2o.transport.fabric.completion import Completion, CompletionError
-from i2o.transport.fabric.endpoint import Message, MulticastEndpoint
+from i2o.transport.fabric.endpoint import EventKind, Message, MulticastEndpoint
 from i2o.transport.fabric.errors import ErrorAvailable, FabricErrno, FabricError, TryAgain
 from i2o.transport.fabric.flags import Bind, Flag
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
@@ -298,3 +300,72 @@ def test_capabilities_by_name(table: Table) -> None:
     assert "SOURCE" not in str(one.endpoint.attributes.capabilities)
     fenced = Message([b"x"], one.endpoint.insert(one.endpoint.name))
     refused(lambda: one.endpoint.sendmsg(fenced, Flag.FENCE), errno.ENOTSUP)
+
+
+@pytest.mark.parametrize("uri", [RXM, SHM])
+def test_one_can_wait_by_the_descriptor(table: Table, uri: str) -> None:
+    one, other, to, _ = table.pair(uri)
+    poll = select.poll()
+    poll.register(other.cq.fileno(), select.POLLIN)
+    other.endpoint.recv(bytearray(1), context="in")
+    one.endpoint.send(b"x", to)
+    end = SYSTEM_CLOCK.monotonic() + PATIENCE_S
+    found: list[Completion] = []
+    while not found:
+        assert SYSTEM_CLOCK.monotonic() < end
+        one.endpoint.progress()
+        poll.poll(20)
+        try:
+            found = other.cq.read()
+        except TryAgain:
+            continue
+    assert found[0].context == "in"
+
+
+def test_a_signal_wakes_whoever_waits(table: Table) -> None:
+    one = table.open(RXM)
+    one.cq.signal()
+    with pytest.raises(TryAgain, match="signal"):
+        one.cq.sread(timeout_s=PATIENCE_S)
+    assert one.cq.fileno() >= 0
+    one.cq.signal()
+    with pytest.raises(TryAgain, match="signal"):
+        one.cq.sread(timeout_s=PATIENCE_S)
+    refused(lambda: one.cq.sread(0), errno.EINVAL)
+
+
+def test_what_makes_no_sense_is_refused(table: Table) -> None:
+    one, _, to, _ = table.pair(RXM)
+    end = one.endpoint
+    refused(lambda: end.recvmsg(Message([bytearray(9)] * 2), Flag.MULTI_RECV), errno.EINVAL)
+    refused(lambda: end.set_min_multi_recv(1), FabricErrno.EOPBADSTATE)
+    refused(lambda: end.join("239.1.1.1:1"), errno.ENOTSUP)
+    refused(lambda: end.connect("127.0.0.1:1"), errno.ENOTSUP)
+    refused(lambda: end.trecvmsg(Message(tag=1), Flag.DISCARD), FabricErrno.EBADFLAGS)
+    both = Flag.PEEK | Flag.CLAIM | Flag.DISCARD
+    refused(lambda: end.trecvmsg(Message(tag=1), both), FabricErrno.EBADFLAGS)
+    refused(lambda: end.sendmsg(Message([b"x"], to), Flag.MULTICAST), errno.ENOTSUP)
+    other = table.open(RXM)
+    raw = open_endpoint(RXM)
+    with raw:
+        refused(lambda: raw.bind(other.cq, Bind.RECV), FabricErrno.EDOMAIN)
+        refused(lambda: raw.set_min_multi_recv(-1), errno.EINVAL)
+
+
+def test_a_listener_is_used_in_order() -> None:
+    listener = open_passive("ofi://tcp/127.0.0.1:0")
+    listener.close()
+    listener.close()
+    refused(listener.listen, FabricErrno.EOPBADSTATE)
+    refused(lambda: listener.name, FabricErrno.EOPBADSTATE)
+
+
+def test_a_connection_that_nobody_answers_ends(table: Table) -> None:
+    silent = table.enter_context(socket.create_server(("127.0.0.1", 0)))
+    clock = ManualClock(1)
+    one = table.open("ofi://tcp/127.0.0.1:0", clock=clock)
+    refused(lambda: one.endpoint.insert("127.0.0.1:1"), errno.ENOTSUP)
+    one.endpoint.connect(f"127.0.0.1:{silent.getsockname()[1]}")
+    clock.advance(11)
+    event = one.endpoint.events.sread()
+    assert (event.kind, event.err) == (EventKind.ERROR, errno.ETIMEDOUT)
