@@ -18,6 +18,7 @@ from i2o.network_message.descriptor import (
     LAM_BASE_EVENT,
     N2ND,
     NMORE,
+    NO_WORDS,
     NOBUF,
     NREEL,
     PRIORITY,
@@ -26,7 +27,7 @@ from i2o.network_message.descriptor import (
 )
 from i2o.network_message.errors import BadDescriptor, MessageTruncated, NotAttached
 from i2o.network_message.station import Station
-from i2o.transport.fabric.mailbox import Letter, Listed, Want
+from i2o.transport.fabric.mailbox import POUCH_SIZE, Letter, Listed, Want
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.endpoint import Buffer
@@ -35,6 +36,9 @@ Truncation: TypeAlias = Literal["report", "silent", "raise"]
 _TYPED: Final = DMSKDATA | DMSKMSG
 _OURS: Final = N2ND | NMORE | NREEL
 _WORD: Final = 1 << 31
+_NO_POUCH: Final = bytes(POUCH_SIZE)
+_NO_WORDS: Final = NO_WORDS
+_received: Final = tuple.__new__  # half as long as the class's own
 DEFAULT: Final = -1.0
 """Time limit of a call that names none: the process's own."""
 
@@ -116,7 +120,8 @@ class Process(Closing):
             body_unit(flags)
         if flags & _OURS:
             raise BadDescriptor(f"nh_flags {flags:#x}: N2ND, NREEL and NMORE are set by packets")
-        pouch = pack_pouch(header.nh_data, flags)
+        data = header.nh_data
+        pouch = _NO_POUCH if data is _NO_WORDS else pack_pouch(data, flags)
         if not (flags & NOBUF or is_transfer):
             link = self._send_now(header.nh_node, event, mask, flags, pouch, body, length)
             if link >= 0:
@@ -207,7 +212,11 @@ class Process(Closing):
                 body = swapped(body, body_unit(flags))
             view[:] = body
         header.nh_length, header.nh_type = length, letter.type
-        header.nh_data = unpack_pouch(letter.pouch, flags, is_swapped=letter.is_swapped)
+        header.nh_data = (
+            _NO_WORDS
+            if letter.pouch == _NO_POUCH and not flags
+            else unpack_pouch(letter.pouch, flags, is_swapped=letter.is_swapped)
+        )
         if length < sent:
             if self.truncation == "raise":
                 raise MessageTruncated(
@@ -217,7 +226,7 @@ class Process(Closing):
                 )
             if self.truncation == "silent":
                 sent = length
-        return Received(letter.source, length, sent, flags)
+        return _received(Received, (letter.source, length, sent, flags))
 
     def nprobe(self, header: nmsg, *, source: int | None = None) -> bool:
         """Return whether `ntry_recv` would receive a message; it stays.

@@ -43,7 +43,7 @@ def test_qualified_names_are_unique() -> None:
         *catalog.structures(),
         *catalog.parameter_groups(),
     ]
-    assert len({layout.qualified_name for layout in every}) == len(every) == 225
+    assert len({layout.qualified_name for layout in every}) == len(every) == 235
     for layout in every:
         assert catalog.layout(layout.qualified_name) is layout
 
