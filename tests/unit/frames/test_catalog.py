@@ -72,7 +72,7 @@ def test_request_layouts(function: int, expected: tuple[MessageLayout, ...]) -> 
 def test_private_requests_start_with_the_one_all_share() -> None:
     first, *others = catalog.request_layouts(0xFF)
     assert first is private.PRIVATE_MESSAGE
-    assert len(others) == 5
+    assert len(others) == 11
 
 
 @pytest.mark.parametrize(
