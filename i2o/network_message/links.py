@@ -148,6 +148,12 @@ class Links:
         self.peers[number] = self._by_handle[handle] = peer
         return peer
 
+    def _move_to(self, peer: Peer, address: str) -> None:
+        """Take note that a node that died came back at another address."""
+        peer.handle = self._medium.insert(address)
+        peer.address, peer.own_session = address, 0
+        self._by_handle[peer.handle] = peer
+
     def reach(self, number: int) -> Peer:
         """Return a node, which is introduced from now on; raises BadNode."""
         peer = self.peers.get(number)
@@ -437,7 +443,10 @@ class Links:
         address = body.decode("utf-8", "replace")
         if peer is None or peer.address != address:
             try:
-                peer = self.add(header.source, address)
+                if peer is not None and peer.session is None:
+                    self._move_to(peer, address)
+                else:
+                    peer = self.add(header.source, address)
             except (BadNode, FabricError) as error:
                 raise RemoteFrameError(str(error)) from None
         if peer.session != header.session:
