@@ -16,7 +16,7 @@ PACKAGES = {
     "tools/": "i2o/tools/",
 }
 SDIST_ONLY = {"pyproject.toml", "setup.py", "README.md", "LICENSE"}
-BUILT = {"i2o/transport/_native.abi3.so"}
+BUILT = {"i2o/transport/_native.abi3.so", "i2o/transport/ofi/_libfabric.abi3.so"}
 """What a compiler makes of the sources."""
 
 

@@ -73,6 +73,7 @@ class Iop(Closing):
             ladder = Ladder(layer, number, recovery, on_revived=self._claim_again)
             self.requester.on_late = lambda pending: ladder.climb(self.requester, pending)
             self.requester.is_usable = lambda reply: not ended_early(reply)
+            self.requester.on_gone = self._come_back
         self._registrations = EventRegistrations(layer, number)
         self._opened: list[BlockDevice | ScsiDevice] = []
         self._claims: dict[int, int] = {}  # claim flags by TID
@@ -270,6 +271,17 @@ class Iop(Closing):
         """
         self.layer.revive(self.number)
         self._claim_again()
+
+    def _come_back(self) -> bool:
+        """Revive an IOP whose link broke, if its transport can reach it again.
+
+        What was outstanding has its final reply by then. Not from a callback, which cannot wait.
+        """
+        if not self.layer.may_revive(self.number):
+            return False
+        logger.warning("IOP %d: it was gone: reviving it", self.number)
+        self.revive()
+        return True
 
     def _claim_again(self) -> None:
         """Claim what the reset of the IOP has given back; a device may be gone."""

@@ -54,7 +54,8 @@ from i2o.reply_path import ReplyPath
 from i2o.request_path import RequestPath
 from i2o.resources import BringUpResult, IopStatus
 from i2o.system_table import SystemTable
-from i2o.transport.port import Port, RequestLimits, request_limits
+from i2o.transport.capture.dma_tap import LearningPort
+from i2o.transport.port import Port, RequestLimits, ReturningPort, request_limits
 from i2o.transport.registry import open_port
 from i2o.waits import DEFAULT_HZ, I2OTRANS_NOSLEEP
 
@@ -166,6 +167,8 @@ class MessageLayer(Closing):
         file = capture.environment_capture()
         port = open_port(uri, clock=clock or self.clock) if isinstance(uri, str) else uri
         try:
+            if isinstance(port, LearningPort):
+                port.learn(capture.I2O_RULES)
             if file is not None:
                 port = capture.captured(port, file)
             entry = self._iops.add(port, frames_from_fifo=frame_source == "fifo")
@@ -211,7 +214,8 @@ class MessageLayer(Closing):
         entry = self._iops.entry(iop)
         self._replies.refuse_in_callback("wait for a status block")
         if entry.is_dead:
-            raise IopDead(f"IOP {iop} is dead: detach it")
+            remedy = "revive it" if isinstance(entry.port, ReturningPort) else "detach it"
+            raise IopDead(f"IOP {iop} is dead: {remedy}")
         try:
             status = bring_up.read_status(entry, limits or Limits(), self.clock)
         except IopDead:
@@ -228,6 +232,8 @@ class MessageLayer(Closing):
     def revive(self, iop: int, limits: Limits | None = None) -> BringUpResult:
         """Reset an IOP and bring it up again, by the transport's own means if messages fail.
 
+        One that is dead is reached again first, where its port can do that (`ReturningPort`).
+
         Raises: as `bring_up`.
         """
         entry = self._to_bring_up(iop)
@@ -237,6 +243,8 @@ class MessageLayer(Closing):
             logger.warning("IOP %d: %s; resetting it by the transport", iop, failure)
             with entry.lock:
                 entry.port.reset()
+                if isinstance(entry.port, ReturningPort):
+                    entry.port.reconnect()
             failure = self._try_to_bring_up(entry, limits, errors)
         return _brought_up(entry, failure, errors)
 
@@ -318,6 +326,20 @@ class MessageLayer(Closing):
         """Return whether an IOP is known, online and active (OSMMsgIopValid)."""
         entry = self._iops.find(iop)
         return entry is not None and entry.online
+
+    def may_revive(self, iop: int) -> bool:
+        """Return whether an IOP is gone, `revive` may reach it again, and the caller may wait.
+
+        Outstanding requests of an IOP that is found to be gone get their final callbacks here.
+        """
+        entry = self._iops.find(iop)
+        if entry is None or self._replies.in_callback():
+            return False
+        if not isinstance(entry.port, ReturningPort):
+            return False
+        if not entry.is_dead:
+            self._poll(_ROUND, None)  # perhaps nobody has looked yet
+        return entry.is_dead
 
     def why_gone(self, iop: int) -> str:
         """Return why nothing will ever come from an IOP any more, or an empty string."""
@@ -703,7 +725,11 @@ class MessageLayer(Closing):
         entry = self._iops.entry(iop)
         self._replies.refuse_in_callback("bring up an IOP")
         if entry.is_dead:
-            raise IopDead(f"IOP {iop} is dead: detach it")
+            if not isinstance(entry.port, ReturningPort):
+                raise IopDead(f"IOP {iop} is dead: detach it")
+            with entry.lock:
+                entry.port.reconnect()
+                entry.is_dead, entry.refusing = False, ""
         return entry
 
     def _try_to_bring_up(

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from i2o.closing import Closing
 from i2o.cookies import Callback, Registration
-from i2o.errors import I2OError, InvalidArgument, RecoveryStep, RequestTimeout
+from i2o.errors import I2OError, InvalidArgument, IopDead, RecoveryStep, RequestTimeout
 from i2o.frames.catalog import function_name
 from i2o.frames.functions import UNANSWERED
 from i2o.frames.header import HEADER_SIZE, MsgFlags
@@ -129,10 +129,13 @@ class Requester(Closing):
             what it did. If the request has a reply afterwards, `is_usable` says whether that is
             an answer or only the end of it.
         is_usable: see `on_late`.
+        on_gone: called by `start` when the request cannot be sent, to do something about an IOP
+            that is gone; returns whether sending it again makes sense.
     """
 
     on_late: Callable[[Pending], tuple[RecoveryStep, ...]] | None = None
     is_usable: Callable[[ReplyFrame], bool] = staticmethod(lambda reply: True)
+    on_gone: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(
         self,
@@ -181,13 +184,14 @@ class Requester(Closing):
         self._next_context = context + 1
         pending = Pending(message, context, buffers, on_reply)
         self._pending[context] = pending
+        ours = message[:8] + _CONTEXTS.pack(self.cookie, context) + message[HEADER_SIZE:]
         try:
-            self._submit(
-                self.iop,
-                message[:8] + _CONTEXTS.pack(self.cookie, context) + message[HEADER_SIZE:],
-                wait_us,
-                I2OTRANS_SLEEP,
-            )
+            try:
+                self._submit(self.iop, ours, wait_us, I2OTRANS_SLEEP)
+            except (IopDead, InvalidArgument):
+                if not self.on_gone():
+                    raise
+                self._submit(self.iop, ours, wait_us, I2OTRANS_SLEEP)
         except (I2OError, OSError):
             del self._pending[context]
             for buffer in buffers:

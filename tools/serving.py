@@ -20,7 +20,7 @@ from i2o.tools.arguments import UsageError
 from i2o.tools.failures import OK
 from i2o.tools.serving_order import Order
 from i2o.tools.stop_signals import stop_signals
-from i2o.transport.serving import Served, serve
+from i2o.transport.serving import Addressed, Served, serve
 from i2o.transport.uri import Uri
 
 
@@ -37,7 +37,9 @@ class Scheme(NamedTuple):
 
 
 SCHEMES: Final = {
+    "ofi": Scheme("//PROVIDER/ADDRESS", "i2o.tools.serving_wire"),
     "shm": Scheme("NAME", "i2o.tools.serving_shm"),
+    "tcp": Scheme("//HOST:PORT", "i2o.tools.serving_wire"),
     "vfio-user": Scheme("SOCKET", "i2o.tools.serving_vfio_user"),
 }
 MAX_COMPLAINTS: Final = 200
@@ -58,7 +60,10 @@ def serve_iops(args: argparse.Namespace) -> int:
     # in this order, so that a second signal does not disturb the end
     with _complaints_shown(), stop_signals() as (wake, is_stopped), ExitStack() as opened:
         served = [_served(Order(uri, shared, file, opened)) for uri in uris]
-        output.show(*(f"ready {uri.text}" for uri in uris))
+        places = (one.uri if isinstance(one, Addressed) else None for one in served)
+        output.show(
+            *(f"ready {place or uri.text}" for uri, place in zip(uris, places, strict=True))
+        )
         sys.stdout.flush()  # whoever started this waits for it
         serve(served, is_stopped, wake)
     return OK

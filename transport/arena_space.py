@@ -108,6 +108,10 @@ class ArenaSpace:
             with contextlib.suppress(BufferError):  # somebody still looks through it
                 view.release()
 
+    def is_at(self, base: int, size: int) -> bool:
+        """Whether the arena has these bus addresses."""
+        return self.base == base and len(self._arena) == size
+
     def map(self, buffer: memoryview) -> None:
         """Return None: the other process cannot reach the caller's own memory."""
 

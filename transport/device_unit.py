@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class DmaSpace(Protocol):
@@ -33,6 +33,17 @@ class DmaSpace(Protocol):
         Raises:
             DmaFault: a fragment is outside every buffer, or read-only and to be written.
         """
+
+
+@runtime_checkable
+class StagingDma(Protocol):
+    """A `DmaSpace` that sends what is written, and has memory to send it from without a copy."""
+
+    def staging(self, length: int) -> memoryview:
+        """Return memory to fill; what it holds before is nobody's."""
+
+    def write_staged(self, address: int, data: memoryview) -> None:
+        """Write the start of such memory, as `DmaSpace.write`; it is the space's again."""
 
 
 class PostedFrame(NamedTuple):

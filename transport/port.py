@@ -110,6 +110,18 @@ def request_limits(port: Port) -> RequestLimits:
     return limits
 
 
+@runtime_checkable
+class ReturningPort(Protocol):
+    """A port whose IOP may be reached again after `IopDead`."""
+
+    def reconnect(self) -> None:
+        """Reach the IOP again, which is in RESET then; nothing to do if it is not gone.
+
+        Raises:
+            IopDead: that took too long, or it never comes back.
+        """
+
+
 Remark = Callable[[int, str], None]
 """Takes the MFA of a request and a sentence about what the IOP did to it; must not raise."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 
@@ -43,6 +43,14 @@ class Served(Protocol):
 
     def close(self) -> None:
         """Send clients away, and let go of everything; calling it again does nothing."""
+
+
+@runtime_checkable
+class Addressed(Protocol):
+    """A `Served` that knows better than its URI where it is: at a port that the system chose."""
+
+    uri: str
+    """What to reach it by."""
 
 
 def serve(

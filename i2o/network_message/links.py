@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets between nodes, over an endpoint or a carrier: sessions, credit, offers, and nodes that die.
+"""Packets between nodes, over any medium: sessions, credit, offers, and nodes that die.
 
 `Links` is driven by its node, which holds its lock. Everything that arrives for a receiver goes to
 the node through `LinkOwner`. Memory is bounded by what each node was granted: a node sends what it
@@ -16,7 +16,7 @@ from i2o.errors import RemoteFrameError
 from i2o.network_message.conversion import IS_BIG_ENDIAN
 from i2o.network_message.descriptor import DTBO
 from i2o.network_message.errors import BadNode, NodeDied, Swept
-from i2o.network_message.medium import Medium
+from i2o.network_message.medium import NOBODY, Medium
 from i2o.network_message.packet import (
     HEADER_SIZE,
     INITIAL_WINDOW,
@@ -42,8 +42,12 @@ _DATA: Final = int(Kind.DATA)  # looked up once: members of an enum are slow to 
 class LinkOwner(Protocol):
     """What a node does for its links."""
 
-    def letter_arrived(self, letter: Letter) -> None:
-        """A message came, or the offer of one (its body is None)."""
+    def letter_arrived(self, letter: Letter) -> bool:
+        """Take a message, or the offer of one (its body is None).
+
+        Returns:
+            Whether it was received at once, so that its room is free again.
+        """
 
     def letter_withdrawn(self, source: int, message: int) -> None:
         """The sender does not offer this message any more."""
@@ -96,7 +100,9 @@ class Links:
         self._owner, self._number, self._medium = owner, number, medium
         self._window, self._max_nodes, self._now_ns = window, max_nodes, now_ns
         self.packet_size = min(packet_size, medium.packet_limit - HEADER_SIZE)
-        self._header = Packer(number, is_big_endian=is_big_endian).header
+        packer = Packer(number, is_big_endian=is_big_endian)
+        self._header, self._pack, self._order = packer.header, packer.pack, packer.order
+        self._take = owner.letter_arrived
         self._unpack = LOCAL_HEADER.unpack_from
         self.peers: dict[int, Peer] = {}
         self._by_handle: dict[int, Peer] = {}
@@ -106,6 +112,7 @@ class Links:
         self._next_message = 1
         self._next_session = SystemRandom().getrandbits(31)
         self._is_closed = False
+        self._news = 0
         self.dropped = 0
         self.last_drop = ""
         self._send = medium.send
@@ -140,6 +147,12 @@ class Links:
         peer = Peer(number, address, len(self.peers), handle, self._window)
         self.peers[number] = self._by_handle[handle] = peer
         return peer
+
+    def _move_to(self, peer: Peer, address: str) -> None:
+        """Take note that a node that died came back at another address."""
+        peer.handle = self._medium.insert(address)
+        peer.address, peer.own_session = address, 0
+        self._by_handle[peer.handle] = peer
 
     def reach(self, number: int) -> Peer:
         """Return a node, which is introduced from now on; raises BadNode."""
@@ -204,12 +217,18 @@ class Links:
         peer.credit = credit
         message = self._next_message
         self._next_message = message + 1 & 0xFFFFFFFF
-        self._post(
-            peer,
-            self._header(
-                _DATA, peer.own_session, message, event, type, flags, length, 0, pouch
-            ) + body,
-        )  # fmt: skip
+        packet = self._pack(
+            VERSION, _DATA, self._order, self._number, peer.own_session, message, event, type,
+            flags, length, 0, pouch,
+        ) + body  # fmt: skip
+        try:
+            if self._send(peer.handle, (packet,)):
+                return peer.link
+        except FabricError as error:
+            self.bury(peer, str(error))
+            return peer.link
+        peer.outbox.append(packet)
+        self._stuck.add(peer)
         return peer.link
 
     def offer(self, peer: Peer, letter: Letter, wait: Wait) -> int:
@@ -251,13 +270,19 @@ class Links:
         peer.held -= cost
         peer.owed += cost
         if peer.owed * 4 >= peer.granted:
-            self._put(peer, Kind.CREDIT, length=peer.owed)
-            peer.owed = 0
+            self._give_credit(peer)
 
-    def ask_for_life(self, peer: Peer) -> None:
-        """Ask a node for a sign of life, and for credit."""
+    def _give_credit(self, peer: Peer) -> None:
+        self._put(peer, Kind.CREDIT, length=peer.owed)
+        peer.owed = 0
+
+    def ask_for_life(self, peer: Peer, wait: Wait | None = None) -> None:
+        """Ask a node for a sign of life, and for credit; the wait is over when it answered."""
         peer.asked_ns = self._now_ns()
-        self._put(peer, Kind.PING)
+        number = self._message_number()
+        if wait is not None:
+            peer.asking[number] = wait
+        self._put(peer, Kind.PING, number)
 
     def _message_number(self) -> int:
         number = self._next_message
@@ -286,7 +311,7 @@ class Links:
     def _post(self, peer: Peer, packet: bytes) -> None:
         """Give a packet to the medium, behind those that it had no room for."""
         try:
-            if not peer.outbox and self._send(peer.handle, packet):
+            if not peer.outbox and self._send(peer.handle, (packet,)):
                 return
         except FabricError as error:
             self.bury(peer, str(error))
@@ -298,23 +323,25 @@ class Links:
 
     def progress(self) -> bool:
         """Handle what came, and send what waits; return whether there was anything."""
-        moved = self._move()
         if self._stuck:
             for peer in tuple(self._stuck):
                 self._flush(peer)
-        return moved
+        before = self._news
+        self._move()
+        return self._news != before
 
     def _flush(self, peer: Peer) -> None:
         try:
-            while peer.outbox and self._send(peer.handle, peer.outbox[0]):
+            while peer.outbox and self._send(peer.handle, (peer.outbox[0],)):
                 peer.outbox.popleft()
         except FabricError as error:
             self.bury(peer, str(error))
         if not peer.outbox:
             self._stuck.discard(peer)
 
-    def packet_arrived(self, packet: memoryview, handle: int | None) -> None:
+    def packet_arrived(self, handle: int, packet: memoryview) -> None:
         """Handle a packet; one that makes no sense is dropped."""
+        self._news += 1
         if len(packet) >= HEADER_SIZE and packet[1] == _DATA and packet[2] == IS_BIG_ENDIAN:
             # most packets: a whole message, from a node of this byte order
             (
@@ -330,14 +357,17 @@ class Links:
                 and peer.held + length + OVERHEAD <= peer.granted
             ):
                 peer.is_heard = True
-                peer.held += length + OVERHEAD
                 body = packet[HEADER_SIZE:].tobytes()
-                self._owner.letter_arrived(
-                    Letter(
-                        source, event, type, flags, pouch, body, length, False, False, peer,
-                        peer.epoch, message,
-                    )
+                letter = Letter(
+                    source, event, type, flags, pouch, body, length, False, False, peer,
+                    peer.epoch, message,
                 )  # fmt: skip
+                if self._take(letter):
+                    peer.owed += length + OVERHEAD
+                    if peer.owed * 4 >= peer.granted:
+                        self._give_credit(peer)
+                else:
+                    peer.held += length + OVERHEAD
                 return
         try:
             self._handle(parse(packet), packet[HEADER_SIZE:], handle)
@@ -346,6 +376,7 @@ class Links:
 
     def link_lost(self, handle: int, reason: str) -> None:
         """Bury the node behind a link that broke."""
+        self._news += 1
         peer = self._by_handle.get(handle)
         if peer is not None and not self._is_closed:
             self.bury(peer, reason)
@@ -355,7 +386,7 @@ class Links:
         self.dropped += 1
         self.last_drop = reason
 
-    def _handle(self, header: Header, body: memoryview, handle: int | None) -> None:
+    def _handle(self, header: Header, body: memoryview, handle: int) -> None:
         peer = self.peers.get(header.source)
         kind = header.kind
         if kind == Kind.HELLO:
@@ -366,7 +397,7 @@ class Links:
                 self.bury(peer, "it was restarted")
             return
         if peer is None or peer.session != header.session:
-            if kind != Kind.BYE and handle is not None:
+            if kind != Kind.BYE and handle != NOBODY:
                 self._be_strange(handle, header.session)
             raise RemoteFrameError(f"a packet of node {header.source}, which did not say hello")
         peer.is_heard = True
@@ -385,10 +416,13 @@ class Links:
         elif kind == Kind.WITHDRAW:
             self._withdrawn(peer, header.message)
         elif kind == Kind.PING:
-            self._put(peer, Kind.PONG, length=peer.owed)
+            self._put(peer, Kind.PONG, header.message, length=peer.owed)
             peer.owed = 0
         elif kind == Kind.PONG:
             peer.pay(header.length)
+            wait = peer.asking.pop(header.message, None)
+            if wait is not None:
+                wait.finish()
         elif kind == Kind.BYE:
             self.bury(peer, "it said goodbye")
         else:
@@ -397,7 +431,7 @@ class Links:
     def _be_strange(self, handle: int, session: int) -> None:
         """Tell somebody that it does not know us, whoever it is."""
         try:
-            self._send(handle, self._header(Kind.STRANGER, session))
+            self._send(handle, (self._header(Kind.STRANGER, session),))
         except FabricError as error:
             self.packet_lost(f"a stranger was not told so: {error}")
 
@@ -409,7 +443,10 @@ class Links:
         address = body.decode("utf-8", "replace")
         if peer is None or peer.address != address:
             try:
-                peer = self.add(header.source, address)
+                if peer is not None and peer.session is None:
+                    self._move_to(peer, address)
+                else:
+                    peer = self.add(header.source, address)
             except (BadNode, FabricError) as error:
                 raise RemoteFrameError(str(error)) from None
         if peer.session != header.session:
@@ -441,7 +478,7 @@ class Links:
         length = header.length
         if len(body) == length and not header.offset:
             self._hold(peer, OVERHEAD + length)
-            self._owner.letter_arrived(self._letter(peer, header, bytes(body)))
+            self._hand_over(self._letter(peer, header, bytes(body)))
             return
         key = (peer.number, header.message)
         if not header.offset:
@@ -455,7 +492,11 @@ class Links:
             if not isinstance(letter, Letter):
                 raise RemoteFrameError(f"message {key} is a body that was asked for")
             letter.body = assembly.target.views[0]
-            self._owner.letter_arrived(letter)
+            self._hand_over(letter)
+
+    def _hand_over(self, letter: Letter) -> None:
+        if self._owner.letter_arrived(letter):
+            self.done_with(letter)
 
     def _offered(self, peer: Peer, header: Header) -> None:
         self._hold(peer, OVERHEAD)

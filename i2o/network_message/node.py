@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -103,15 +104,17 @@ class Node(Closing):
         self._dead_after_ns, self._spin_ns = round(dead_after_s * 1e9), round(spin_s * 1e9)
         self._mailbox = Mailbox(space, None if ttl_s is None else round(ttl_s * 1e9))
         self._ttl = ttl_s is not None
+        self._receiver = self._mailbox.receiver
         self._lock = threading.Lock()
         self._waits: list[Wait] = []
         self._driver: Wait | None = None
-        self._senders: list[tuple[int, Wait]] = []
+        self._senders: deque[tuple[Letter, Wait]] = deque()
         self._closed = False
         self._names: dict[str, int] = {}
         self._pause = pause
         self._links: Links | None = None
-        self._wake_fd, self._poll = -1, None
+        self._wake_fd, self._is_blind = -1, False
+        self._poll: select.poll | None = None
         if endpoint is not None:
             self._links = Links(
                 self,
@@ -123,17 +126,19 @@ class Node(Closing):
                 is_big_endian=is_big_endian,
                 now_ns=self._now_ns,
             )
-            self._open_poll(self._links)
 
     def _open_poll(self, links: Links) -> None:
-        """Prepare for sleeping until a packet comes, or another thread has news."""
+        """Prepare for sleeping until a packet comes, or another thread has news.
+
+        Not before somebody sleeps: a medium whose descriptor was asked for has to take care of it.
+        """
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         descriptor = links.fileno()
         self._is_blind = descriptor < 0
-        self._poll = select.poll()
-        self._poll.register(self._wake_fd, select.POLLIN)
+        poll = self._poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
         if descriptor >= 0:
-            self._poll.register(descriptor, select.POLLIN)
+            poll.register(descriptor, select.POLLIN)
 
     # --- processes and nodes ---------------------------------------------------------------------
 
@@ -171,6 +176,29 @@ class Node(Closing):
             self._links.add(number, address)
             if name:
                 self._names[name] = number
+
+    def ping(self, number: int, timeout_s: float | None = None) -> float:
+        """Wait until another node has got everything that was sent to it before.
+
+        Args:
+            number: the node.
+            timeout_s: how long to wait; None for ever.
+
+        Returns:
+            Seconds that the answer took.
+
+        Raises:
+            BadNode, NodeDied, TimedOut: see there.
+        """
+        with self._lock:
+            self._check_open()
+            if self._links is None:
+                raise BadNode(f"no node {number}: this node has no endpoint")
+            peer = self._links.reach(number)
+            wait = Wait("ping", "ask", number, 0, 0, self._now_ns())
+            self._links.ask_for_life(peer, wait)
+            self._block(wait, timeout_s, lambda: peer.asking.clear())
+            return (self._now_ns() - wait.since_ns) / 1e9
 
     def number_of(self, name: str) -> int:
         """Return the number of a node by its name; raises BadNode."""
@@ -267,17 +295,11 @@ class Node(Closing):
             if not may_wait:
                 raise WouldBlock(f"the buffer has no room for {letter.length} bytes")
             wait = self._wait_for(process, SENDING, self.number, letter)
-            entry = (cost, wait)
+            entry = (letter, wait)
             self._senders.append(entry)
             self._block(wait, timeout_s, lambda: self._senders.remove(entry))
-            want = self._mailbox.receiver(letter)
-            if want is not None:
-                self._local_used -= cost
-                self._room_made()
-                self._give(want, letter)
-                return EVBUFFERD
-        else:
-            self._local_used += cost
+            return EVBUFFERD
+        self._local_used += cost
         self._mailbox.keep(letter, self._now_ns())
         return EVBUFFERD
 
@@ -398,29 +420,35 @@ class Node(Closing):
             self._nudge(origin)
         elif origin is None:
             self._local_used -= letter.cost
-            self._room_made()
+            if self._senders:
+                self._room_made()
         elif self._links is not None:
             self._links.done_with(letter)
 
     def _room_made(self) -> None:
         """Let senders of this node go on, in their order, as far as there is room for them."""
-        while self._senders and self._local_used + self._senders[0][0] <= self._space:
-            cost, wait = self._senders.pop(0)
-            self._local_used += cost
+        senders = self._senders
+        while senders and self._local_used + senders[0][0].cost <= self._space:
+            letter, wait = senders.popleft()
+            want = self._mailbox.receiver(letter)
+            if want is None:
+                self._local_used += letter.cost
+                self._mailbox.keep(letter, self._now_ns())
+            else:
+                self._give(want, letter)
             wait.finish()
             self._nudge(wait)
 
     # --- what links tell -------------------------------------------------------------------------
 
-    def letter_arrived(self, letter: Letter) -> None:
+    def letter_arrived(self, letter: Letter) -> bool:
         """Give a message of another node to its receiver, or keep it."""
-        want = self._mailbox.receiver(letter)
+        want = self._receiver(letter)
         if want is None:
             self._mailbox.keep(letter, self._now_ns())
-            return
-        if letter.body is not None and self._links is not None:
-            self._links.done_with(letter)
+            return False
         self._give(want, letter)
+        return letter.body is not None
 
     def letter_withdrawn(self, source: int, message: int) -> None:
         """Forget what another node does not offer any more."""
@@ -553,8 +581,8 @@ class Node(Closing):
         self._waits.append(wait)
         progress = None if links is None else links.progress
         try:
-            while not wait.is_over:
-                if progress is not None and progress():
+            while True:
+                if progress is not None and progress() and not wait.is_over:
                     continue
                 if wait.is_over:
                     break
@@ -610,9 +638,11 @@ class Node(Closing):
         due = self._mailbox.next_due_ns
         if due is not None:
             seconds = max(0.0, min(seconds, (due - now) / 1e9))
-        drives = self._poll is not None and self._driver is None
-        if drives:
+        drives = self._links is not None and self._driver is None
+        if drives and self._links is not None:
             self._driver = wait
+            if self._poll is None and self._pause is None:
+                self._open_poll(self._links)
         elif wait.signal is None:
             wait.signal = threading.Event()
         else:
@@ -639,7 +669,7 @@ class Node(Closing):
 
     def _nudge(self, wait: Wait) -> None:
         """Wake the thread that sleeps as the driver, if this is its wait."""
-        if self._driver is wait:
+        if self._driver is wait and self._wake_fd >= 0:
             os.eventfd_write(self._wake_fd, 1)
 
     def _hand_over(self) -> None:
@@ -666,4 +696,6 @@ class Node(Closing):
                 self._nudge(wait)
             if self._links is not None:
                 self._links.close()
+            if self._wake_fd >= 0:
                 os.close(self._wake_fd)
+                self._wake_fd = -1

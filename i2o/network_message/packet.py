@@ -106,11 +106,15 @@ class Packer:
     Args:
         source: number of the node.
         is_big_endian: in which order; this machine's by default.
+
+    Attributes:
+        order: the third byte of headers.
+        pack: takes every field of a header.
     """
 
     def __init__(self, source: int, *, is_big_endian: bool = IS_BIG_ENDIAN) -> None:
-        self._source, self._order = source, int(is_big_endian)
-        self._pack = (_BIG if is_big_endian else _LITTLE).pack
+        self._source, self.order = source, int(is_big_endian)
+        self.pack = (_BIG if is_big_endian else _LITTLE).pack
 
     def header(
         self,
@@ -125,8 +129,8 @@ class Packer:
         pouch: bytes = _NO_POUCH,
     ) -> bytes:
         """Return a header."""
-        return self._pack(
-            VERSION, kind, self._order, self._source, session, message, event, type, flags,
+        return self.pack(
+            VERSION, kind, self.order, self._source, session, message, event, type, flags,
             length, offset, pouch,
         )  # fmt: skip
 

@@ -26,6 +26,7 @@ class Peer:
         held: bytes of these that it has.
         owed: bytes that are free again here, and which it was not told of.
         queue: calls that wait for credit, and how much.
+        asking: calls that wait for an answer to a ping, by its number.
         outbox: packets that the endpoint had no room for.
         heard_ns: when something came from it, as far as anybody looked.
         is_heard: something came from it since then.
@@ -33,8 +34,24 @@ class Peer:
     """
 
     __slots__ = (
-        "address", "asked_ns", "credit", "epoch", "granted", "handle", "heard_ns", "held", "is_heard",
-        "link", "number", "outbox", "own_session", "owed", "queue", "session", "window",
+        "address",
+        "asked_ns",
+        "asking",
+        "credit",
+        "epoch",
+        "granted",
+        "handle",
+        "heard_ns",
+        "held",
+        "is_heard",
+        "link",
+        "number",
+        "outbox",
+        "owed",
+        "own_session",
+        "queue",
+        "session",
+        "window",
     )  # fmt: skip
 
     def __init__(self, number: int, address: str, link: int, handle: int, granted: int) -> None:
@@ -47,6 +64,7 @@ class Peer:
         self.heard_ns = self.asked_ns = 0
         self.is_heard = False
         self.queue: deque[tuple[int, Wait]] = deque()
+        self.asking: dict[int, Wait] = {}
         self.outbox: deque[bytes] = deque()
 
     def pay(self, amount: int) -> None:
@@ -59,8 +77,9 @@ class Peer:
 
     def forget(self) -> list[Wait]:
         """Begin anew, as with a node that never said hello; return the calls that waited."""
-        waits = [wait for _, wait in self.queue]
+        waits = [*(wait for _, wait in self.queue), *self.asking.values()]
         self.queue.clear()
+        self.asking.clear()
         self.outbox.clear()
         self.session, self.own_session = None, 0
         self.window = self.credit = INITIAL_WINDOW

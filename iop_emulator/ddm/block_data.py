@@ -12,7 +12,7 @@ from typing import Final
 
 from i2o.frames.sgl_walk import BitBucket, Piece, SglError
 from i2o.iop_emulator.block_store import BlockStore, StoreError
-from i2o.transport.device_unit import DmaSpace
+from i2o.transport.device_unit import DmaSpace, StagingDma
 
 CHUNK: Final = 1 << 20
 """Bytes that a long operation handles in one step, and that are copied at a time."""
@@ -48,8 +48,9 @@ def mixed_views(
 def read_by_copy(store: BlockStore, dma: DmaSpace, pieces: Sequence[Piece], address: int) -> None:
     """Read blocks and copy them to host memory; raises StoreError, DmaFault."""
     done = 0
+    staged = dma if isinstance(dma, StagingDma) else None
     for place, length in _chunks(pieces):
-        data = memoryview(bytearray(length))
+        data = memoryview(bytearray(length)) if staged is None else staged.staging(length)
         failure = None
         try:
             store.read_into(address + done, [data])
@@ -57,7 +58,10 @@ def read_by_copy(store: BlockStore, dma: DmaSpace, pieces: Sequence[Piece], addr
             failure = _behind(done, error)
             data = data[: failure.done - done]
         if isinstance(place, int):
-            dma.write(place, data)
+            if staged is None:
+                dma.write(place, data)
+            else:
+                staged.write_staged(place, data)
         if failure is not None:
             raise failure
         done += length

@@ -4,7 +4,8 @@
     PYTHONPATH=tests python tests/bench/network_message.py [--count N] [--length BYTES]
 
 Each case is two processes on a core of its own each: one sends with nsend and receives the answer
-with nrecv, the other the other way round. Five rounds, the cases in turn, and of each the median.
+with nrecv, the other the other way round. Of the round trips of a run the median counts, so that
+what else the machine does matters little, and of five runs, the cases in turn, the median again.
 LAM's messages go between processes of one node, ours between two nodes. The bar is 0.4 of LAM over
 shared memory, where nodes are given the carrier itself.
 """
@@ -29,6 +30,7 @@ from i2o.transport.uri import Uri
 ROUNDS = 5
 TO, BACK = 7, 8
 WARM_UP = 200
+SPIN_S = 5.0
 
 
 def endpoint(uri: str) -> object:
@@ -64,7 +66,7 @@ def echo(pipe: Connection, case: str, length: int, count: int) -> None:
     """The other process."""
     pin(1)
     uri, opener = CASES[case]
-    with Node(2, opener(uri), spin_s=0.01) as node:  # type: ignore[arg-type]
+    with Node(2, opener(uri), spin_s=SPIN_S) as node:  # type: ignore[arg-type]
         pipe.send(node.address)
         node.add_node(1, pipe.recv())
         pipe.send("ready")
@@ -87,7 +89,7 @@ def ours(case: str, length: int, count: int) -> float:
     child.start()
     uri, opener = CASES[case]
     before = os.sched_getaffinity(0)
-    with Node(1, opener(uri), spin_s=0.01) as node:  # type: ignore[arg-type]
+    with Node(1, opener(uri), spin_s=SPIN_S) as node:  # type: ignore[arg-type]
         node.add_node(2, near.recv())
         near.send(node.address)
         near.recv()
@@ -96,20 +98,22 @@ def ours(case: str, length: int, count: int) -> float:
         ask = nmsg(nh_node=2, nh_event=TO, nh_msg=bytes(length))
         got = nmsg(nh_event=BACK, nh_msg=bytearray(length))
 
-        def turn(times: int) -> None:
+        def turn(times: int) -> float:
+            took = []
             for _ in range(times):
+                start = time.perf_counter_ns()
                 process.nsend(ask, timeout_s=60)
                 got.nh_length = length
                 process.nrecv(got, timeout_s=60)
+                took.append(time.perf_counter_ns() - start)
+            return statistics.median(took) / 1e3
 
         turn(WARM_UP)
-        start = time.perf_counter()
-        turn(count)
-        taken = time.perf_counter() - start
+        taken = turn(count)
         near.send("done")
         child.join()
     os.sched_setaffinity(0, before)
-    return taken / count * 1e6
+    return taken
 
 
 def lams(length: int, count: int) -> float | None:

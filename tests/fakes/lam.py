@@ -116,7 +116,8 @@ class LamProcess:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
 
     @property
     def pid(self) -> int:
@@ -149,7 +150,8 @@ class LamProcess:
     def end(self) -> None:
         """End it."""
         self._process.kill()
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()

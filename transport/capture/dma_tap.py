@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from i2o.errors import I2OError
 from i2o.frames.header import HEADER_SIZE, MsgFlags, ReqStatus
@@ -74,6 +74,14 @@ class TapRules:
     reply_frame_size: Callable[[bytes], int] | None = None
     find_ranges: FindRanges | None = None
     is_bulk: Callable[[bytes], bool] | None = None
+
+
+@runtime_checkable
+class LearningPort(Protocol):
+    """A port that can make use of knowing what messages mean."""
+
+    def learn(self, rules: TapRules) -> None:
+        """Take what there is to know."""
 
 
 class _Owed(NamedTuple):

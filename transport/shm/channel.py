@@ -16,7 +16,7 @@ import socket
 from typing import Any, Final, Protocol
 
 from i2o.errors import I2OError
-from i2o.transport.shm.ring import EMPTY_RING, Consumer, Producer, RingBroken
+from i2o.transport.shm.ring import EMPTY_RING, PUSHED, Consumer, Producer, RingBroken
 from i2o.transport.shm.segment import TO_DEVICE, TO_HOST, Segment
 
 _SOCKET_BUFFER: Final = 1 << 20
@@ -55,6 +55,9 @@ class Channel(Protocol):
     def check(self) -> None:
         """Raise PeerGone if the other process is gone."""
 
+    def is_over(self) -> bool:
+        """Return whether the other process has closed its end, whatever it has left to read."""
+
     def arm(self) -> bool:
         """Make `filenos` tell of the next packet; False if one is there already."""
 
@@ -86,6 +89,7 @@ class SocketChannel:
     """
 
     def __init__(self, end: socket.socket, room: int) -> None:
+        end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._end, self.room = end, room
         self._buffer = bytearray(room + 1)
@@ -131,6 +135,10 @@ class SocketChannel:
 
     def check(self) -> None:
         """Do nothing: `receive` notices."""
+
+    def is_over(self) -> bool:
+        """Return whether the other end of the socket is closed."""
+        return is_over(self._end)
 
     def arm(self) -> bool:
         """Return True: the socket is readable as long as a packet is there."""
@@ -185,39 +193,33 @@ class RingChannel:
         other_bell: int,
         room: int,
     ) -> None:
+        end.setblocking(False)
         self._end, self.room = end, room
         self._own_bell, self._other_bell = own_bell, other_bell
         outgoing, incoming = (TO_DEVICE, TO_HOST) if is_host else (TO_HOST, TO_DEVICE)
         self._producer = Producer(native, *segment.ring(outgoing), other_bell)
         self._consumer = consumer = Consumer(native, *segment.ring(incoming), other_bell, room)
+        self._push, self._push_two = self._producer.push, self._producer.push_two
         self._push_record = self._producer.push_record
-        self._pop, self._packet = consumer.pop_now, consumer.packet
+        self._pop, self._packet = consumer.pop, consumer.packet
         self.has_packet = consumer.pending
         self._is_broken = False
 
     def send(self, packet: bytes) -> bool:
         """Send a packet; return False if there is no room now. Raises PeerGone."""
-        try:
-            return self._producer.push(packet) or self._no_room()
-        except RingBroken as error:
-            raise self._broken(error) from None
+        size = len(packet)
+        code = self._push(packet, size)
+        return code == PUSHED or self._not_sent(code, size)
 
     def send_record(self, word: int, value: int, more: int) -> bool:
         """Send a packet of three words."""
         code = self._push_record(word, value, more)
-        if code == 1:
-            return True
-        try:
-            return self._producer.outcome(code) or self._no_room()
-        except RingBroken as error:
-            raise self._broken(error) from None
+        return code == PUSHED or self._not_sent(code, 12)
 
     def send_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> bool:
         """Send a packet of two parts."""
-        try:
-            return self._producer.push_two(head, rest) or self._no_room()
-        except RingBroken as error:
-            raise self._broken(error) from None
+        code = self._push_two(head, rest)
+        return code == PUSHED or self._not_sent(code, len(head) + len(rest))
 
     def receive(self) -> memoryview | None:
         """Take the next packet, or None; raises PeerGone."""
@@ -246,6 +248,10 @@ class RingChannel:
             self._is_broken = True
             raise PeerGone("the other process said something that it must not say here")
         raise PeerGone("the other process is gone")
+
+    def is_over(self) -> bool:
+        """Return whether the other end of the socket is closed."""
+        return is_over(self._end)
 
     def arm(self) -> bool:
         """Make the eventfd tell of the next packet; False if one is there already."""
@@ -287,14 +293,27 @@ class RingChannel:
         for bell in bells:
             os.close(bell)
 
-    def _no_room(self) -> bool:
+    def _not_sent(self, code: int, size: int) -> bool:
         """Return False; raise PeerGone if there will never be room."""
+        try:
+            self._producer.check(code, size)
+        except RingBroken as error:
+            raise self._broken(error) from None
         self.check()
         return False
 
     def _broken(self, error: RingBroken) -> PeerGone:
         self._is_broken = True
         return PeerGone(f"the other process does not keep to the rules: {error}")
+
+
+def is_over(end: socket.socket) -> bool:
+    """Return whether the other end of a socket is closed."""
+    if end.fileno() < 0:
+        return True
+    poller = select.poll()
+    poller.register(end.fileno(), select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def _poll(descriptors: tuple[int, ...], wanted: int, timeout_s: float) -> None:

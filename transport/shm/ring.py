@@ -19,7 +19,8 @@ CONTROL_SIZE: Final = 256
 EMPTY_RING: Final = -1
 """What `Consumer.pop` returns when there is no packet."""
 _BROKEN: Final = -2
-_PUSHED: Final = 1
+PUSHED: Final = 1
+"""What `Producer.push` returns when a packet is in."""
 
 
 class RingBroken(I2OError):
@@ -76,42 +77,34 @@ class Producer(_End):
         super().__init__(native, control, data, wake_fd)
         lib = native.lib
         self._from_buffer = native.ffi.from_buffer
-        self._push = partial(lib.i2o_ring_push, self._ring)
         self._push_two = partial(lib.i2o_ring_push_two, self._ring)
+        self.push = partial(lib.i2o_ring_push, self._ring)
+        """Put in a packet, given as bytes and their number.
+
+        Returns PUSHED, or what `check` understands. Where there is no room, the consumer writes
+        our eventfd when it has made some.
+        """
         self.push_record = partial(lib.i2o_ring_push_record, self._ring)
-        """Put in a packet of three words; returns what `outcome` understands."""
+        """Put in a packet of three words; returns what `push` does."""
 
-    def push(self, packet: bytes) -> bool:
-        """Put a packet in.
+    def push_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> int:
+        """Put in a packet of two parts; returns what `push` does."""
+        code: int = self._push_two(head, len(head), self._from_buffer(rest), len(rest))
+        return code
 
-        Returns:
-            False if there is no room now; the consumer then writes our eventfd when it has made
-            some.
+    def check(self, code: int, length: int) -> None:
+        """Return if there was only no room for a packet.
 
         Raises:
             RingBroken: the other side has written nonsense.
             LocalFrameError: the packet is larger than the ring takes.
         """
-        return self.outcome(self._push(packet, len(packet)), len(packet))
-
-    def push_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> bool:
-        """Put in a packet of two parts; see `push`."""
-        length = len(head) + len(rest)
-        return self.outcome(
-            self._push_two(head, len(head), self._from_buffer(rest), len(rest)), length
-        )
-
-    def outcome(self, code: int, length: int = 12) -> bool:
-        """Return whether a packet is in; raise what `push` does."""
-        if code == _PUSHED:
-            return True
         if code == _BROKEN:
             if length > self._ring.limit:
                 raise LocalFrameError(
                     f"a packet of {length} bytes: this ring takes {self._ring.limit}"
                 )
             raise RingBroken("the other side's place in the ring cannot be")
-        return False
 
 
 class Consumer(_End):
@@ -135,8 +128,8 @@ class Consumer(_End):
         ffi, lib = native.ffi, native.lib
         self._buffer = ffi.new("char[]", room)
         self.packet = memoryview(ffi.buffer(self._buffer))
-        self.pop_now = partial(lib.i2o_ring_pop, self._ring, self._buffer, room)
-        """Take a packet out; returns its length, EMPTY_RING, or what `check` understands."""
+        self.pop = partial(lib.i2o_ring_pop, self._ring, self._buffer, room)
+        """Take a packet out, into `packet`; returns its length, or EMPTY_RING; else see `check`."""
         self.pending = partial(lib.i2o_ring_pending, self._ring)
         """Return whether there is a packet, as far as one sees without a lock."""
         self.disarm = partial(lib.i2o_ring_disarm, self._ring)
@@ -144,22 +137,10 @@ class Consumer(_End):
         self._arm = partial(lib.i2o_ring_arm, self._ring)
         self._spin = partial(lib.i2o_ring_spin, self._ring)
 
-    def pop(self) -> int:
-        """Take a packet out, into `packet`.
-
-        Returns:
-            Its length, or EMPTY_RING.
-
-        Raises:
-            RingBroken: the other side has written nonsense.
-        """
-        return self.check(self.pop_now())
-
-    def check(self, length: int) -> int:
-        """Return what `pop_now` returned; raise if the ring is broken."""
+    def check(self, length: int) -> None:
+        """Raise RingBroken if what `pop` returned says that the other side has written nonsense."""
         if length == _BROKEN:
             raise RingBroken("what the other side put into the ring cannot be")
-        return length
 
     def arm(self) -> bool:
         """Say that we are going to sleep, so that the next packet is told by the eventfd.

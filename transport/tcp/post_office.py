@@ -112,6 +112,8 @@ class PostOffice:
 
     def hop_name(self, destination: PeerName) -> PeerName:
         """Return who gets what is for a destination."""
+        if not self.routes:
+            return destination
         hop = self.routes.get(destination)
         if hop is not None:
             return hop
@@ -176,6 +178,8 @@ class PostOffice:
 
     def _check_room(self, hop: Hop, size: int) -> None:
         session, options = hop.session, self.options
+        if not session.waiting_bytes and not self._receipts:
+            return
         if len(self._receipts) >= options.queue_messages:
             raise QueueFull(f"{len(self._receipts)} messages wait for receipts of relays")
         if session.waiting and (
@@ -353,6 +357,9 @@ class PostOffice:
 
     def acknowledged(self, message: Outgoing) -> None:
         """The next hop has a message: that is all, unless it goes further."""
+        if not message.flags & _WANTS_RECEIPT:
+            message.finish(None)
+            return
         key = (message.destination, message.number)
         if message.origin != self.name or self._receipts.get(key) is not message:
             message.finish(None)

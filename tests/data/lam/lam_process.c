@@ -6,7 +6,7 @@
  *   sweep EVENT            (-1: all)
  *   convert UNIT HEX       (mltoti2, mltoti4, mltotf8 by UNIT; mltotf4 is unit 5)
  *   node
- *   ping EVENT_TO EVENT_FROM LENGTH COUNT   prints microseconds per round trip
+ *   ping EVENT_TO EVENT_FROM LENGTH COUNT   prints the median round trip in us
  *   pong EVENT_FROM EVENT_TO LENGTH COUNT
  *
  * Usage: lam_process PRIORITY. Without a running lamd it says so and ends with 3.
@@ -101,6 +101,12 @@ static void do_convert(char *rest)
     printf("\n");
 }
 
+static int compare(const void *one, const void *other)
+{
+    double difference = *(const double *)one - *(const double *)other;
+    return difference < 0 ? -1 : difference > 0;
+}
+
 static void do_echo(int begins, char *rest)
 {
     struct nmsg out, in;
@@ -113,17 +119,21 @@ static void do_echo(int begins, char *rest)
     out.nh_node = LOCAL;
     out.nh_msg = in.nh_msg = body;
     out.nh_length = length;
-    clock_gettime(CLOCK_MONOTONIC, &from);
+    double *took = calloc(count, sizeof *took);
     for (int i = 0; i < count; i++) {
+        clock_gettime(CLOCK_MONOTONIC, &from);
         if (begins)
             nsend(&out);
         in.nh_length = length;
         nrecv(&in);
         if (!begins)
             nsend(&out);
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        took[i] = ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / 1e3;
     }
-    clock_gettime(CLOCK_MONOTONIC, &to);
-    printf("%.3f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / 1e3 / count);
+    qsort(took, count, sizeof *took, compare);
+    printf("%.3f\n", took[count / 2]);
+    free(took);
 }
 
 int main(int argc, char **argv)

@@ -94,7 +94,8 @@ def test_the_manual_pages_example(net: NodeNet) -> None:
 
 def test_repr_shows_every_field() -> None:
     text = repr(to(2))
-    assert "nh_node=2" in text and "nh_dl_event=0" in text
+    assert "nh_node=2" in text
+    assert "nh_dl_event=0" in text
 
 
 def test_sending_changes_dl_event_and_dl_link_alone(net: NodeNet) -> None:
@@ -145,7 +146,8 @@ def test_origin_is_the_node_that_started_the_others() -> None:
         assert net.process(1).nrecv(room()).source == 2
         net.process(1).nsend(to(ORIGIN))
         assert net.process(1).nrecv(room()).source == 1
-        assert net.process(2).getorigin() == 1 and net.process(2).getnodeid() == 2
+        assert net.process(2).getorigin() == 1
+        assert net.process(2).getnodeid() == 2
 
 
 def test_nodes_have_names() -> None:
@@ -518,10 +520,10 @@ def test_a_node_that_is_closed(node: Node) -> None:
 
 def test_errors_are_the_projects_and_the_systems() -> None:
     error = WouldBlock("why")
-    assert isinstance(error, I2OError) and isinstance(error, OSError)
+    assert isinstance(error, I2OError)
+    assert isinstance(error, OSError)
 
 
 def test_a_message_that_the_buffer_could_never_take() -> None:
-    with Node(1, space=1000) as node:
-        with pytest.raises(MessageTooLong, match="use tsend"):
-            node.attach("p").nsend(to(LOCAL, bytes(1000)))
+    with Node(1, space=1000) as node, pytest.raises(MessageTooLong, match="use tsend"):
+        node.attach("p").nsend(to(LOCAL, bytes(1000)))

@@ -148,7 +148,7 @@ def test_local_senders_wait_for_room_in_their_order() -> None:
         for size in (500, 10):
             threads.append(threading.Thread(target=send, args=(size,)))
             threads[-1].start()
-            wait_for(lambda: len(node.waits()) == len(threads))  # noqa: B023
+            wait_for(lambda: len(node.waits()) == len(threads))
         assert not done  # the small one would have room, but it came later
         for size in (900, 500, 10):
             assert process.nrecv(room(1000), timeout_s=20).length == size
@@ -333,7 +333,8 @@ def test_every_blocking_call_has_a_deadline(net: NodeNet) -> None:
             call()
         assert 1 <= net.clock.monotonic() - start < 1.5
         assert "process of 1" in str(caught.value)
-    assert net.nodes[1].waits() == [] and net.nodes[1].listing() == []
+    assert net.nodes[1].waits() == []
+    assert net.nodes[1].listing() == []
     net.drive()
     assert net.nodes[2].listing() == []
 
@@ -455,6 +456,86 @@ def test_a_restarted_node_is_known_again(net: NodeNet) -> None:
     assert net.process(2).nrecv(room(), timeout_s=60).length == 7
 
 
+def test_a_restarted_node_may_be_somewhere_else() -> None:
+    with NodeNet() as net:
+        meet(net)
+        net.lose(2)
+        net.drive()
+        moved = Node(2, net.fabric.carrier("elsewhere"), clock=net.clock, pause=net._pause)
+        moved.add_node(1, "n1")
+        net.nodes[2] = moved
+        net.process(2).nsend(to(1, b"again"))
+        assert net.process(1).nrecv(room(), timeout_s=60).length == 5
+        assert net.nodes[1].nodes() == {2: "elsewhere"}
+        net.process(1).nsend(to(2))
+        assert net.process(2).nrecv(room(), timeout_s=60).source == 1
+
+
+def test_a_node_that_lives_has_no_double(net: NodeNet) -> None:
+    meet(net)
+    double = Node(2, net.fabric.carrier("double"), clock=net.clock, pause=net._pause)
+    try:
+        double.add_node(1, "n1")
+        before = net.nodes[1].dropped
+        if net.via == "carrier":
+            double.attach("p").nsend(to(1))
+            net.drive()
+            assert net.nodes[1].dropped > before
+            assert net.nodes[1].nodes()[2] == "n2"
+    finally:
+        double.close()
+
+
+def test_ping_waits_until_everything_sent_before_is_there(net: NodeNet) -> None:
+    net.process(1).nsend(to(2))
+    assert net.nodes[1].ping(2, timeout_s=60) >= 0
+    assert len(net.nodes[2].listing()) == 1
+    with pytest.raises(BadNode):
+        net.nodes[1].ping(9)
+    net.lose(2)
+    with pytest.raises(NodeDied):
+        net.nodes[1].ping(2, timeout_s=600)
+    with Node(1) as alone, pytest.raises(BadNode):
+        alone.ping(2)
+
+
+def test_a_receiver_whose_sender_dies_with_half_the_body_waits_on(net: NodeNet) -> None:
+    meet(net)
+    got = room(20000)
+    results: list[object] = []
+
+    def die() -> None:
+        net.nodes.pop(1).close()
+
+    def receive() -> None:
+        net.later.append(die)
+        net.later.append(lambda: net.process(3).nsend(to(2, b"from another")))
+        results.append(net.process(2).nrecv(got, timeout_s=600))
+
+    links = net.nodes[1]._links
+    assert links is not None
+    number = 4000
+    links._put(links.reach(2), Kind.OFFER, number, EVENT, length=20000)
+    net.drive()
+    receive()
+    assert results == [(3, 12, 12, 0)]
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "source"),
+    [(b"x" * 2000, 1 << 18, 7), (b"n7", 10, 7)],
+)
+def test_a_hello_that_makes_no_sense_introduces_nobody(
+    body: bytes, length: int, source: int
+) -> None:
+    with NodeNet() as net:
+        meet(net)
+        before = net.nodes[2].dropped
+        inject(net, Packer(source).header(Kind.HELLO, 5, length=length) + body)
+        assert net.nodes[2].dropped == before + 1
+        assert 7 not in net.nodes[2].nodes()
+
+
 # --- what comes from outside ----------------------------------------------------------------------
 
 
@@ -520,9 +601,11 @@ def test_answers_to_questions_that_nobody_asked_do_nothing(kind: Kind) -> None:
 
 
 def test_there_is_a_limit_of_nodes() -> None:
-    with NodeNet(count=3, max_nodes=2) as net:
-        with pytest.raises(BadNode, match="2 nodes are known"):
-            net.nodes[1].add_node(9, "n9")
+    with (
+        NodeNet(count=3, max_nodes=2) as net,
+        pytest.raises(BadNode, match="2 nodes are known"),
+    ):
+        net.nodes[1].add_node(9, "n9")
 
 
 def test_a_number_belongs_to_one_address() -> None:
@@ -609,6 +692,7 @@ def test_an_interrupted_call_leaves_nothing_behind() -> None:
             node.attach("p").nrecv(room())
         with pytest.raises(KeyboardInterrupt):
             node.attach("p").nsend(to(LOCAL, nh_flags=NOBUF))
-        assert node.waits() == [] and node.listing() == []
+        assert node.waits() == []
+        assert node.listing() == []
         node.attach("p").nsend(to(LOCAL))
         assert node.attach("p").ntry_recv(room()).length == 12

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of a remote IOP over TCP against a plain socket that copies the same bytes.
+
+Both have a second process, over loopback, that keeps the bytes in memory: one is
+`i2o emulate --serve tcp://127.0.0.1:0`, one a loop of `recv` and `sendall`. The host reads 1 MiB a
+request into one buffer: `BlockDevice.readinto` here, `recv_into` there.
+Run: python tests/bench/remote_block.py
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from side_by_side import best_times, verdict
+
+import i2o
+
+SIZE = 1 << 20
+DISK = 16 << 20
+BAR = 0.5
+COUNT = 32
+
+PLAIN = """
+import os, socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+data = memoryview(os.urandom(%d))
+end, _ = listener.accept()
+end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+while len(asked := end.recv(8, socket.MSG_WAITALL)) == 8:
+    offset = int.from_bytes(asked, "little")
+    end.sendall(data[offset : offset + %d])
+"""
+
+
+def main() -> None:
+    """Measure."""
+    plain = subprocess.Popen(
+        [sys.executable, "-c", PLAIN % (DISK, SIZE)], stdout=subprocess.PIPE, text=True
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-m", "i2o", "emulate", "--serve", "tcp://127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        port = int(_line(plain))
+        uri = _line(server).removeprefix("ready ")
+        with (
+            socket.create_connection(("127.0.0.1", port)) as end,
+            i2o.open(uri) as iop,
+            iop.block() as disk,
+        ):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for size in (256 << 10, SIZE):
+                disk.max_transfer = size
+                measure(f"requests of {size >> 10} KiB", end, disk, is_bar=size == SIZE)
+    finally:
+        for process in (plain, server):
+            process.terminate()
+            process.wait()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def measure(title: str, end: socket.socket, disk: i2o.BlockDevice, *, is_bar: bool) -> None:
+    """Compare both ways of reading 1 MiB at a time."""
+    buffer = memoryview(bytearray(SIZE))
+
+    def plain(count: int) -> None:
+        for index in range(count):
+            end.sendall((index * SIZE % DISK).to_bytes(8, "little"))
+            done = 0
+            while done < SIZE:
+                done += end.recv_into(buffer[done:])
+
+    def remote(count: int) -> None:
+        for index in range(count):
+            disk.readinto(index * SIZE % DISK, buffer)
+
+    ways: dict[str, Callable[[int], None]] = {"plain": plain, "remote": remote}
+    times = best_times(ways, {"plain": COUNT, "remote": COUNT})
+    print(f"1 MiB, {title}: socket {times['plain']:7.1f} us, remote IOP {times['remote']:7.1f} us")
+    if is_bar:
+        verdict(
+            "speed of remote reads / plain socket",
+            times["plain"] / times["remote"],
+            BAR,
+            at_least=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
