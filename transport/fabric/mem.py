@@ -477,8 +477,10 @@ class MemoryCarrier:
     def progress(self) -> None:
         """Deliver what is in the inbox now."""
         if self._is_awake:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake_fd)
+            with self._fabric.lock:  # nobody may close the descriptor in between
+                if self._wake_fd >= 0:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake_fd)
             self._is_awake = False  # last: who puts something in before that needs no wake-up
         sink, inbox = self._sink, self._inbox
         if sink is None:

@@ -187,6 +187,21 @@ def test_who_is_not_there(fabric: MemoryFabric, a: Attached, b: Attached) -> Non
     assert b.got() == [b"z"]
 
 
+@pytest.mark.parametrize("end", ["kill", "close"])
+def test_an_end_that_is_gone_with_a_wake_up_in_its_descriptor(
+    fabric: MemoryFabric, a: Attached, b: Attached, end: str
+) -> None:
+    assert b.carrier.fileno() >= 0
+    a.send("b", b"never read")
+    if end == "kill":
+        fabric.kill("b")
+    else:
+        b.carrier.close()
+    b.carrier.progress()
+    assert b.carrier.fileno() == -1
+    assert b.got() == []
+
+
 def test_a_process_is_killed_and_comes_back(fabric: MemoryFabric, a: Attached, b: Attached) -> None:
     b.send("a", b"under way")
     fabric.kill("b")
