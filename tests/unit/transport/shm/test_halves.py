@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 import weakref
@@ -16,6 +18,7 @@ from i2o.transport import EMPTY
 from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
 from i2o.transport.shm.channel import PeerGone, SocketChannel
 from i2o.transport.shm.records import Word
+from i2o.transport.shm.ring import native_rings
 from i2o.transport.shm.segment import Segment, Shape
 
 CHECK = bsa.BSA_STATUS_CHECK.build(target_address=0x010)
@@ -527,3 +530,18 @@ def test_a_spin_that_finds_something(halves):
     assert not host.wait(0.001)
     device.starve(True)
     assert host.wait(10)
+
+
+def test_ends_that_nobody_closed_go_quietly(monkeypatch):
+    """Also when they are part of a circle, which the collector has to break."""
+    pair = ShmPair("rings" if native_rings() else "socket", monkeypatch)
+    pair.host.circle = pair
+    memory = weakref.ref(pair.host._segment._map)
+    for channel in (pair.host._channel, pair.device._channel):
+        channel._end.close()
+        for bell in (getattr(channel, "_own_bell", -1), getattr(channel, "_other_bell", -1)):
+            if bell >= 0:
+                os.close(bell)
+    del pair, channel
+    gc.collect()
+    assert memory() is None
