@@ -176,7 +176,7 @@ _SOURCE = r"""
 
 /* fi_getinfo and fi_endpoint, but the process keeps its signal handlers. Providers put theirs in:
    shm one that removes every segment of the process even when the signal is handled and the process
-   goes on, as at a KeyboardInterrupt; psm3 one that ends the process. */
+   goes on, as at a KeyboardInterrupt. */
 struct handlers {
     struct sigaction of[32];
 };
