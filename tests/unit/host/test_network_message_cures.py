@@ -456,6 +456,50 @@ def test_a_restarted_node_is_known_again(net: NodeNet) -> None:
     assert net.process(2).nrecv(room(), timeout_s=60).length == 7
 
 
+def test_what_a_dead_node_left_gives_no_credit_to_its_successor() -> None:
+    with NodeNet() as net:
+        meet(net)
+        net.process(1).nsend(to(2, bytes(8000)))
+        net.drive()
+        net.lose(1)
+        net.drive()
+        net.start(1)
+        net.process(1).nsend(to(2))
+        net.drive()
+        for length in (8000, 12):
+            assert net.process(2).nrecv(room(8000), timeout_s=1).length == length
+        links = net.nodes[2]._links
+        assert links is not None
+        assert links.peers[1].held == 0
+
+
+def test_nobody_is_paid_more_than_the_window() -> None:
+    with NodeNet() as net:
+        meet(net)
+        links = net.nodes[1]._links
+        assert links is not None
+        inject(net, Packer(1).header(Kind.CREDIT, links.peers[2].own_session, length=1 << 31))
+        other = net.nodes[2]._links
+        assert other is not None
+        assert other.peers[1].credit == other.peers[1].window
+
+
+def test_a_local_try_send_does_not_overtake_who_waits_for_room() -> None:
+    with Node(1, space=1000) as node:
+        process = node.attach("p")
+        process.nsend(to(LOCAL, bytes(800)))
+        thread = threading.Thread(
+            target=lambda: node.attach("q").nsend(to(LOCAL, bytes(500)), timeout_s=20)
+        )
+        thread.start()
+        wait_for(lambda: len(node.waits()) == 1)
+        with pytest.raises(WouldBlock):
+            process.ntry_send(to(LOCAL, b"x"))
+        assert process.sweep() == 1
+        thread.join()
+        assert process.nrecv(room(500)).length == 500
+
+
 def test_a_restarted_node_may_be_somewhere_else() -> None:
     with NodeNet() as net:
         meet(net)
