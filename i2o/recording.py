@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from i2o.decode.conversation import DMA, OTHER, REPLY, REQUEST, Conversation, Traced
+from i2o.decode.conversation import DMA, MESSAGE, REPLY, REQUEST, Conversation, Traced
 from i2o.frames.header import MsgFlags
 from i2o.replay_message import Piece
 from i2o.transport.capture.packet import Channel, Packet
@@ -92,7 +92,7 @@ class _Recorder:
         is_wanted = self._is_wanted(traced)
         if kind == DMA:
             self._data(traced)
-        elif kind != OTHER and len(packet.data) >= _MIN_FRAME:
+        elif kind != MESSAGE and len(packet.data) >= _MIN_FRAME:
             # DMA may stand behind its reply, but not behind the next frame
             for request in self._answered:
                 request.is_done = True

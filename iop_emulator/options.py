@@ -4,7 +4,7 @@
     emu:?disk=PATH[,class=block|scsi][,ro][,block_size=N][,removable][,serial=TEXT][,create=SIZE][,bad=FIRST-LAST]…
         &disk=…&frames=128&frame_size=512&outbound_frames=256&iop_id=2&seed=7
         &faults=PLAN.toml&personality=generic|dpt|promise&run=inline|thread|process&store=FOLDER
-        &control=SOCKET
+        &control=SOCKET&network_messages=SIZE
 
 A comma inside a path or serial number is written `%2C`. Without a disk there is one of 16 MiB in
 memory.
@@ -46,9 +46,14 @@ _KNOWN: Final = (
     "run",
     "store",
     "control",
+    "network_messages",
 )
 _DISK_FLAGS: Final = ("ro", "removable")
 _DISK_VALUES: Final = ("block_size", "serial", "create", "class")
+MIN_NETWORK_MESSAGES: Final = 4096
+"""The same, at least."""
+MAX_NETWORK_MESSAGES: Final = 1 << 30
+"""Bytes of network messages that an IOP may be told to keep."""
 _MAX_DISK: Final = 1 << 62
 
 
@@ -66,6 +71,7 @@ class IopOptions:
         store: folder of permanently stored software; empty for none.
         card: the card that it passes itself off as.
         disk_kinds: classes of its first disks; the card's where there is none, or None.
+        network_messages: bytes of network messages that may wait; 0 for no such device.
     """
 
     iop_id: int = 2
@@ -77,6 +83,7 @@ class IopOptions:
     store: str = ""
     card: Card = GENERIC
     disk_kinds: tuple[DiskKind | None, ...] = ()
+    network_messages: int = 0
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -84,6 +91,7 @@ class IopOptions:
             ("outbound_frames", self.outbound_frames, 1, 1 << 16),
             ("organization_id", self.organization_id, 0, 0xFFFF),
             ("backlog", self.backlog, 1, 1 << 16),
+            ("network_messages", self.network_messages, 0, MAX_NETWORK_MESSAGES),
         ):
             if not low <= value <= high:
                 raise LocalFrameError(f"{name} = {value} is not between {low} and {high}")
@@ -204,6 +212,7 @@ class EmuOptions:
                 store=uri.one("store", ""),
                 card=card,
                 disk_kinds=tuple(disk.kind for disk in disks),
+                network_messages=_network_messages(uri),
             ),
             disks=disks,
             frames=frames,
@@ -335,6 +344,19 @@ def parse_disk_size(text: str, source: str) -> int:
         raise UriError(f"{source!r}: {error}") from None
     if size > _MAX_DISK:
         raise UriError(f"{source!r}: {text} is too large")
+    return size
+
+
+def _network_messages(uri: Uri) -> int:
+    text = uri.one("network_messages", "")
+    if not uri.all("network_messages"):
+        return 0
+    size = parse_disk_size(text, uri.text)
+    if not MIN_NETWORK_MESSAGES <= size <= MAX_NETWORK_MESSAGES:
+        raise UriError(
+            f"{uri.text!r}: network_messages={text} is not from {MIN_NETWORK_MESSAGES} bytes to "
+            f"{MAX_NETWORK_MESSAGES >> 20}M: how many bytes of messages may wait"
+        )
     return size
 
 

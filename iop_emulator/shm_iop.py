@@ -19,8 +19,7 @@ from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import EmuOptions, IopOptions
 from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.device_unit import DeviceUnit
-from i2o.transport.shm.segment import Shape
-from i2o.transport.shm.server import shape_for
+from i2o.transport.shm.segment import Shape, shape_for
 from i2o.transport.shm.unit import ShmUnit
 
 

@@ -26,6 +26,7 @@ from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
 from i2o.iop_emulator.ddm.alias import Alias
 from i2o.iop_emulator.ddm.base import Ddm
+from i2o.iop_emulator.ddm.network_message import NetworkMessageDdm
 from i2o.iop_emulator.disk_bay import DiskBay
 from i2o.iop_emulator.events import EventBook
 from i2o.iop_emulator.executive import Executive
@@ -141,6 +142,12 @@ class SoftIop:
                 organization_id=self.options.organization_id,
             )
         )
+        if self.options.network_messages:
+            self.lct.add(
+                NetworkMessageDdm(
+                    self, self.options.network_messages, lambda: self.executive.iop_id
+                )
+            )
         self.bay = DiskBay(self, self.executive)
         for store, kind in zip_longest(disks, self.options.disk_kinds[: len(disks)]):
             self.bay.fit(store, kind)

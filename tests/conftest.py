@@ -13,6 +13,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from i2o.errors import TransportUnavailable
+from i2o.transport.ofi.library import load as load_libfabric
+
 settings.register_profile("dev", deadline=None, print_blob=True)
 settings.register_profile(
     "ci", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -66,6 +69,15 @@ def _open_files() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the descriptor that listed the folder
     return files
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `libfabric` where the extension that calls it was not built."""
+    if item.get_closest_marker("libfabric") is not None:
+        try:
+            load_libfabric()
+        except TransportUnavailable as error:
+            pytest.skip(str(error))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,8 +44,11 @@ COMMANDS: Final = {
     "bench": "measure messages and transfers of an IOP",
     "serve": "let hosts on other machines use an IOP of this one",
     "emulate": "control a software IOP that is running: disks, media, bad blocks, faults",
+    "peers": "show a peer table of a running process: states, queues, counters",
+    "ping": "measure round trips to whoever listens at a tcp address",
     "config": "show an IOP's configuration dialog in the browser",
     "download": "send software to an IOP, list it, fetch it, remove it",
+    "nmsg": "send, receive, probe, list and sweep network messages",
     "doctor": "check this machine and an IOP, and say what to do about problems",
 }
 """Sub-commands and what they do; each is `run` and `add_parser` in the module of its name."""

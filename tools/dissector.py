@@ -25,18 +25,20 @@ PARTS: Final = (
     "parameters",
     "nodes",
     "info",
+    "messages",
     "proto",
 )
 """The files of the runtime, in the order in which they need each other."""
 
-_MODULES: Final = "BSNCDXTP"
+_MODULES: Final = "BSNCDXTPM"
 """The tables in which the files leave what others need."""
 
 _HEAD: Final = """\
 -- SPDX-License-Identifier: Apache-2.0
 -- Wireshark dissector for I2O (Intelligent I/O) messages and their DMA. Written by i2o {version}:
 -- do not edit, `i2o dump --dissector` writes it again. Packets of link type USER0 are message
--- frames, those of USER1 a bus address (8 bytes, little-endian) and DMA data.
+-- frames, those of USER1 a bus address (8 bytes, little-endian) and DMA data, those of USER2 what
+-- happened to messages of endpoints (docs/captures.md).
 
 if set_plugin_info then
   set_plugin_info({{ version = "{version}", description = "I2O messages" }})

@@ -8,6 +8,7 @@ requests and replies look like. The Lua runtime only interprets it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from enum import IntFlag
 from functools import cache
@@ -15,19 +16,29 @@ from typing import Final
 
 from i2o.decode import event_nodes, scsi
 from i2o.decode.filter_fields import FILTER_ALIASES
+from i2o.decode.message_text import KIND_NAMES, NOT_SAID, error_text
 from i2o.decode.names import field_names, name_of
 from i2o.frames import catalog
 from i2o.frames.executive import SwType
-from i2o.frames.functions import UNANSWERED, DeviceClass, Function, OrganizationId
+from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.frames.header import SINGLE_TRANSACTION_REPLY, MsgFlags, ReqStatus, SpecialTid
 from i2o.frames.lan import LanPacketFlags
 from i2o.frames.layout import Layout, MessageLayout, ValueNames
+from i2o.frames.network_message import REPLIES, REQUESTS
 from i2o.frames.params import FIRST_GENERIC_GROUP
-from i2o.frames.private import DPT_REQUESTS
 from i2o.frames.scsi import ScsiDetailedStatus, ScsiDeviceStatus, ScsiHbaStatus
 from i2o.frames.utility import GenericEvent
 from i2o.tools.dissector_names import abbreviation, cdb_name, extra_names, label
 from i2o.tools.lua_text import LuaTable, LuaValue
+from i2o.transport.capture.message_record import (
+    MESSAGE_HEADER,
+    VERSION,
+    EventCode,
+    Kind,
+    Present,
+)
+from i2o.transport.fabric.errors import FabricErrno
+from i2o.transport.fabric.flags import EndpointType, Flag
 
 _KINDS: Final = {"uint": "u", "sint": "s", "bytes": "b"}
 _NO_CLASS: Final = 0x7FE
@@ -51,8 +62,10 @@ def tables() -> dict[str, LuaTable]:
         "KIND_OF_CLASS": kind_of_class,
         "REPLIES": replies.table(),
         "PRIVATE": _private(),
+        "PRIVATE_REPLIES": _private_replies(),
         "SCSI": _scsi(),
         "EVENTS": _events(),
+        "MESSAGE": _message(),
         "NUMBER": {"LAN_LAST_PACKET": LanPacketFlags.LAST_PACKET.value},
         "SOFTWARE_WITH_HEADER": dict.fromkeys(
             (SwType.DDM.value, SwType.IRTOS.value, SwType.IRTOS_PRIVATE_MODULE.value), True
@@ -118,6 +131,11 @@ def _all_values() -> tuple[ValueNames, ...]:
         SpecialTid,
         MsgFlags,
         GenericEvent,
+        FabricErrno,
+        Kind,
+        EventCode,
+        EndpointType,
+        Flag,
         *event_nodes.OF_CLASS.values(),
         *event_nodes.DATA.values(),
         *event_nodes.EXECUTIVE_DATA.values(),
@@ -253,8 +271,14 @@ def _function(function: int, device_class: int | None, replies: _Replies) -> Lua
 
 def _private() -> dict[int, LuaValue]:
     """Return the private requests by word 4."""
-    dpt = OrganizationId.DPT_ADAPTEC.value << 16
-    return {dpt | function: layout.qualified_name for function, layout in DPT_REQUESTS.items()}
+    return {word: layout.qualified_name for word, layout in catalog.private_requests().items()}
+
+
+def _private_replies() -> dict[str, LuaValue]:
+    """Return the replies that belong to private requests, by those."""
+    return {
+        layout.qualified_name: REPLIES[layout.name].qualified_name for layout in REQUESTS.values()
+    }
 
 
 def _scsi() -> dict[str, LuaValue]:
@@ -273,6 +297,34 @@ def _scsi() -> dict[str, LuaValue]:
         "device_types": scsi.DEVICE_TYPES,
         "vpd_pages": scsi.VPD_PAGES,
         "mode_pages": scsi.MODE_PAGES,
+    }
+
+
+def _message() -> dict[str, LuaValue]:
+    """Return what there is to know of messages of endpoints."""
+    codes = sorted({*errno.errorcode, *(code.value for code in FabricErrno)})
+    return {
+        "version": VERSION,
+        "size": MESSAGE_HEADER.size,
+        "fields": {
+            field.path: [
+                field.path,
+                field.byte,
+                field.bit,
+                field.width_bits,
+                _KINDS[field.kind],
+                label(field.path),
+            ]
+            for field in MESSAGE_HEADER.fields
+        },
+        "order": [field.path for field in MESSAGE_HEADER.fields],
+        "present": {name.lower(): member.value for name, member in Present.__members__.items()},
+        "kinds": {name: member.value for name, member in Kind.__members__.items()},
+        "events": {member.value: member.name.lower() for member in EventCode},
+        "names": dict(KIND_NAMES),
+        "not_said": [flag.name for flag in NOT_SAID],
+        "tagged": Flag.TAGGED.value,
+        "errors": {code: error_text(code) for code in codes},
     }
 
 

@@ -94,9 +94,9 @@ class CommandSource(Closing):
         else:
             yield from self._capture
 
-    def describe(self, iop: int) -> str:
-        """Return what the program says that an IOP is."""
-        return described(self._capture, iop) if self._capture else ""
+    def describe(self, packet: Packet) -> str:
+        """Return what the program says that a packet's IOP or endpoint is."""
+        return described(self._capture, packet) if self._capture else ""
 
     def exit_code(self) -> int:
         """Return the program's; 128 and the number of the signal that killed it."""

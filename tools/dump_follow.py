@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from i2o.decode.conversation import DMA, OTHER, REPLY, REQUEST, Traced
+from i2o.decode.conversation import DMA, MESSAGE, REPLY, REQUEST, Traced
 from i2o.frames.functions import UNANSWERED, Function
 from i2o.frames.header import MsgFlags
 from i2o.tools.dump_line import duration_text, is_fine
@@ -27,7 +27,7 @@ def concerns(tid: int) -> Callable[[Traced], bool]:
     """Return a function that tells whether a packet belongs to a device."""
 
     def belongs(traced: Traced) -> bool:
-        if traced.kind == OTHER or (traced.kind == DMA and traced.request is None):
+        if traced.kind == MESSAGE or (traced.kind == DMA and traced.request is None):
             return False
         return not traced.is_short and tid in (traced.target, traced.initiator)
 

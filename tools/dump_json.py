@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded traffic as JSON: one object a frame or piece of DMA."""
+"""Decoded traffic as JSON: one object a frame, piece of DMA or message."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from i2o.decode.conversation import DMA, OTHER, REPLY, Traced
+from i2o.decode.conversation import DMA, MESSAGE, REPLY, Traced
 from i2o.decode.frame import extra_nodes, fixed_nodes
+from i2o.decode.message_text import ENDS
 from i2o.decode.summary import summary
 from i2o.decode.tree import JsonValue, Node
+from i2o.tools.message_json import JsonObject, message_json
 from i2o.transport.capture.packet import Channel
-
-JsonObject = dict[str, JsonValue | float | bool]
 
 MAX_REMEMBERED: Final = 1 << 18
 """Printed objects whose number is remembered, for the replies to them."""
@@ -60,15 +60,17 @@ class JsonPrinter:
             "type": traced.kind,
             "index": number,
             "t": (packet.time_ns - self._zero_ns) / 1e9,
-            "iop": packet.iop,
-            "dir": _DIRECTIONS.get(packet.channel),
-            "mfa": _mfa(traced),
         }
-        if traced.kind == OTHER:
-            record["length"] = packet.length
+        if traced.kind == MESSAGE:
+            record |= self._message(traced)
         else:
+            record |= {
+                "iop": packet.iop,
+                "dir": _DIRECTIONS.get(packet.channel),
+                "mfa": _mfa(traced),
+            }
             record |= self._dma(traced) if traced.kind == DMA else self._frame(traced)
-            record["summary"] = summary(traced)
+        record["summary"] = summary(traced)
         if packet.comment:
             record["comment"] = packet.comment
         if self._with_bytes:
@@ -105,6 +107,15 @@ class JsonPrinter:
             "decoded": _by_name(extra),
             "problems": [*_problems(extra)],
         }
+
+    def _message(self, traced: Traced) -> JsonObject:
+        fixed, extra = fixed_nodes(traced), extra_nodes(traced)
+        found: JsonObject = {"endpoint": traced.packet.iop, **message_json(traced)}
+        if traced.record is not None and traced.record.kind in ENDS:
+            found["reply_to"] = self._number_of(traced.request)
+            latency = traced.latency_ns
+            found["latency"] = None if latency is None else latency / 1e9
+        return found | {"decoded": _by_name(extra), "problems": [*_problems(fixed, extra)]}
 
     def _number(self, traced: Traced) -> int:
         number = self._next

@@ -10,6 +10,7 @@ from i2o.closing import Closing
 from i2o.decode.conversation import DMA, Traced
 from i2o.errors import CaptureError
 from i2o.transport.capture.capture_file import CaptureFile
+from i2o.transport.capture.packet import Packet
 from i2o.transport.capture.pcapng_writer import MAX_SNAP_LENGTH
 
 _PATIENCE_S: Final = 1e6
@@ -23,7 +24,7 @@ class PacketFile(Closing):
 
     Args:
         destination: a path, or `-` for standard output.
-        describe: tells what an IOP is, such as its URI.
+        describe: tells what a packet's IOP or endpoint is, such as its URI.
         max_bytes: size of a file, after which the next one is started.
         max_seconds: time after which the next one is started.
         max_files: how many files are kept, the latest.
@@ -36,7 +37,7 @@ class PacketFile(Closing):
         self,
         destination: str,
         *,
-        describe: Callable[[int], str],
+        describe: Callable[[Packet], str],
         max_bytes: int | None = None,
         max_seconds: float | None = None,
         max_files: int | None = None,
@@ -45,6 +46,7 @@ class PacketFile(Closing):
         self._file = CaptureFile(
             destination,
             dma_snap=MAX_SNAP_LENGTH,
+            payload_bytes=MAX_SNAP_LENGTH,
             max_file_bytes=max_bytes,
             max_file_seconds=max_seconds,
             max_files=max_files,
@@ -60,7 +62,7 @@ class PacketFile(Closing):
         packet = traced.packet
         if packet.mfa is None and traced.kind == DMA and traced.request is not None:
             packet = packet._replace(mfa=traced.request.packet.mfa)
-        self._file.add_packet(packet, self._describe(packet.iop))
+        self._file.add_packet(packet, self._describe(packet))
         if self._file.dropped:
             raise self._failed()
 

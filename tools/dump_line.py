@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One line a frame: number, time, IOP, direction, TID, name, and what it says.
+"""One line a packet: number, time, IOP or endpoint, direction, TID, name, and what it says.
 
     12   0.004123 iop0 -> 010 bsa_block_read            64K at 0x10000, memory 0x00a00000
     13   0.004170 iop0 <- 010 bsa_block_read            SUCCESS, 64K  47.1 us (12)
+    14   0.004215 ep0  ->     tsend                     tag 0x12, 128 bytes to mem://b
 
-`->` is a request, `<-` a reply; `=>` is host memory read by the IOP, `<=` written by it.
+`->` is a request, `<-` a reply; `=>` is host memory read by the IOP, `<=` written by it. Of an
+endpoint, `->` is what it sends, `<-` what it receives; `--` is neither, such as the end of a send.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from i2o.decode.conversation import DMA, OTHER, REPLY, Traced
+from i2o.decode.conversation import DMA, MESSAGE, REPLY, Traced
+from i2o.decode.message_text import FAILURES
 from i2o.decode.summary import summary
 from i2o.tools.output import printable
+from i2o.transport.capture.message_record import Kind
 
 TIME_MODES: Final = {
     "z": "seconds since the first packet",
@@ -25,7 +29,12 @@ TIME_MODES: Final = {
 }
 """What -t takes."""
 
-_ARROWS: Final = ("->", "<-", "=>", "<=", "--")
+_ARROWS: Final = ("->", "<-", "=>", "<=")
+_MESSAGE_ARROWS: Final = {
+    Kind.SEND.value: "->",
+    Kind.RECEIVED.value: "<-",
+    Kind.RECEIVE_FAILED.value: "<-",
+}
 _RESET: Final = "\x1b[0m"
 _DIM, _RED, _GREEN, _YELLOW, _CYAN, _BOLD = (
     f"\x1b[{code}m" for code in ("2", "31", "32", "33", "36", "1")
@@ -59,12 +68,12 @@ class LinePrinter:
         self._zero = time_ns
 
     def line(self, traced: Traced) -> str:
-        """Return a frame or a piece of DMA as one line, without its newline."""
+        """Return a packet as one line, without its newline."""
         packet = traced.packet
         kind = traced.kind
-        if kind == OTHER:
-            text, name = f"{packet.length} bytes", "message"
-        elif packet.comment and not packet.length:
+        if kind == MESSAGE:
+            return self._message(traced)
+        if packet.comment and not packet.length:
             text, name = "", "remark"
         elif traced.is_short:
             text, name = summary(traced), "frame"
@@ -103,7 +112,7 @@ class LinePrinter:
             colour = _DIM
         elif traced.kind == REPLY:
             colour = _GREEN if is_fine(traced) else _RED
-        text, mark, problem = text.partition(" ! ") if " ! " in text else _split_mark(text)
+        text, mark, problem = _problem_of(text)
         if mark:
             problem = f" {_YELLOW}! {problem}{_RESET}"
         if traced.kind == DMA:
@@ -112,6 +121,38 @@ class LinePrinter:
             f"{_DIM}{traced.index:6} {self._time(packet[0])}{_RESET} iop{packet[1]} "
             f"{colour}{_ARROWS[packet[2]]}{_RESET} {_BOLD}{target:03x}{_RESET} "
             f"{colour}{name:<25}{_RESET} {text}{problem}"
+        )
+
+    def _message(self, traced: Traced) -> str:
+        """Return what happened to a message of an endpoint as one line."""
+        packet, record = traced.packet, traced.record
+        kind = 0 if record is None else record.kind
+        text, mark, problem = _problem_of(summary(traced))
+        if traced.request is not None and traced.latency_ns is not None:
+            took = f"{duration_text(traced.latency_ns)} ({traced.request.index})"
+            text = f"{text}  {took}" if text else took
+        if packet.comment:
+            if mark:
+                problem = f"{problem}: {printable(packet.comment)}"
+            else:
+                text = f"{text}  # {printable(packet.comment)}".lstrip()
+        if mark:
+            problem = f"! {problem}"
+        head = f"{traced.index:6} {self._time(packet[0])}"
+        end = f"ep{packet.iop}"
+        arrow = _MESSAGE_ARROWS.get(kind, "--")
+        if not self._colour:
+            said = f"{text} {problem}".strip()
+            return f"{head} {end:<4} {arrow}     {traced.name:<25} {said}".rstrip()
+        colour = _CYAN if kind == Kind.SEND else _GREEN if kind == Kind.RECEIVED else _DIM
+        if kind in FAILURES or record is None:
+            colour = _RED
+        if kind == Kind.SENT:
+            text = f"{_DIM}{text}{_RESET}"
+        said = f"{text} {_YELLOW}{problem}{_RESET}".lstrip() if mark else text
+        return (
+            f"{_DIM}{head}{_RESET} {end:<4} {colour}{arrow}{_RESET}     "
+            f"{colour}{traced.name:<25}{_RESET} {said}"
         )
 
     def _since_first(self, time_ns: int) -> str:
@@ -155,6 +196,11 @@ def is_fine(traced: Traced) -> bool:
 
 def _recorded(time_ns: int) -> str:
     return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09}"
+
+
+def _problem_of(text: str) -> tuple[str, str, str]:
+    """Split what is wrong from what a line says."""
+    return text.partition(" ! ") if " ! " in text else _split_mark(text)
 
 
 def _split_mark(text: str) -> tuple[str, str, str]:

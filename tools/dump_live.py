@@ -66,7 +66,7 @@ class IopSource(Closing):
         if self._error is not None:
             raise self._error
 
-    def describe(self, iop: int) -> str:
+    def describe(self, packet: Packet) -> str:
         """Return the URI."""
         return self._uri
 

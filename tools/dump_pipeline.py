@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from i2o.decode.conversation import DMA, Conversation, Traced
+from i2o.decode.payload_followers import payload_followers
 from i2o.tools.dump_sources import Source
 
 _BATCH: Final = 1024
@@ -64,7 +65,7 @@ class Pipeline:
         limit: int | None = None,
         at_once: bool = False,
     ) -> None:
-        self.conversation = Conversation()
+        self.conversation = Conversation(payload_followers())
         self.packets = self.shown = 0
         self.was_interrupted = False
         self._source, self._printer = source, printer

@@ -12,7 +12,7 @@ from typing import Final, Protocol, Self
 from i2o.closing import Closing
 from i2o.tools.failures import NEGATIVE, OK
 from i2o.tools.output import plural
-from i2o.transport.capture.packet import Packet
+from i2o.transport.capture.packet import LINKTYPE_ENDPOINT, Channel, Packet
 from i2o.transport.capture.reader import Capture, open_capture
 
 _MAX_PROBLEMS: Final = 20
@@ -37,8 +37,8 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Packet]: ...
 
-    def describe(self, iop: int) -> str:
-        """Return what an IOP is, such as its URI; empty if that is not known."""
+    def describe(self, packet: Packet) -> str:
+        """Return what a packet's IOP or endpoint is, such as its URI; empty if nobody knows."""
 
     def __enter__(self) -> Self: ...
 
@@ -93,9 +93,11 @@ class FileSource(Closing):
             self._captures.append(open_capture(path))
             yield from self._captures[-1]
 
-    def describe(self, iop: int) -> str:
-        """Return what the captures say that an IOP is."""
-        return next((found for capture in self._captures if (found := described(capture, iop))), "")
+    def describe(self, packet: Packet) -> str:
+        """Return what the captures say that a packet's IOP or endpoint is."""
+        return next(
+            (found for capture in self._captures if (found := described(capture, packet))), ""
+        )
 
     def exit_code(self) -> int:
         """Return 1 if a file is damaged."""
@@ -106,13 +108,16 @@ class FileSource(Closing):
         _close(self._captures[-1])
 
 
-def described(capture: Capture, iop: int) -> str:
-    """Return what a capture says that an IOP is."""
+def described(capture: Capture, packet: Packet) -> str:
+    """Return what a capture says that a packet's IOP or endpoint is."""
+    is_message = packet.channel == Channel.MESSAGE
     return next(
         (
             interface.description
             for interface in capture.interfaces
-            if interface.iop == iop and interface.description
+            if interface.iop == packet.iop
+            and interface.description
+            and (interface.link_type == LINKTYPE_ENDPOINT) == is_message
         ),
         "",
     )

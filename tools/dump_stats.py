@@ -9,11 +9,12 @@ from typing import Final
 
 from i2o.decode.conversation import Traced
 from i2o.decode.latencies import RELATIVE_ERROR, Latencies
+from i2o.decode.message_stats import MessageRow
 from i2o.decode.stats import Row, Statistics
 from i2o.tools.bar_plot import bar_plot
 from i2o.tools.dump_line import duration_text
 from i2o.tools.dump_plot import draw
-from i2o.tools.output import human_size, plural
+from i2o.tools.output import human_size, plural, printable
 
 MAX_SHOWN: Final = 40
 """Lines of one table."""
@@ -22,6 +23,21 @@ PLOT_HEIGHT: Final = 8
 _PERCENTS: Final = (50, 90, 99)
 _BAD_CELLS: Final = (3, 4)  # errors, and requests without a reply
 _BOLD, _DIM, _RED, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[0m"
+_MESSAGE_HEAD: Final = (
+    "sent",
+    "bytes",
+    "received",
+    "bytes",
+    "failed",
+    "not ended",
+    "min",
+    "mean",
+    "p50",
+    "p90",
+    "p99",
+    "max",
+)
+_BAD_MESSAGE_CELLS: Final = (5,)
 _HEAD: Final = (
     "requests",
     "replies",
@@ -68,6 +84,10 @@ class StatsReport:
         lines += _section("device", _by_requests(found.devices.values()), None, colour)
         if len(found.iops) > 1:
             lines += _section("IOP", _by_requests(found.iops.values()), None, colour)
+        ends = found.messages
+        lines += _messages("endpoint", ends.endpoints.values(), ends.total, colour)
+        if len(ends.peers) > 1:
+            lines += _messages("endpoint and peer", ends.peers.values(), None, colour)
         if found.total.requests + found.total.replies > 1:
             lines += self._plots(min(PLOT_WIDTH, max(10, width - 12)), has_blocks)
         return lines
@@ -92,6 +112,15 @@ class StatsReport:
             "iops": {
                 row.name: {**_row_json(row), "max_queue_depth": row.max_depth}
                 for row in found.iops.values()
+            },
+            "messages": {
+                "seconds": found.messages.seconds,
+                "damaged": found.messages.damaged,
+                "total": _message_json(found.messages.total),
+                "endpoints": {
+                    row.name: _message_json(row) for row in found.messages.endpoints.values()
+                },
+                "peers": {row.name: _message_json(row) for row in found.messages.peers.values()},
             },
             "timeline": {
                 "slot_seconds": timeline.slot_ns / 1e9,
@@ -125,6 +154,8 @@ class StatsReport:
     def _head(self) -> list[str]:
         found = self.statistics
         total, seconds = found.total, found.timeline.seconds
+        if not total.requests and not total.replies and found.messages.total.messages:
+            return [_messages_line(found), *self._bad()]
         replies = f"{total.replies:,} repl{'y' if total.replies == 1 else 'ies'}"
         first = f"{plural(total.requests, 'request')}, {replies} in {seconds:.6g} s"
         if seconds:
@@ -138,16 +169,24 @@ class StatsReport:
                 f"{human_size(found.from_device)} from it"
             )
         lines = [first, second]
+        if found.messages.total.messages:
+            lines.append(_messages_line(found))
+        return [*lines, *self._bad()]
+
+    def _bad(self) -> list[str]:
+        """Return a line about what is missing or wrong, if anything is."""
+        found = self.statistics
         bad = [
             f"{count:,} {what}"
             for count, what in (
                 (found.dropped, "dropped by the capture"),
                 (found.short, "without a whole header"),
                 (found.unmatched, "final replies to no known request"),
+                (found.messages.damaged, "that are no messages of endpoints"),
             )
             if count
         ]
-        return [*lines, "; ".join(bad)] if bad else lines
+        return ["; ".join(bad)] if bad else []
 
     def _plots(self, width: int, blocks: bool) -> list[str]:
         slots = self.statistics.timeline.slots(width)
@@ -188,35 +227,82 @@ def _section(what: str, rows: list[Row], total: Row | None, colour: bool) -> lis
     shown = rows[:MAX_SHOWN]
     if total is not None and len(rows) > 1:
         shown = [*shown, total]
-    if not shown:
-        return []
     cells = [[row.name, *_cells(row)] for row in shown]
-    head = [what, *_HEAD]
+    return _table([what, *_HEAD], cells, len(rows), _BAD_CELLS, colour)
+
+
+def _messages(
+    what: str, found: Iterable[MessageRow], total: MessageRow | None, colour: bool
+) -> list[str]:
+    rows = sorted(found, key=lambda row: (-row.messages, row.name))
+    shown = rows[:MAX_SHOWN]
+    if total is not None and len(rows) > 1:
+        shown = [*shown, total]
+    cells = [[printable(row.name), *_message_cells(row)] for row in shown]
+    return _table([what, *_MESSAGE_HEAD], cells, len(rows), _BAD_MESSAGE_CELLS, colour)
+
+
+def _table(
+    head: list[str], cells: list[list[str]], count: int, bad: Container[int], colour: bool
+) -> list[str]:
+    """Return rows with a heading; none without rows."""
+    if not cells:
+        return []
     widths = [max(len(line[at]) for line in (head, *cells)) for at in range(len(head))]
     lines = ["", *_styled([_aligned(head, widths)], _DIM if colour else "")]
-    lines += [_aligned(line, widths, red=_BAD_CELLS if colour else ()) for line in cells]
-    if len(rows) > MAX_SHOWN:
-        lines.append(f"… and {len(rows) - MAX_SHOWN} more")
+    lines += [_aligned(line, widths, red=bad if colour else ()) for line in cells]
+    if count > MAX_SHOWN:
+        lines.append(f"… and {count - MAX_SHOWN} more")
     return lines
 
 
 def _cells(row: Row) -> list[str]:
-    times = row.latencies
-    if not times.count:
-        latency = ["-"] * 6
-    else:
-        latency = [
-            duration_text(value)
-            for value in (
-                times.min_ns,
-                round(times.mean_ns),
-                *(times.percentile(percent) for percent in _PERCENTS),
-                times.max_ns,
-            )
-        ]
     counts = (row.requests, row.replies, row.errors, row.unanswered)
-    moved = human_size(row.moved).replace(" bytes", " B") if row.moved else "-"
-    return [*(f"{count:,}" if count else "-" for count in counts), moved, *latency]
+    return [*map(_count, counts), _size(row.moved), *_latency_cells(row.latencies)]
+
+
+def _message_cells(row: MessageRow) -> list[str]:
+    return [
+        _count(row.sent),
+        _size(row.sent_bytes),
+        _count(row.received),
+        _size(row.received_bytes),
+        _count(row.failures),
+        _count(row.open),
+        *_latency_cells(row.latencies),
+    ]
+
+
+def _latency_cells(times: Latencies) -> list[str]:
+    if not times.count:
+        return ["-"] * 6
+    return [
+        duration_text(value)
+        for value in (
+            times.min_ns,
+            round(times.mean_ns),
+            *(times.percentile(percent) for percent in _PERCENTS),
+            times.max_ns,
+        )
+    ]
+
+
+def _count(count: int) -> str:
+    return f"{count:,}" if count else "-"
+
+
+def _size(size: int) -> str:
+    return human_size(size).replace(" bytes", " B").replace(" byte", " B") if size else "-"
+
+
+def _messages_line(found: Statistics) -> str:
+    """Return what endpoints did, in a line."""
+    total, seconds = found.messages.total, found.messages.seconds
+    text = (
+        f"{plural(total.sent, 'message')} of endpoints sent ({human_size(total.sent_bytes)}), "
+        f"{total.received:,} received ({human_size(total.received_bytes)}) in {seconds:.6g} s"
+    )
+    return f"{text}: {total.messages / seconds:,.0f} messages/s" if seconds else text
 
 
 def _aligned(cells: list[str], widths: list[int], red: Container[int] = ()) -> str:
@@ -242,6 +328,18 @@ def _row_json(row: Row) -> dict[str, object]:
         "errors": row.errors,
         "unanswered": row.unanswered,
         "moved": row.moved,
+        "latency": _latency_json(row.latencies),
+    }
+
+
+def _message_json(row: MessageRow) -> dict[str, object]:
+    return {
+        "sent": row.sent,
+        "sent_bytes": row.sent_bytes,
+        "received": row.received,
+        "received_bytes": row.received_bytes,
+        "failed": row.failures,
+        "not_ended": row.open,
         "latency": _latency_json(row.latencies),
     }
 

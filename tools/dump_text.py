@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from i2o.decode.conversation import DMA, OTHER, Traced
+from i2o.decode.conversation import DMA, MESSAGE, Traced
 from i2o.decode.frame import extra_nodes, fixed_nodes, frame_of
 from i2o.tools.dump_line import LinePrinter
 from i2o.tools.dump_tree import INDENT, table_lines, tree_lines
@@ -50,14 +50,19 @@ class TextPrinter:
     def details(self, traced: Traced) -> list[str]:
         """Return what stands below the first line."""
         lines: list[str] = []
-        if self._detail and traced.kind != OTHER:
+        if self._detail:
             fixed = [] if traced.kind == DMA else fixed_nodes(traced)
             extra = extra_nodes(traced)
             if self._detail == 1:
                 lines += tree_lines([*fixed, *extra], colour=self._colour)
             else:
-                frame = b"" if traced.kind == DMA else frame_of(traced)
+                frame = b"" if traced.kind == DMA else _shown_bytes(traced)
                 lines += table_lines(frame, fixed, extra, colour=self._colour)
         if self._with_hex:
             lines += hex_lines(traced.packet.data, indent=INDENT)
         return [*lines, ""] if self._detail > 1 or (self._detail and self._with_hex) else lines
+
+
+def _shown_bytes(traced: Traced) -> bytes:
+    """Return what the words of the fixed part are taken from."""
+    return traced.packet.data if traced.kind == MESSAGE else frame_of(traced)

@@ -17,6 +17,7 @@ _MAX_BYTES: Final = 24
 _HEX_WORDS: Final = (
     "offset", "flags", "address", "context", "mfa", "severity", "code", "status", "id", "function",
     "mask", "indicator", "capabilities", "class", "tid", "key", "identity", "location",
+    "tag", "ignore", "cq",
 )  # fmt: skip
 _HEADERS: Final = ("word", "hex", "bits", "field", "value", "meaning")
 

@@ -37,7 +37,8 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         "--serve",
         metavar="URI",
         action="append",
-        help="serve an IOP there: vfio-user:SOCKET?OPTIONS is a PCI device for QEMU",
+        help="serve an IOP there: vfio-user:SOCKET?OPTIONS is a PCI device for QEMU, "
+        "shm:NAME?OPTIONS is for programs that open shm:NAME",
     )
     parser.add_argument(
         "--disk",

@@ -157,6 +157,7 @@ def _check_filter(text: str) -> int:
 def _capture(args: argparse.Namespace) -> int:
     from i2o.decode.conversation import Conversation
     from i2o.decode.filter import FilterError, compile_filter
+    from i2o.decode.payload_followers import payload_followers
     from i2o.transport.capture.capture_file import CaptureFile
 
     wanted = None
@@ -169,15 +170,21 @@ def _capture(args: argparse.Namespace) -> int:
     try:
         # first the file: Wireshark waits for somebody to open it
         with (
-            CaptureFile(args.fifo, dma=_SWITCH[args.dma], snap_length=snap, dma_snap=snap) as file,
+            CaptureFile(
+                args.fifo,
+                dma=_SWITCH[args.dma],
+                snap_length=snap,
+                dma_snap=snap,
+                payload_bytes=snap,
+            ) as file,
             _ReaderWatch(args.fifo),
             _source(args) as source,
         ):
-            conversation = Conversation() if wanted is not None else None
+            conversation = Conversation(payload_followers()) if wanted is not None else None
             for packet in source:
                 traced = conversation.feed(packet) if conversation is not None else None
                 if wanted is None or (traced is not None and wanted(traced)):
-                    file.add_packet(packet, source.describe(packet.iop))
+                    file.add_packet(packet, source.describe(packet))
             for problem in source.problems:
                 note(f"i2o: {problem}")
             return source.exit_code()

@@ -23,7 +23,7 @@ void i2o_read_words(void *base, size_t offset, char *data, size_t words);
 void i2o_to_device(void);
 void i2o_from_device(void);
 
-typedef struct i2o_ring { uint32_t place; uint32_t limit; ...; } i2o_ring;
+typedef struct i2o_ring { uint32_t place; uint32_t seen; uint32_t limit; ...; } i2o_ring;
 int i2o_ring_open(i2o_ring *ring, char *control, char *data, uint32_t size, int wake_fd);
 void i2o_ring_close(i2o_ring *ring);
 int i2o_ring_push(i2o_ring *ring, const char *packet, uint32_t length);

@@ -8,6 +8,7 @@ value = a module with `open_endpoint` and `open_passive`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -23,6 +24,8 @@ from i2o.transport.uri import Uri
 
 ENTRY_POINT_GROUP: Final = "i2o.ports"
 ENDPOINT_GROUP: Final = "i2o.endpoints"
+CAPTURE_VARIABLE: Final = "I2O_CAPTURE"
+"""Where it is set, endpoints are captured; see `i2o.transport.capture.environment`."""
 
 _OWN_PORTS: Final = {
     "devmem": "i2o.transport.pci.backends:DevmemBackend",
@@ -131,6 +134,8 @@ def endpoint_schemes() -> tuple[str, ...]:
 def open_endpoint(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Endpoint:
     """Open an active endpoint: nothing is bound, and it is not enabled.
 
+    With `I2O_CAPTURE` in the environment, its messages are captured.
+
     Args:
         uri: for example `tcp://127.0.0.1:0`, where it can be reached.
         clock: what the backend asks for the time and waits on.
@@ -139,15 +144,34 @@ def open_endpoint(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Endpoint:
         UriError: unknown scheme or option.
         TransportUnavailable: the backend cannot run here; says why and what to do.
         FabricError: the address is taken, or a capability is missing.
+        CaptureError: it cannot be captured as the environment asks.
     """
     parsed = uri if isinstance(uri, Uri) else Uri.parse(uri)
-    return _endpoint_backend(parsed).open_endpoint(parsed, clock=clock)
+    endpoint = _endpoint_backend(parsed).open_endpoint(parsed, clock=clock)
+    if not os.environ.get(CAPTURE_VARIABLE):
+        return endpoint
+    from i2o.transport.capture.environment import endpoint_by_environment
+
+    try:
+        return endpoint_by_environment(endpoint, parsed.text)
+    except BaseException:
+        endpoint.close()
+        raise
 
 
 def open_listener(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> PassiveEndpoint:
     """Open a passive endpoint, which does not listen yet; raises as `open_endpoint`."""
     parsed = uri if isinstance(uri, Uri) else Uri.parse(uri)
-    return _endpoint_backend(parsed).open_passive(parsed, clock=clock)
+    listener = _endpoint_backend(parsed).open_passive(parsed, clock=clock)
+    if not os.environ.get(CAPTURE_VARIABLE):
+        return listener
+    from i2o.transport.capture.environment import listener_by_environment
+
+    try:
+        return listener_by_environment(listener, parsed.text)
+    except BaseException:
+        listener.close()
+        raise
 
 
 def _own_endpoints() -> dict[str, str]:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
+from i2o.decode.message_books import MessageBooks
+from i2o.decode.message_text import ENDS, message_name
+from i2o.decode.payload import Payload, PayloadFollower, followed
 from i2o.decode.request_memory import RequestMemory
 from i2o.errors import LocalFrameError
 from i2o.frames import catalog
@@ -21,12 +25,13 @@ from i2o.frames.host_ranges import HostRange, host_ranges
 from i2o.frames.layout import MessageLayout
 from i2o.frames.private import DPT_PRIVATE_SCSI_SCB_EXEC
 from i2o.frames.tables import LCT_ENTRY, LCT_HEADER
+from i2o.transport.capture.message_record import Kind, MessageRecord, unpack_record
 from i2o.transport.capture.packet import Channel, Packet
 
 REQUEST: Final = "request"
 REPLY: Final = "reply"
 DMA: Final = "dma"
-OTHER: Final = "other"
+MESSAGE: Final = "message"
 
 MAX_OUTSTANDING: Final = 65536
 """Requests of one IOP without a final reply that are remembered; then the oldest is dropped."""
@@ -62,7 +67,8 @@ _PRIVATE: Final = Function.PRIVATE_MESSAGE.value
 _SCB_EXEC: Final = Function.SCSI_SCB_EXEC.value
 _LCT_NOTIFY: Final = Function.EXEC_LCT_NOTIFY.value
 _IN, _OUT = Channel.IN.value, Channel.OUT.value
-_DMA: Final = (Channel.TO_DEVICE.value, Channel.FROM_DEVICE.value)
+_MESSAGE: Final = Channel.MESSAGE.value
+_WITH_CONTENT: Final = (Kind.SEND.value, Kind.RECEIVED.value)
 _FIRST_CLASS_FUNCTION, _FIRST_EXECUTIVE_FUNCTION = 0x20, 0xA0
 _BULK: Final = frozenset(
     {
@@ -83,7 +89,7 @@ class Traced:
     Attributes:
         index: its number in the conversation, from 0.
         packet: the packet.
-        kind: REQUEST, REPLY, DMA or OTHER.
+        kind: REQUEST, REPLY, DMA or MESSAGE.
         flags: MsgFlags; this and the next four are those of its frame, or, for DMA, of the
             request that it belongs to (0 if it is not known).
         size_words: MessageSize.
@@ -91,14 +97,17 @@ class Traced:
         initiator: InitiatorAddress.
         function: function code.
         device_class: class of the target as known by then, or None.
-        request: for a reply the request that it answers, for DMA the one it belongs to.
-        latency_ns: for a reply, the time since its request.
+        request: for a reply the request that it answers, for DMA the one it belongs to; for the
+            end of a send, its beginning without the payload.
+        latency_ns: for a reply, the time since its request; for the end of a send, since that.
         buffer: for DMA, which of the request's logical buffers; -1 for a chained list; None if it
             belongs to none (`is_reply_frame`, or nobody knows).
         offset: for DMA, where in that buffer.
         is_reply_frame: this DMA is the IOP writing a reply frame.
         buffers: for requests, what was captured of each logical buffer from its start on.
         chained: for requests, captured chained lists by address.
+        record: for MESSAGE only, the packet taken apart; None if it cannot be.
+        payload: for MESSAGE only, what a protocol makes of the content; None if nobody knows it.
     """
 
     __slots__ = (
@@ -116,6 +125,8 @@ class Traced:
         "latency_ns",
         "offset",
         "packet",
+        "payload",
+        "record",
         "request",
         "size_words",
         "target",
@@ -152,6 +163,8 @@ class Traced:
         self.buffers: dict[int, bytearray] | None = None
         self.chained: dict[int, bytes] | None = None
         self._memory: RequestMemory | None = None
+        self.record: MessageRecord | None = None
+        self.payload: Payload | None = None
 
     @property
     def frame(self) -> bytes:
@@ -174,19 +187,21 @@ class Traced:
             return None
         data = self.packet.data
         function, device_class = self.meant
-        return catalog.reply_layout(
-            function,
-            device_class,
-            self.flags,
-            data[19] if len(data) >= 20 else 0,
-            min(self.size_words, len(data) // 4),
-        )
+        status = data[19] if len(data) >= 20 else 0
+        words = min(self.size_words, len(data) // 4)
+        if function == _PRIVATE and self.request is not None:
+            own = catalog.private_reply_layout(self.request.layout, self.flags, status, words)
+            if own is not None:
+                return own
+        return catalog.reply_layout(function, device_class, self.flags, status, words)
 
     @property
     def name(self) -> str:
         """Name of the message; of DMA, that of the message which it belongs to."""
         if self.kind == DMA and self.request is None:
             return "dma"
+        if self.kind == MESSAGE:
+            return "message" if self.record is None else message_name(self.record)
         if self.function == _PRIVATE:
             request = self if self.kind == REQUEST else self.request
             layout = request.layout if request is not None else None
@@ -264,10 +279,16 @@ class _Iop:
 
 
 class Conversation:
-    """Follows the traffic of any number of IOPs."""
+    """Follows the traffic of any number of IOPs and endpoints.
 
-    def __init__(self) -> None:
+    Args:
+        followers: who knows what messages of endpoints contain.
+    """
+
+    def __init__(self, followers: Sequence[PayloadFollower] = ()) -> None:
+        self._followers = followers
         self._iops: dict[int, _Iop] = {}
+        self._sends: MessageBooks[Traced] = MessageBooks()
         self._next_index = 0
 
     def feed(self, packet: Packet) -> Traced:
@@ -275,13 +296,13 @@ class Conversation:
         index = self._next_index
         self._next_index = index + 1
         number, channel, data = packet[1], packet[2], packet[3]
+        if channel == _MESSAGE:
+            return self._message(Traced(index, packet, MESSAGE))
         iop = self._iops.get(number)
         if iop is None:
             iop = self._iops[number] = _Iop()
         if channel > _OUT:
-            if channel in _DMA:
-                return self._dma(iop, Traced(index, packet, DMA))
-            return Traced(index, packet, OTHER)
+            return self._dma(iop, Traced(index, packet, DMA))
         if len(data) < _MIN_FRAME:
             return Traced(index, packet, REQUEST if channel == _IN else REPLY)
         flags, words, route = _read_head(data)
@@ -307,6 +328,27 @@ class Conversation:
         return sum(iop.count for iop in self._iops.values())
 
     # -------------------------------------------------------------------------------------------
+
+    def _message(self, traced: Traced) -> Traced:
+        """Take a message of an endpoint; the end of a send finds its beginning."""
+        packet = traced.packet
+        try:
+            record = traced.record = unpack_record(packet.data)
+        except ValueError:
+            return traced
+        number = packet.mfa
+        if record.payload and record.kind in _WITH_CONTENT and self._followers:
+            traced.payload = followed(self._followers, packet.iop, packet.time_ns, record)
+        if record.kind == Kind.SEND and number is not None:
+            begun = Traced(traced.index, packet._replace(data=b""), MESSAGE)
+            begun.record = record._replace(payload=b"")
+            self._sends.begun(packet.iop, number, begun)
+        elif record.kind in ENDS and number is not None:
+            send = self._sends.ended(packet.iop, number)
+            if send is not None:
+                traced.request = send
+                traced.latency_ns = packet.time_ns - send.packet.time_ns
+        return traced
 
     def _request(self, iop: _Iop, traced: Traced, data: bytes) -> None:
         function = traced.function

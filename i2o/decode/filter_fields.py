@@ -15,9 +15,11 @@ from functools import cache
 from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
-from i2o.decode.conversation import DMA, OTHER, Traced
+from i2o.decode.conversation import DMA, MESSAGE, Traced
 from i2o.decode.extra_names import EXTRA_GROUPS, extra_names, extra_values
 from i2o.decode.frame import extra_nodes, fixed_nodes
+from i2o.decode.message_subjects import direction_of, message_length, message_subject
+from i2o.decode.message_text import message_names as endpoint_message_names
 from i2o.decode.names import ALIASES, OWN_NAMES, field_names, name_of
 from i2o.decode.tree import Node
 from i2o.frames import catalog
@@ -133,7 +135,7 @@ def has_header(traced: Traced) -> bool:
     """Whether the fields of the header mean something: a whole frame, or DMA of a known request."""
     if traced.kind == DMA:
         return traced.request is not None
-    return traced.kind != OTHER and len(traced.packet.data) >= _MIN_FRAME
+    return traced.kind != MESSAGE and len(traced.packet.data) >= _MIN_FRAME
 
 
 @cache
@@ -141,6 +143,7 @@ def message_names() -> frozenset[str]:
     """Return every text that `name` can be, but those of unknown functions."""
     names = {"dma", *(found.name for found in catalog.messages() if found.chapter == "private")}
     names.update(member.lower() for member in Function.__members__)
+    names |= endpoint_message_names()
     return frozenset(names)
 
 
@@ -157,12 +160,12 @@ def _own(name: str, clock: Clock) -> Subject | None:
         "type": ("text", attrgetter("kind")),
         "index": ("uint", attrgetter("index")),
         "t": ("time", since_start),
-        "iop": ("uint", attrgetter("packet.iop")),
+        "iop": ("uint", _iop),
         "dir": ("text", _direction),
         "mfa": ("uint", attrgetter("packet.mfa")),
         "name": ("text", _name),
         "device_class": ("uint", attrgetter("device_class")),
-        "length": ("uint", attrgetter("packet.length")),
+        "length": ("uint", _length),
         "latency": ("time", _latency),
         "reply_to": ("uint", _reply_to),
     }
@@ -170,12 +173,21 @@ def _own(name: str, clock: Clock) -> Subject | None:
         return Subject(name, "text", None, _problems)
     if name == "address":
         return Subject(name, "uint", None, _addresses)
+    of_messages = message_subject(name)
+    if of_messages is not None:
+        return Subject(
+            name,
+            of_messages.kind,
+            of_messages.read,
+            value_names=of_messages.value_names,
+            more_values=of_messages.more_values,
+        )
     if name not in simple:
         return None
     clock.is_used |= name == "t"
     kind, read = simple[name]
     words = {
-        "type": frozenset(("request", "reply", "dma", "other")),
+        "type": frozenset(("request", "reply", "dma", "message")),
         "dir": frozenset(("in", "out")),
         "name": message_names(),
     }
@@ -189,13 +201,21 @@ def _own(name: str, clock: Clock) -> Subject | None:
 
 
 def _direction(traced: Traced) -> str | None:
-    if traced.kind == OTHER:
-        return None
+    if traced.kind == MESSAGE:
+        return None if traced.record is None else direction_of(traced.record)
     return "in" if traced.packet.channel in _TO_IOP else "out"
 
 
+def _iop(traced: Traced) -> int | None:
+    return None if traced.kind == MESSAGE else traced.packet.iop
+
+
+def _length(traced: Traced) -> int:
+    return message_length(traced) if traced.kind == MESSAGE else traced.packet.length
+
+
 def _name(traced: Traced) -> str | None:
-    if traced.kind != DMA and not has_header(traced):
+    if traced.kind not in (DMA, MESSAGE) and not has_header(traced):
         return None
     return traced.name
 
@@ -244,7 +264,7 @@ class _FieldReader:
             return None
         layout: Layout | None = traced.layout
         if layout is None:
-            if traced.kind == DMA or traced.kind == OTHER:
+            if traced.kind in (DMA, MESSAGE):
                 return None
             layout = MSG_HEADER
         try:

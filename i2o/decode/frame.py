@@ -75,6 +75,13 @@ and for a request whose function is not known the header's fields and
     data                    bytes: the first ones of anything else
     part                    text: which bytes of the buffer this packet has, if not all
 
+`fixed_nodes` of a message of an endpoint are the fields of its header that mean something
+(message_kind, endpoint_type, event_code, op_flags, tag, ignore, cq_data, peer_address, length,
+sequence, err, prov_errno), peer and hop. Its `extra_nodes`:
+
+    data                    bytes: the first ones, or
+    NAME                    what a protocol that is known makes of it: see `payload`
+
 In any of these: `note`, text: why something is not complete, and `problem`, as above.
 """
 
@@ -83,11 +90,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from i2o.decode.buffer_nodes import buffer_nodes, data_node
-from i2o.decode.conversation import DMA, OTHER, REPLY, REQUEST, Traced
+from i2o.decode.buffer_nodes import buffer_nodes
+from i2o.decode.conversation import DMA, MESSAGE, REPLY, REQUEST, Traced
 from i2o.decode.event_nodes import event_data_text, event_names
 from i2o.decode.fields import MAX_ITEMS, field_nodes, group_node, list_node, number_node
 from i2o.decode.frame_problems import frame_problems
+from i2o.decode.message_nodes import message_nodes, payload_nodes
 from i2o.decode.reply_nodes import reply_nodes
 from i2o.decode.request_nodes import request_nodes
 from i2o.decode.tree import Node
@@ -104,14 +112,16 @@ _EVENTS: Final = (Function.UTIL_EVENT_REGISTER.value, Function.UTIL_EVENT_ACK.va
 
 
 def fixed_nodes(traced: Traced) -> list[Node]:
-    """Return one leaf per field of a frame's layout, then what is wrong with the frame.
+    """Return one leaf per field of a packet's layout, then what is wrong with it.
 
     Args:
         traced: a packet in its context.
 
     Returns:
-        The nodes; none for DMA and for what is no frame.
+        The nodes; none for DMA.
     """
+    if traced.kind == MESSAGE:
+        return message_nodes(traced)
     if traced.kind not in (REQUEST, REPLY):
         return []
     layout = None if traced.is_short else traced.layout
@@ -138,8 +148,8 @@ def extra_nodes(traced: Traced) -> list[Node]:
         if traced.is_reply_frame:
             return [_reply_frame(traced)]
         return buffer_nodes(traced)
-    if traced.kind == OTHER:
-        return [data_node(traced)]
+    if traced.kind == MESSAGE:
+        return payload_nodes(traced)
     if traced.is_short:
         return []
     frame = frame_of(traced)

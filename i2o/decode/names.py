@@ -12,6 +12,10 @@ from typing import Final, Literal, NamedTuple
 
 from i2o.frames import catalog
 from i2o.frames.layout import Field, ValueNames
+from i2o.transport.capture.message_record import EventCode
+from i2o.transport.capture.message_record import Kind as MessageKind
+from i2o.transport.fabric.errors import FabricErrno
+from i2o.transport.fabric.flags import EndpointType, Flag
 
 Kind = Literal["uint", "sint", "bytes", "text", "number"]
 
@@ -43,19 +47,34 @@ ALIASES: Final = {
 """Short names for fields of the header and of replies."""
 
 OWN_NAMES: Final = (
-    FieldName("type", "text", 0, (), "request, reply or dma"),
+    FieldName("type", "text", 0, (), "request, reply, dma or message"),
     FieldName("index", "uint", 64, (), "number of the printed object, from 0"),
     FieldName("t", "number", 0, (), "seconds since the first packet"),
     FieldName("iop", "uint", 32, (), "number of the IOP within the capture"),
-    FieldName("dir", "text", 0, (), "in or out, seen from the IOP"),
+    FieldName("dir", "text", 0, (), "in or out, seen from the IOP or the endpoint"),
     FieldName("mfa", "uint", 64, (), "message frame address"),
-    FieldName("name", "text", 0, (), "name of the message"),
+    FieldName("name", "text", 0, (), "name of the message; of an endpoint's, what happened to it"),
     FieldName("device_class", "uint", 32, (), "class of the device addressed, where known"),
-    FieldName("length", "uint", 32, (), "bytes of the frame or of the DMA data"),
+    FieldName("length", "uint", 64, (), "bytes of the frame, of the DMA data or of the message"),
     FieldName("address", "uint", 64, (), "bus address of DMA data"),
-    FieldName("latency", "number", 0, (), "seconds from a request to its reply"),
+    FieldName("latency", "number", 0, (), "seconds from a request to its reply, a send to its end"),
     FieldName("reply_to", "uint", 64, (), "index of the request that a reply answers"),
     FieldName("problem", "text", 0, (), "what is wrong with a frame"),
+    FieldName("endpoint", "uint", 32, (), "number of the endpoint within the capture"),
+    FieldName("tag", "uint", 64, (), "of a tagged message"),
+    FieldName("ignore", "uint", 64, (), "bits of the tag that a receive did not compare"),
+    FieldName("peer", "text", 0, (), "name or address of the other side of an endpoint's message"),
+    FieldName("peer_address", "uint", 64, (), "its fi_addr"),
+    FieldName("hop", "text", 0, (), "who passes the message on, if that is not the peer"),
+    FieldName("cq_data", "uint", 64, (), "what was sent along with a message"),
+    FieldName("op_flags", "uint", 64, (Flag,), "libfabric's flags of an operation or completion"),
+    FieldName("sequence", "uint", 64, (), "number of a message, where they have numbers"),
+    FieldName("err", "uint", 32, (FabricErrno,), "why an operation failed"),
+    FieldName("prov_errno", "uint", 32, (), "the same as the provider's own code"),
+    FieldName("message_kind", "uint", 8, (MessageKind,), "what happened to a message"),
+    FieldName("event_code", "uint", 8, (EventCode,), "what happened to an endpoint"),
+    FieldName("endpoint_type", "uint", 8, (EndpointType,), "MSG, DGRAM or RDM"),
+    FieldName("payload", "bytes", 0, (), "what was captured of a message"),
 )
 """Names that belong to no layout."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from i2o.decode.conversation import DMA, MAX_OUTSTANDING, OTHER, REQUEST, Traced
+from i2o.decode.conversation import DMA, MAX_OUTSTANDING, MESSAGE, REQUEST, Traced
 from i2o.decode.latencies import Latencies
+from i2o.decode.message_stats import MessageStatistics
 from i2o.decode.timeline import Timeline
 from i2o.frames import catalog
 from i2o.frames.functions import UNANSWERED, Function
@@ -88,11 +89,13 @@ class Statistics:
         unmatched: final replies that answer no request of the capture.
         to_device: bytes of DMA that IOPs read from host memory.
         from_device: bytes of DMA that they wrote to it, reply frames left out.
+        messages: what endpoints sent and received.
         dropped: frames that the capture lost; whoever reads it says so.
     """
 
     def __init__(self) -> None:
         self.total = Row("total")
+        self.messages = MessageStatistics()
         self.functions: dict[str, Row] = {}
         self.devices: dict[tuple[int, int], Row] = {}
         self.iops: dict[int, Row] = {}
@@ -109,7 +112,8 @@ class Statistics:
             elif not traced.is_reply_frame:
                 self.from_device += packet.length
             return
-        if kind == OTHER:
+        if kind == MESSAGE:
+            self.messages.feed(traced)
             return
         if len(packet.data) < _MIN_FRAME:
             self.short += 1

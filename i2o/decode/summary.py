@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Final
 
-from i2o.decode.conversation import DMA, REQUEST, Traced
+from i2o.decode.conversation import DMA, MESSAGE, REQUEST, Traced
 from i2o.decode.dma_summary import dma_summary
 from i2o.decode.event_nodes import LCT_EVENTS, event_data_text, event_names
+from i2o.decode.message_text import message_summary
 from i2o.decode.scsi import cdb_text
 from i2o.decode.values import names_text
 from i2o.frames import catalog
@@ -58,7 +59,7 @@ _read_block = struct.Struct("<IQ").unpack_from
 
 
 def summary(traced: Traced) -> str:
-    """Return what a frame or a piece of DMA says, in less than a line.
+    """Return what a frame, a piece of DMA or a message says, in less than a line.
 
     Args:
         traced: the frame.
@@ -67,6 +68,8 @@ def summary(traced: Traced) -> str:
         return _request(traced)
     if traced.kind == DMA:
         return dma_summary(traced)
+    if traced.kind == MESSAGE:
+        return message_summary(traced.record, len(traced.packet.data), traced.payload)
     data = traced.packet.data
     if len(data) < HEADER_SIZE:
         return f"! only {len(data)} bytes of a frame"

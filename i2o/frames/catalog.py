@@ -21,6 +21,7 @@ from i2o.frames import (
     header,
     lan,
     lan_groups,
+    network_message,
     params,
     private,
     scsi,
@@ -88,6 +89,7 @@ def messages() -> tuple[MessageLayout, ...]:
         *adapter.MESSAGES,
         *lan.MESSAGES,
         *private.MESSAGES,
+        *network_message.MESSAGES,
     )
 
 
@@ -100,6 +102,7 @@ def structures() -> tuple[Layout, ...]:
         *sgl.STRUCTURES,
         *params.STRUCTURES,
         *lan.STRUCTURES,
+        *network_message.STRUCTURES,
     )
 
 
@@ -162,7 +165,7 @@ def layout_of_request(frame: bytes | bytearray, device_class: int | None) -> Mes
     """
     function = frame[7]
     if function == Function.PRIVATE_MESSAGE and len(frame) >= 20:
-        found = _private_requests().get(int.from_bytes(frame[16:20], "little"))
+        found = private_requests().get(int.from_bytes(frame[16:20], "little"))
         if found is not None:
             return found
     return request_layout(function, device_class)
@@ -204,6 +207,26 @@ def reply_layout(
         if size_words is None or candidate.size <= 4 * size_words:
             return candidate
     return header.SINGLE_TRANSACTION_REPLY
+
+
+def private_reply_layout(
+    request: MessageLayout | None, msg_flags: int, req_status: int, size_words: int
+) -> MessageLayout | None:
+    """Return the layout of the reply to a private request that has replies of its own.
+
+    Args:
+        request: the request's layout.
+        msg_flags: the reply's MsgFlags.
+        req_status: byte 19 of the reply.
+        size_words: the reply's MessageSize.
+
+    Returns:
+        The layout; None if `reply_layout` knows.
+    """
+    if request is None or msg_flags & MsgFlags.FAIL or req_status:
+        return None
+    own = network_message.REPLIES.get(request.name)
+    return own if own is not None and own.size <= 4 * size_words else None
 
 
 def detailed_status(function: int, device_class: int | None) -> ValueNames:
@@ -333,10 +356,13 @@ def _requests() -> dict[int, tuple[MessageLayout, ...]]:
 
 
 @cache
-def _private_requests() -> dict[int, MessageLayout]:
+def private_requests() -> dict[int, MessageLayout]:
     """Return the private messages by word 4: organization and function code."""
-    dpt = OrganizationId.DPT_ADAPTEC.value << 16
-    return {dpt | function.value: found for function, found in private.DPT_REQUESTS.items()}
+    dpt, own = OrganizationId.DPT_ADAPTEC.value << 16, network_message.ORGANIZATION << 16
+    return {
+        **{dpt | function.value: found for function, found in private.DPT_REQUESTS.items()},
+        **{own | function.value: found for function, found in network_message.REQUESTS.items()},
+    }
 
 
 @cache

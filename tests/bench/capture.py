@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a capture costs a BsaStatusCheck round trip, on and off.
+"""What a capture costs a BsaStatusCheck round trip and a message of an endpoint, on and off.
 
 On: frames only, to a file, against the same round trip without. The bar is 40 % more.
+
+Of endpoints: a tagged message of 128 bytes there and back between two endpoints in memory, all
+completions read, one of the ends captured; and the same without. It has three packets a round trip:
+a send, its end, and a receive.
 
 Off: nothing can be compared, for nothing is there. `MessageLayer.attach` looks at the environment
 and, unless it asks for a capture, keeps the port as it is; sending and receiving have no line that
@@ -13,6 +17,7 @@ Run: python tests/bench/capture.py
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -25,6 +30,12 @@ from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.frames.functions import DeviceClass
 from i2o.message_layer import MessageLayer
 from i2o.transport.capture.capture_file import CaptureFile
+from i2o.transport.capture.environment import captured_endpoint
+from i2o.transport.fabric.endpoint import Endpoint
+from i2o.transport.fabric.errors import TryAgain
+from i2o.transport.fabric.flags import Bind
+from i2o.transport.fabric.mem import MemoryFabric
+from i2o.transport.fabric.software_endpoint import SoftwareEndpoint
 from i2o.transport.registry import open_port
 
 COUNT = 5000  # longer than packets linger, so that every round has some writing in it
@@ -56,6 +67,41 @@ def round_trip(layer: MessageLayer, iop: int) -> Callable[[], None]:
     return trip
 
 
+def message_trip(tap: Callable[[Endpoint], Endpoint]) -> Callable[[], None]:
+    """Return a function that sends a message to another endpoint and gets it back.
+
+    Args:
+        tap: what is put in front of one end.
+    """
+    fabric = MemoryFabric()
+    ends = [tap(SoftwareEndpoint(fabric.carrier("a"))), SoftwareEndpoint(fabric.carrier("b"))]
+    queues = []
+    for end in ends:
+        queue = end.open_cq()
+        end.bind(queue, Bind.TRANSMIT | Bind.RECV)
+        end.enable()
+        queues.append(queue)
+    here, there = ends
+    to, back = here.insert(there.name), there.insert(here.name)
+    message, buffers = bytes(128), [bytearray(128), bytearray(128)]
+
+    def gather(count: int) -> None:
+        while count:
+            for queue in queues:
+                with contextlib.suppress(TryAgain):
+                    count -= len(queue.read(4))
+
+    def trip() -> None:
+        there.trecv(buffers[1], 7, context=1)
+        here.trecv(buffers[0], 7, context=2)
+        here.tsend(message, 7, to, context=3)
+        gather(2)
+        there.tsend(message, 7, back, context=4)
+        gather(2)
+
+    return trip
+
+
 def python_calls(trip: Callable[[], None]) -> int:
     """Return how many Python functions one message calls."""
     count = 0
@@ -78,6 +124,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(dir=folder) as place,
         CaptureFile(os.path.join(place, "bench.pcapng"), dma=False) as file,
+        CaptureFile(os.path.join(place, "messages.pcapng"), queue_bytes=1 << 28) as messages,
         MessageLayer() as with_capture,
         MessageLayer() as without,
         MessageLayer() as before,
@@ -93,11 +140,28 @@ def main() -> None:
         calls = {"off": python_calls(off), "never": python_calls(untouched), "on": python_calls(on)}
         assert file.flush()
         assert not file.dropped
+        message_off = message_trip(lambda end: end)
+        message_on = message_trip(lambda end: captured_endpoint(end, messages))
+        message_times = best_times(
+            {"off": repeat(message_off), "on": repeat(message_on)},
+            {"off": COUNT // 5, "on": COUNT // 5},
+            ROUNDS,
+        )
+        assert messages.flush()
+        assert not messages.dropped
         written = os.path.getsize(file.name)
     for name, microseconds in times.items():
         print(f"  capture {name:4} {microseconds:9.3f} us, {calls[name]} Python calls")
     print(f"  {written / COUNT / ROUNDS:.0f} bytes in the file per round trip")
     verdict("round trip with capture / without", times["on"] / times["off"], 1.4, at_least=False)
+    for name, microseconds in message_times.items():
+        print(f"  messages, capture {name:4} {microseconds:9.3f} us")
+    verdict(
+        "message there and back with capture / without",
+        message_times["on"] / message_times["off"],
+        1.8,
+        at_least=False,
+    )
     assert calls["off"] == calls["never"]
     print(f"  off: {calls['off']} Python calls, as without the feature ({calls['never']})")
 

@@ -81,7 +81,7 @@ def packets_of(path):
 def test_the_demo_leaves_a_capture(cli):
     assert cli("demo", "--size", "4M").code == 0
     packets = packets_of("i2o-demo.pcapng")
-    assert {packet.channel for packet in packets} == set(Channel) - {Channel.OTHER}
+    assert {packet.channel for packet in packets} == set(Channel) - {Channel.MESSAGE}
     functions = {packet.data[7] for packet in packets if packet.channel == Channel.IN}
     assert {Function.EXEC_LCT_NOTIFY, Function.BSA_READ, Function.BSA_WRITE} <= functions
 

@@ -384,11 +384,12 @@ def test_hits_of_a_fault_plan_are_shown(cli, tmp_path, run):
 def test_messages_of_endpoints_and_remarks(cli, tmp_path):
     path = tmp_path / "other.pcapng"
     with CaptureFile(path) as file:
-        file.add_packet(Packet(0, 0, Channel.OTHER.value, b"hello", 5))
+        file.add_packet(Packet(0, 0, Channel.MESSAGE.value, b"hello", 5))
         file.add_packet(Packet(1, 0, Channel.IN.value, _read(1), 16, 7, comment="odd\x1b"))
         assert file.flush()
     other, remarked = cli("dump", "-r", path, "--json", "-x").records
-    assert (other["type"], other["length"], other["bytes"]) == ("other", 5, b"hello".hex())
+    assert (other["type"], other["length"], other["bytes"]) == ("message", 5, b"hello".hex())
+    assert other["problems"] == ["5 bytes are no header of 72"]
     assert (remarked["mfa"], remarked["comment"]) == (7, "odd\x1b")
     for options in ((), ("-vv", "-x")):
         out = cli("dump", "-r", path, *options).out

@@ -133,9 +133,7 @@ class TcpMedium:
                 how(chance.choice(ends))
 
     def _links(self, name: str) -> list[socket.socket]:
-        links = [
-            link for peer in self._carriers[name].node.peers() for link in (peer.link, peer.dial)
-        ]
+        links = [peer.link for peer in self._carriers[name].node.peers()]
         return [link.socket for link in links if link is not None and link.socket.fileno() >= 0]
 
     def _stand_still(self, chance: random.Random) -> None:

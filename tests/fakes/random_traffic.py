@@ -8,13 +8,12 @@ import struct
 from collections.abc import Iterator
 from itertools import count
 
-from i2o.frames import catalog, executive, tables
+from i2o.frames import catalog, executive, network_message, tables
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.frames.host_ranges import host_ranges
 from i2o.frames.layout import MessageLayout
 from i2o.frames.params import ParamOperation
-from i2o.frames.private import DPT_REQUESTS
 from i2o.frames.sgl import simple_sgl
 from i2o.transport.capture.packet import Channel, Packet
 
@@ -69,8 +68,17 @@ class RandomTraffic:
             tid = self._tid(function, layout)
             yield from self.request(layout, tid)
             return
-        function, tid, flags, status = self._way_to(layout)
-        asked = catalog.request_layout(function, CLASSES.get(tid, DeviceClass.EXECUTIVE).value)
+        own = [
+            asked
+            for asked in network_message.REQUESTS.values()
+            if network_message.REPLIES[asked.name] is layout
+        ]
+        asked: MessageLayout | None
+        if own:
+            asked, tid, flags, status = self.random.choice(own), 0, _REPLY | _LAST, 0
+        else:
+            function, tid, flags, status = self._way_to(layout)
+            asked = catalog.request_layout(function, CLASSES.get(tid, DeviceClass.EXECUTIVE).value)
         assert asked is not None
         packets = list(self.request(asked, tid))
         yield from packets
@@ -82,9 +90,9 @@ class RandomTraffic:
         body = bytearray(layout.build())
         body[16:] = self.random.randbytes(max(0, len(body) - 16))
         if layout.function == 0xFF and len(body) >= 20:
-            for function, found in DPT_REQUESTS.items():
+            for word, found in catalog.private_requests().items():
                 if found is layout:
-                    body[16:20] = (0x1B << 16 | function).to_bytes(4, "little")
+                    body[16:20] = word.to_bytes(4, "little")
         if len(body) >= 16:
             body[12:16] = struct.pack("<I", next(self._context))
         body[4:7] = (tid | 1 << 12).to_bytes(3, "little")

@@ -35,12 +35,17 @@ class Serving:
     def _run(self) -> None:
         serve([self.server], lambda: self._is_stopped, self._wake)
 
-    def vanish(self) -> None:
-        """Stop to serve, and close the sockets, as the kernel does for a process that died."""
+    def vanish_from_loop(self) -> None:
+        """Stop to serve, and leave everything open."""
         if not self._is_stopped:
             self._is_stopped = True
             os.eventfd_write(self._wake, 1)
             self._thread.join()
+
+    def vanish(self) -> None:
+        """Stop to serve, and close the sockets, as the kernel does for a process that died."""
+        if not self._is_stopped:
+            self.vanish_from_loop()
             channel = self.server.host._channel
             if channel is not None:
                 channel.close()

@@ -12,7 +12,13 @@ from xml.etree import ElementTree
 
 from i2o.decode.tree import Node
 from i2o.transport.capture import pcapng_writer
-from i2o.transport.capture.packet import LINKTYPE_DMA, LINKTYPE_FRAME, Channel, Packet
+from i2o.transport.capture.packet import (
+    LINKTYPE_DMA,
+    LINKTYPE_ENDPOINT,
+    LINKTYPE_FRAME,
+    Channel,
+    Packet,
+)
 
 TIMEOUT_S = 300
 _NAMES = {
@@ -69,14 +75,19 @@ def write_pcapng(path: Path, packets: Iterable[Packet]) -> Path:
     with path.open("wb") as file:
         file.write(pcapng_writer.section_header(application="tests"))
         for packet in packets:
-            is_dma = packet.channel > Channel.OUT
-            name = f"iop{packet.iop}.{_NAMES[Channel(packet.channel)]}"
+            is_message = packet.channel == Channel.MESSAGE
+            is_dma = packet.channel > Channel.OUT and not is_message
+            link_type = LINKTYPE_DMA if is_dma else LINKTYPE_FRAME
+            if is_message:
+                name, link_type = f"ep{packet.iop}", LINKTYPE_ENDPOINT
+            else:
+                name = f"iop{packet.iop}.{_NAMES[Channel(packet.channel)]}"
             if name not in interfaces:
                 interfaces[name] = len(interfaces)
                 file.write(
                     pcapng_writer.interface_description(
                         name,
-                        link_type=LINKTYPE_DMA if is_dma else LINKTYPE_FRAME,
+                        link_type=link_type,
                         snap_length=pcapng_writer.MAX_SNAP_LENGTH,
                     )
                 )

@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 import i2o
-from i2o.capture import capture
-from i2o.decode.conversation import OTHER, Conversation
+from fakes.message_traffic import every_kind
+from i2o.capture import captured
+from i2o.decode.conversation import MESSAGE, Conversation
 from i2o.decode.frame import extra_nodes, fixed_nodes
 from i2o.errors import CaptureError
 from i2o.frames import catalog
@@ -30,8 +31,10 @@ from i2o.tools.cli import main
 from i2o.tools.dissector import dissector
 from i2o.tools.dump_line import LinePrinter
 from i2o.transport.capture import pcapng_writer
+from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.packet import LINKTYPE_DMA, LINKTYPE_FRAME, Channel, Packet
 from i2o.transport.capture.reader import open_capture
+from i2o.transport.registry import open_port
 
 FULL = os.environ.get("I2O_TESTS_FULL") == "1"
 CAPTURES = 20_000 if FULL else 1_000
@@ -41,14 +44,20 @@ TRACE = Path(__file__).parents[1] / "data" / "linux-5.10-dpt_i2o.jsonl"
 
 @cache
 def whole_capture() -> bytes:
-    """A capture of a bring-up, parameters and a few blocks."""
+    """A capture of a bring-up, parameters and a few blocks, and of messages of endpoints."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_temporary_folder()))
         path = folder / "whole.pcapng"
-        with capture("emu:", path) as port, i2o.open(port) as iop:
-            disk = iop.block()
-            disk.write(0, b"some data" * 100)
-            disk.read(0, 900)
+        with CaptureFile(path) as file:
+            messages = every_kind()
+            for packet in messages[:7]:
+                file.add_packet(packet, "mem://a")
+            with i2o.open(captured(open_port("emu:"), file)) as iop:
+                disk = iop.block()
+                disk.write(0, b"some data" * 100)
+                disk.read(0, 900)
+            for packet in messages[7:]:
+                file.add_packet(packet, "mem://a")
         return path.read_bytes()
 
 
@@ -121,7 +130,7 @@ def seeds() -> list[Packet]:
             struct.pack_into("<H", frame, 2, len(frame) // 4)
         channel = Channel.IN if layout.direction == "request" else Channel.OUT
         packets.append(Packet(0, 0, channel.value, bytes(frame), len(frame), 0x1000))
-    return packets
+    return packets + 4 * every_kind()
 
 
 def mutated_packets(count: int) -> Iterator[Packet]:
@@ -150,7 +159,7 @@ def test_mutated_frames_are_decoded_as_far_as_they_go() -> None:
         assert line
         assert "\n" not in line
         nodes = [*fixed_nodes(traced), *extra_nodes(traced)]
-        if traced.kind != OTHER and packet.channel <= Channel.OUT:
+        if traced.kind != MESSAGE and packet.channel <= Channel.OUT:
             is_cut = len(packet.data) < 12 or 4 * traced.size_words > len(packet.data)
             problems = [text for node in nodes for text in node.problems()]
             assert problems or not is_cut, packet.data.hex()
@@ -231,7 +240,7 @@ def test_what_is_left_of_mutated_captures_does_not_upset_the_dissector(
             damaged.write_bytes(mutated(random.Random(turn), whole_capture()))
             with contextlib.suppress(CaptureError), open_capture(str(damaged)) as capture:
                 for packet in capture:
-                    if packet.channel != Channel.OTHER:
+                    if packet.channel != Channel.MESSAGE:
                         yield packet._replace(data=packet.data[:65536])
 
     for first in range(0, CAPTURES, 1000):  # tshark keeps all it has read

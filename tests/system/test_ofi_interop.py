@@ -17,6 +17,7 @@ from i2o.transport.fabric.flags import Bind, Flag
 from i2o.transport.ofi.addresses import AddressFormat, to_bytes, to_text
 from i2o.transport.ofi.opening import open_endpoint
 
+pytestmark = pytest.mark.libfabric
 SOURCE = Path(__file__).parents[1] / "data" / "ofi_peer.c"
 PATIENCE_S = 30.0
 

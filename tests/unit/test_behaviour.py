@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "behaviour.md"
 _ROW = re.compile(r"^\| ([A-Z])(\d+) \| (.+?) \| (.+?) \|$")
 _TEST = re.compile(r"`((?:tests|i2o)/[\w/]+\.py)::((?:\w+::)*\w+)`")
-_SENTENCES = 3
+_FEWEST_WORDS = 3
 """Words that a behaviour needs at least: a name alone says nothing."""
 
 
@@ -66,7 +66,7 @@ def _names(path: Path) -> frozenset[str]:
 def what_is_wrong(row: Row) -> list[str]:
     """Say why a row shows nothing."""
     wrong = []
-    if len(row.behaviour.split()) < _SENTENCES:
+    if len(row.behaviour.split()) < _FEWEST_WORDS:
         wrong.append("says nothing")
     if not row.tests and not row.shown.startswith("differs, because "):
         wrong.append("names no test, and does not say why")
@@ -99,8 +99,8 @@ def test_every_document_has_its_rows() -> None:
     assert {row.document for row in rows()} == set(DOCUMENTS)
 
 
-DOCUMENTS = "SFGO"
-"""First letters of the rows: OSMMsgSend, fi_msg and the pages that it points to, OOB over TCP."""
+DOCUMENTS = "SFGOL"
+"""First letters of rows: OSMMsgSend, fi_msg, pages that it points to, OOB over TCP, LAM."""
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from i2o.tools import extcap_setup, nbdkit
+from i2o.transport.ofi import library
+from i2o.transport.ofi.library import Library
 from i2o.transport.pci.dma_memory import HUGE_PAGE, HugePageMemory
 from i2o.transport.registry import ENTRY_POINT_GROUP
 
@@ -83,6 +85,7 @@ class Machine:
         free_bytes: returns how much room a folder has.
         version_text: returns what a program says about its version, None if it is not there.
         find_nbdkit: returns where nbdkit is, or raises TransportUnavailable.
+        load_libfabric: returns libfabric, or raises TransportUnavailable.
         take_low_page: takes a huge page below 4 GiB for a moment, or raises TransportUnavailable.
         locked_memory: returns how many bytes this user may lock; -1 for no limit.
     """
@@ -100,6 +103,7 @@ class Machine:
     free_bytes: Callable[[str], int] = _free_bytes
     version_text: Callable[[str], str | None] = _version_text
     find_nbdkit: Callable[[], str] = nbdkit.find
+    load_libfabric: Callable[[], Library] = library.load
     take_low_page: Callable[[], None] = _take_low_page
     locked_memory: Callable[[], int] = _locked_memory
 

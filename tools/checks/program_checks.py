@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of other programs: QEMU for guests, nbdkit for `i2o nbd`."""
+"""Checks of other programs: QEMU for guests, nbdkit for `i2o nbd`, libfabric for `ofi:`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 from i2o.errors import TransportUnavailable
 from i2o.tools.checks.finding import Check, Finding, note, ok
 from i2o.tools.checks.machine import Machine
+from i2o.transport.ofi.library import providers
 
 _QEMU: Final = "qemu-system-x86_64"
 _VFIO_USER_SINCE: Final = (10, 1)
@@ -39,4 +40,18 @@ def _nbdkit(machine: Machine) -> Iterator[Finding]:
         yield note(f"{error.reason}: only i2o nbd would need it", error.remedy)
 
 
-CHECKS: Final[tuple[Check[Machine], ...]] = (Check("qemu", _qemu), Check("nbdkit", _nbdkit))
+def _libfabric(machine: Machine) -> Iterator[Finding]:
+    try:
+        library = machine.load_libfabric()
+    except TransportUnavailable as error:
+        yield note(f"{error.reason}: only ofi: would need it", error.remedy)
+        return
+    names = ", ".join(provider.name for provider in providers(library))
+    yield ok(f"libfabric {library.version}: {names or 'no provider'}")
+
+
+CHECKS: Final[tuple[Check[Machine], ...]] = (
+    Check("qemu", _qemu),
+    Check("nbdkit", _nbdkit),
+    Check("libfabric", _libfabric),
+)

@@ -13,9 +13,10 @@ from typing import Final
 from i2o.tools.checks.finding import Check, Finding, note, ok, problem
 from i2o.tools.checks.machine import Machine
 from i2o.tools.output import human_size
-from i2o.transport.shm.server import SEGMENT_SIZE
+from i2o.transport.shm.segment import SEGMENT_SIZE
 
 _LOW_ROOM: Final = 64 << 20
+_NATIVE: Final = "i2o.transport._native"
 _XDG: Final = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
 
 
@@ -92,8 +93,25 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
         yield note("/dev/shm cannot be written", "as root: chmod 1777 /dev/shm")
 
 
+def _rings(machine: Machine) -> Iterator[Finding]:
+    """Processes exchange messages over rings where compiled code can order the memory."""
+    try:
+        has_rings = hasattr(getattr(machine.load(_NATIVE), "lib", None), "i2o_ring_open")
+    except ImportError:
+        has_rings = False
+    if has_rings:
+        yield ok("shm: and run=process exchange messages over rings in memory")
+    else:
+        yield note(
+            "shm: and run=process work, but with a system call for each message: the compiled "
+            "rings are missing",
+            "install a C compiler (Debian: apt install gcc python3-dev), then install i2o again",
+        )
+
+
 CHECKS: Final[tuple[Check[Machine], ...]] = (
     Check("encoding", _encoding),
     Check("folders", _folders),
     Check("memory", _shared_memory),
+    Check("rings", _rings),
 )

@@ -55,9 +55,15 @@ local function reply_layout(record)
   if B.has(record.flags, FAIL) then
     return "common.failure_reply.reply"
   end
+  local status = #record.raw >= 20 and B.u8(record.raw, REQ_STATUS) or 0
+  if record.func == FUNCTION.PRIVATE_MESSAGE and record.request and status == 0 then
+    local own = PRIVATE_REPLIES[D.request_layout(record.request)]
+    if own and LAYOUTS[own][2] <= 4 * math.min(record.size_words, math.floor(#record.raw / 4)) then
+      return own
+    end
+  end
   local way = REPLIES[function_of(D.meant(record)).replies]
   local chains = way[B.has(record.flags, MULTIPLE) and 2 or 1]
-  local status = #record.raw >= 20 and B.u8(record.raw, REQ_STATUS) or 0
   local chain = chains.by_status[status] or chains.other
   local words = math.min(record.size_words, math.floor(#record.raw / 4))
   for _, name in ipairs(chain) do

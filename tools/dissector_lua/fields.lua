@@ -9,7 +9,8 @@ N.MAX_ITEMS = 4096
 
 local HEX_WORDS = {}
 for word in ("offset flags address context mfa severity code status id function mask indicator "
-             .. "capabilities class tid key identity location low high opcode asc ascq")
+             .. "capabilities class tid key identity location low high opcode asc ascq "
+             .. "tag ignore cq")
     :gmatch("%a+") do
   HEX_WORDS[word] = true
 end

@@ -319,7 +319,7 @@ local function show_own(record, pinfo, tree, name, length)
   if not record.is_short then
     add("name", name)
   end
-  add("length", length)
+  add("length", UInt64.new(length))
   if record.mfa then
     local high, low = math.floor(record.mfa / 4294967296), record.mfa % 4294967296
     generated(tree, pf.mfa, UInt64.new(low, high), "MFA: " .. B.hex(record.mfa, 8))
@@ -397,16 +397,81 @@ local function dissect(tvb, pinfo, tree, link)
   return finish(record, tvb)
 end
 
+-- Messages of endpoints ---------------------------------------------------------------------------
+
+local function show_own_of_message(record, packet, pinfo, tree, name, ended, ended_by)
+  local function add(field_name, value)
+    hidden(tree, pf[field_name], value)
+  end
+  add("type", "message")
+  add("index", UInt64.new(pinfo.number - 1))
+  add("t", from_ns(math.floor(pinfo.rel_ts * 1e9 + 0.5)))
+  add("endpoint", packet.endpoint)
+  add("name", name)
+  local direction = M.direction(record)
+  if direction then
+    add("dir", direction)
+  end
+  if packet.id then
+    add("mfa", UInt64.new(packet.id % 4294967296, math.floor(packet.id / 4294967296)))
+  end
+  if ended then
+    generated(tree, pf.request_in, ended.number)
+    add("reply_to", UInt64.new(ended.number - 1))
+    generated(tree, pf.latency, from_ns(ended.latency),
+              "Time since the send: " .. duration_text(ended.latency))
+  elseif ended_by then
+    generated(tree, pf.reply_in, ended_by)
+  end
+end
+
+local function dissect_message(tvb, pinfo, tree)
+  local raw = tvb:len() > 0 and tvb:raw(0, tvb:len()) or ""
+  local record = M.parse(raw)
+  local number = (value_of(interface_name) or ""):match("^ep(%d+)$")
+  local time = value_of(time_epoch) or from_ns(math.floor(pinfo.rel_ts * 1e9 + 0.5))
+  local id = value_of(packet_id)
+  local packet = { number = pinfo.number, seconds = time.secs, ns = time.nsecs,
+                   endpoint = tonumber(number or "0") % 4294967296,
+                   id = id and tonumber(tostring(id)) }
+  local ended, ended_by = M.feed(record, packet)
+  local name, text = M.name(record), M.info(record)
+  if ended then
+    local said, problem = text:match("^(.-) ! (.*)$")
+    text = (said or text) .. "  " .. duration_text(ended.latency)
+      .. (problem and " ! " .. problem or "")
+  end
+  local here = "ep" .. packet.endpoint
+  local there = record.peer and record.peer ~= "" and record.peer:gsub("[%c\127]", "?") or "peer"
+  local is_inward = M.direction(record) == "in"
+  pinfo.cols.protocol = "I2O"
+  pinfo.cols.src = is_inward and there or here
+  pinfo.cols.dst = is_inward and here or there
+  pinfo.cols.info = text == "" and name or name .. "  " .. text
+  local subtree = tree:add(proto, tvb(), string.format("I2O, message %s, %s", name, here))
+  show_own_of_message(record, packet, pinfo, subtree, name, ended, ended_by)
+  show(M.nodes(record), subtree, { [raw] = tvb })
+  if record.problem then
+    hidden(subtree, pf.length, UInt64.new(tvb:reported_len()))
+  end
+  return tvb:len()
+end
+
 local encapsulations = wtap_encaps or wtap
 
 function proto.dissector(tvb, pinfo, tree)
+  if pinfo.match == encapsulations.USER2 then
+    return dissect_message(tvb, pinfo, tree)
+  end
   return dissect(tvb, pinfo, tree, pinfo.match == encapsulations.USER1 and "dma" or "frame")
 end
 
 function proto.init()
   C.reset()
+  M.reset()
 end
 
 local links = DissectorTable.get("wtap_encap")
 links:add(encapsulations.USER0, proto)
 links:add(encapsulations.USER1, proto)
+links:add(encapsulations.USER2, proto)

@@ -27,10 +27,11 @@ from i2o.closing import Closing
 from i2o.errors import CaptureError
 from i2o.transport.capture import pcapng_writer
 from i2o.transport.capture.capture_target import open_target
+from i2o.transport.capture.endpoint_recorder import PAYLOAD_BYTES
+from i2o.transport.capture.file_endpoint import FileEndpoint
 from i2o.transport.capture.packet import (
     DMA_HEADER_SIZE,
     LINKTYPE_DMA,
-    LINKTYPE_ENDPOINT,
     LINKTYPE_FRAME,
     Channel,
     Packet,
@@ -58,14 +59,13 @@ _STATISTICS_SIZE: Final = 92
 _STATISTICS_PAUSE_NS: Final = 1_000_000_000
 _LOW: Final = 0xFFFF_FFFF
 _NO_SUCH_NUMBER: Final = 1 << 63
-_FLAGS: Final = (OUTBOUND, INBOUND, OUTBOUND, INBOUND, INBOUND)
+_FLAGS: Final = (OUTBOUND, INBOUND, OUTBOUND, INBOUND)
 """`epb_flags` by `Channel`."""
 _INTERFACES: Final = (
     ("in", LINKTYPE_FRAME),
     ("out", LINKTYPE_FRAME),
     ("dma", LINKTYPE_DMA),
     ("dma", LINKTYPE_DMA),
-    ("other", LINKTYPE_ENDPOINT),
 )
 """Name and link type of an interface, by `Channel`."""
 _FIRST_INTERFACES: Final = 1 << 8
@@ -73,7 +73,7 @@ _low_byte_of_interface = itemgetter(8)
 
 
 class CaptureFile(Closing):
-    """A capture of any number of IOPs.
+    """A capture of any number of IOPs and endpoints.
 
     Args:
         destination: a path, `-` for standard output, or a binary stream, which stays open.
@@ -81,6 +81,7 @@ class CaptureFile(Closing):
         snap_length: bytes of any packet to keep.
         dma: whether to capture the host memory that requests point to.
         dma_snap: bytes to keep of a packet of bulk data, its address included.
+        payload_bytes: bytes to keep of an endpoint's message, its header not included.
         max_file_bytes: start another file before one gets larger than this; files are then called
             `NAME-00001.EXT` and so on.
         max_file_seconds: start another file when one is this old.
@@ -100,6 +101,7 @@ class CaptureFile(Closing):
         snap_length: int = MAX_SNAP_LENGTH,
         dma: bool = True,
         dma_snap: int = DMA_SNAP,
+        payload_bytes: int = PAYLOAD_BYTES,
         max_file_bytes: int | None = None,
         max_file_seconds: float | None = None,
         max_files: int | None = None,
@@ -109,12 +111,19 @@ class CaptureFile(Closing):
     ) -> None:
         rotates = max_file_bytes is not None or max_file_seconds is not None
         _check_limits(
-            snap_length, dma_snap, max_file_bytes, max_file_seconds, max_files, queue_bytes
+            snap_length,
+            dma_snap,
+            payload_bytes,
+            max_file_bytes,
+            max_file_seconds,
+            max_files,
+            queue_bytes,
         )
         if max_files is not None and not rotates:
             raise CaptureError("a number of files needs a size or a time at which to start another")
         self.wants_dma = dma
         self._snap_length, self._dma_snap = snap_length, dma_snap
+        self._payload_bytes = payload_bytes
         self._max_bytes, self._max_seconds = max_file_bytes, max_file_seconds
         self._waits, self._linger_s = waits_when_full, linger_s
         # shared with those who record, under the lock; re-entrant, as a signal handler may record
@@ -128,6 +137,7 @@ class CaptureFile(Closing):
         self._names: list[str] = []
         self._drops: list[int] = []
         self._iops: dict[int, FileIop] = {}
+        self._endpoints: dict[int, FileEndpoint] = {}
         self._is_closing = False
         # the writing thread's own
         self._counts: Counter[int] = Counter()
@@ -189,14 +199,45 @@ class CaptureFile(Closing):
             self._iops[number] = iop
             return iop
 
+    def add_endpoint(
+        self, description: str = "", *, endpoint_type: int = 0, number: int | None = None
+    ) -> FileEndpoint:
+        """Add the interface of an endpoint and return what records its messages.
+
+        Args:
+            description: what it is, such as its URI; written to the file.
+            endpoint_type: an `EndpointType`, 0 for what is no endpoint, such as a table of peers.
+            number: the N of `epN`; the next free one by default.
+        """
+        with self._lock:
+            if number is None:
+                number = max(self._endpoints, default=-1) + 1
+            endpoint = FileEndpoint(
+                self,
+                number,
+                description,
+                endpoint_type=endpoint_type,
+                snap_length=self._snap_length,
+                payload_bytes=self._payload_bytes,
+            )
+            self._endpoints[number] = endpoint
+            return endpoint
+
     def add_packet(self, packet: Packet, description: str = "") -> None:
         """Record a packet of another capture, with its own time.
 
         Args:
             packet: what to record; DMA is left out if this capture does not want it.
-            description: of its IOP, if it is the first packet of that.
+            description: of its IOP or endpoint, if it is the first packet of that.
         """
-        iop = self._iops.get(packet.iop) or self.add_iop(description, number=packet.iop)
+        number = packet.iop
+        if packet.channel == Channel.MESSAGE:
+            endpoint = self._endpoints.get(number)
+            if endpoint is None:
+                endpoint = self.add_endpoint(description, number=number)
+            endpoint.packet(packet)
+            return
+        iop = self._iops.get(number) or self.add_iop(description, number=number)
         iop.packet(packet)
 
     def flush(self, timeout_s: float = _CLOSE_S) -> bool:
@@ -235,7 +276,7 @@ class CaptureFile(Closing):
         elif self.dropped:
             logger.warning("capture %s: %d packets were dropped", self.name, self.dropped)
 
-    # --- for FileIop -----------------------------------------------------------------------------
+    # --- for FileIop and FileEndpoint ------------------------------------------------------------
 
     def add_interface(self, name: str, link_type: int, snap_length: int, description: str) -> int:
         """Add an interface and return its index. The lock is held or taken."""
@@ -581,6 +622,7 @@ def _section_header() -> bytes:
 def _check_limits(
     snap_length: int,
     dma_snap: int,
+    payload_bytes: int,
     max_file_bytes: int | None,
     max_file_seconds: float | None,
     max_files: int | None,
@@ -590,6 +632,7 @@ def _check_limits(
     for what, value, low, high in (
         ("snap length", snap_length, MIN_SNAP_LENGTH, MAX_SNAP_LENGTH),
         ("snap length of DMA", dma_snap, MIN_SNAP_LENGTH, MAX_SNAP_LENGTH),
+        ("snap length of messages", payload_bytes, 0, MAX_SNAP_LENGTH),
         ("size of a file", max_file_bytes, MIN_FILE_BYTES, 1 << 62),
         ("time of a file in seconds", max_file_seconds, 0.001, 1e9),
         ("number of files", max_files, 1, 1_000_000),

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a capture holds: frames and pieces of DMA, each with its time, its IOP and its place.
+"""What a capture holds: frames, pieces of DMA, and messages of endpoints, each with its time.
 
 In pcapng every IOP has three interfaces, `iopN.in` (host to IOP), `iopN.out` (IOP to host), both of
 link type USER0 with the bare frame as packet, and `iopN.dma` (USER1: an 8-byte little-endian bus
 address, then the data). `epb_flags` tells the direction as the host sees it and `epb_packetid` the
-MFA: the frame's own, or that of the request which a piece of DMA belongs to.
+MFA: the frame's own, or that of the request which a piece of DMA belongs to. An endpoint has one
+interface, `epN` (USER2), whose packets `message_record` describes.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Channel(IntEnum):
     """DMA: the IOP read host memory."""
     FROM_DEVICE = 3
     """DMA: the IOP wrote host memory."""
-    OTHER = 4
-    """Something else, such as an endpoint's message."""
+    MESSAGE = 4
+    """What happened to a message at an endpoint; its own header tells the direction."""
 
 
 class Packet(NamedTuple):
@@ -41,11 +42,13 @@ class Packet(NamedTuple):
 
     Attributes:
         time_ns: nanoseconds since 1970, or since the trace began where no clock was recorded.
-        iop: number of the IOP within the capture.
+        iop: number of the IOP within the capture; of a message, the number of its endpoint.
         channel: a `Channel`, as a plain number.
-        data: the frame, or the DMA data without its address; as much as was captured.
+        data: the frame, the DMA data without its address, or a message with its header; as much
+            as was captured.
         length: how long it was before it was cut.
-        mfa: message frame address, None if not recorded.
+        mfa: message frame address, None if not recorded; of messages the packet id, which a
+            send and its completion share.
         address: bus address of DMA data, 0 for frames.
         comment: remarks of whoever captured it.
     """

@@ -11,6 +11,7 @@ from typing import Final
 from i2o.transport.capture.packet import (
     DMA_HEADER_SIZE,
     LINKTYPE_DMA,
+    LINKTYPE_ENDPOINT,
     LINKTYPE_FRAME,
     Channel,
     Packet,
@@ -97,6 +98,8 @@ class PcapReader:
             channel = Channel.FROM_DEVICE
             address = int.from_bytes(data[:DMA_HEADER_SIZE], "little")
             data, original = data[DMA_HEADER_SIZE:], max(0, original - DMA_HEADER_SIZE)
+        elif interface.link_type == LINKTYPE_ENDPOINT:
+            channel, address = Channel.MESSAGE, 0
         else:
             self.foreign[interface.link_type] += 1
             return None

@@ -38,9 +38,10 @@ _INBOUND, _OUTBOUND = 1, 2
 _REPLY: Final = 0x80
 
 _NAME: Final = re.compile(r"iop(\d{1,5})\.(in|out|dma)")
+_ENDPOINT_NAME: Final = re.compile(r"ep(\d{1,5})")
 _IN, _OUT = Channel.IN.value, Channel.OUT.value
 _TO_DEVICE, _FROM_DEVICE = Channel.TO_DEVICE.value, Channel.FROM_DEVICE.value
-_OTHER: Final = Channel.OTHER.value
+_MESSAGE: Final = Channel.MESSAGE.value
 _OWN_OPTIONS: Final = struct.Struct("<IIIQI")
 _OWN_FLAGS, _OWN_PACKETID = 0x00040002, 0x00080005
 _new_tuple = tuple.__new__  # half the time of calling the class
@@ -56,7 +57,7 @@ class Interface:
         snap_length: the most bytes a packet has here, 0 for no limit.
         dropped: packets that the capture lost here, as far as it says.
         packets: packets read so far; for our own link types only.
-        iop: which IOP it belongs to.
+        iop: number of the IOP or of the endpoint that it belongs to.
         channel: what passes here; None if the packets must tell.
     """
 
@@ -65,7 +66,7 @@ class Interface:
         self.link_type, self.snap_length = link_type, snap_length
         self.dropped = self.packets = 0
         self.iop = 0
-        self.channel: int | None = None
+        self.channel: int | None = _MESSAGE if link_type == LINKTYPE_ENDPOINT else None
         self.units_per_s = 1_000_000
         self.offset_ns = 0
 
@@ -77,6 +78,10 @@ class Interface:
             self.iop = int(match[1])
             if self.link_type == LINKTYPE_FRAME and match[2] != "dma":
                 self.channel = _IN if match[2] == "in" else _OUT
+        elif self.link_type == LINKTYPE_ENDPOINT:
+            match = _ENDPOINT_NAME.fullmatch(name)
+            if match and int(match[1]) <= _MAX_IOP:
+                self.iop = int(match[1])
 
 
 class PcapngReader:
@@ -251,7 +256,7 @@ class PcapngReader:
             data = data[DMA_HEADER_SIZE:]
             original = max(0, original - DMA_HEADER_SIZE)
         elif link_type == LINKTYPE_ENDPOINT:
-            channel = _OTHER
+            channel = _MESSAGE
         else:
             self.foreign[link_type] += 1
             return None

@@ -17,14 +17,8 @@ from i2o.transport.fabric.endpoint import Buffer
 class CarrierSink(Protocol):
     """Who gets what a carrier brings. Called from within `progress` and `send` only."""
 
-    def frame_arrived(self, peer: int, frame: memoryview, body: memoryview | None = None) -> None:
-        """A frame came; the views are valid until this returns. Must not raise for bad content.
-
-        Args:
-            peer: from whom.
-            frame: the frame, or how it begins: its first part at least.
-            body: the rest of it, from a carrier that has that elsewhere and need not copy it.
-        """
+    def frame_arrived(self, peer: int, frame: memoryview) -> None:
+        """A frame came; the view is valid until this returns. Must not raise for bad content."""
 
     def frame_sent(self, peer: int, token: object) -> None:
         """The buffers of the send with this token are not needed any more."""
@@ -42,6 +36,20 @@ class CarrierSink(Protocol):
             peer: whose.
             error: an errno: ECONNRESET, EHOSTUNREACH, ETIMEDOUT, …
             reason: why, in words.
+        """
+
+
+@runtime_checkable
+class SplitSink(Protocol):
+    """A sink that takes frames in two parts, from a carrier that would have to join them."""
+
+    def split_frame_arrived(self, peer: int, frame: memoryview, body: memoryview) -> None:
+        """As `frame_arrived`.
+
+        Args:
+            peer: from whom.
+            frame: the first part that the sender gave.
+            body: everything behind it.
         """
 
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.transport.fabric.carrier import Carrier
-from i2o.transport.fabric.endpoint import Event, EventKind
-from i2o.transport.fabric.engine import Engine, EngineOptions
+from i2o.transport.fabric.endpoint import Endpoint, Event, EventKind
+from i2o.transport.fabric.engine import Engine
+from i2o.transport.fabric.engine_options import EngineOptions
 from i2o.transport.fabric.errors import FabricErrno, FabricError, TryAgain
 from i2o.transport.fabric.flags import EndpointType
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.link import Link
-    from i2o.transport.fabric.software_endpoint import SoftwareEndpoint
 
 MAX_PARAMETER: Final = 64
 """Bytes that connect, accept and reject may carry (FI_OPT_CM_DATA_SIZE)."""
@@ -104,7 +104,7 @@ class SoftwareConnectionRequest:
         """Whether the other side still waits."""
         return self._link.life == self._life
 
-    def endpoint(self) -> SoftwareEndpoint:
+    def endpoint(self) -> Endpoint:
         """Make the endpoint that can be bound, enabled and then `accept` it."""
         self._answer()
         return self._listener.endpoint_for(self._link, self)
@@ -139,7 +139,7 @@ class SoftwareListener(Closing):
         self,
         carrier: Carrier,
         options: EngineOptions,
-        make: Callable[[Engine, Link, SoftwareConnectionRequest], SoftwareEndpoint],
+        make: Callable[[Engine, Link, SoftwareConnectionRequest], Endpoint],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._make = make
@@ -180,7 +180,7 @@ class SoftwareListener(Closing):
 
     # --- for requests ----------------------------------------------------------------------------
 
-    def endpoint_for(self, link: Link, request: SoftwareConnectionRequest) -> SoftwareEndpoint:
+    def endpoint_for(self, link: Link, request: SoftwareConnectionRequest) -> Endpoint:
         """Make the endpoint of a request."""
         return self._make(self._engine, link, request)
 

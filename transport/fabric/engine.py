@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import secrets
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from i2o.errors import RemoteFrameError
 from i2o.transport.fabric.carrier import Carrier
+from i2o.transport.fabric.engine_options import EngineOptions
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.fabric.flags import EndpointType
 from i2o.transport.fabric.frames import MESSAGE_FORMAT, PIECE_FORMAT
@@ -26,47 +26,7 @@ SMALLEST_FRAME: Final = 128
 """Bytes that a carrier must be able to move at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How much an endpoint may have under way, and how much it keeps for its peers.
-
-    Attributes:
-        tx_size: sends that may be outstanding.
-        rx_size: receives that may be posted.
-        window_messages: messages of each peer that wait here although no receive is posted.
-        window_bytes: bytes of such messages, of each peer.
-        eager_limit: bytes of the largest message that travels with its header, and may wait.
-        inject_size: bytes of the largest message that can be injected.
-        max_msg_size: bytes of the largest message.
-        iov_limit: buffers of one operation.
-        msg_prefix_size: bytes that the caller leaves free in front of every message.
-    """
-
-    tx_size: int = 1024
-    rx_size: int = 4096
-    window_messages: int = 1024
-    window_bytes: int = 1 << 20
-    eager_limit: int = 16 << 10
-    inject_size: int = 4096
-    max_msg_size: int = 1 << 30
-    iov_limit: int = 16
-    msg_prefix_size: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("tx_size", 1),
-            ("rx_size", 1),
-            ("window_messages", 1),
-            ("window_bytes", 1),
-            ("eager_limit", 0),
-            ("inject_size", 0),
-            ("max_msg_size", 0),
-            ("iov_limit", 1),
-            ("msg_prefix_size", 0),
-        ):
-            value = getattr(self, name)
-            if not least <= value < 1 << 31:
-                raise FabricError(errno.EINVAL, f"{name} = {value}; expected {least} to 2^31 - 1")
+EPOCHS: Final = 1 << 16
 
 
 class Engine:
@@ -112,7 +72,7 @@ class Engine:
         self.links: dict[int, Link] = {}
         self.dirty: list[Link] = []
         self.incarnation = secrets.randbits(64)
-        self.first_epoch = 0 if is_datagram else secrets.randbits(16)
+        self._epoch = secrets.randbits(16)
         self.stale_frames = self.broken_links = 0
         self._is_progressing = False
         self.is_closed = False
@@ -127,6 +87,11 @@ class Engine:
         if link is None:
             link = self.links[peer] = Link(self, peer, self.owner)
         return link
+
+    def new_epoch(self) -> int:
+        """Return the epoch of another link, which the last 65,535 links had not."""
+        self._epoch = (self._epoch + 1) % EPOCHS
+        return self._epoch
 
     # --- moving on -------------------------------------------------------------------------------
 
@@ -196,8 +161,12 @@ class Engine:
 
     # --- the sink --------------------------------------------------------------------------------
 
-    def frame_arrived(self, peer: int, frame: memoryview, body: memoryview | None = None) -> None:
+    def frame_arrived(self, peer: int, frame: memoryview) -> None:
         """A frame came; what breaks the rules costs the peer its link."""
+        self.split_frame_arrived(peer, frame, None)
+
+    def split_frame_arrived(self, peer: int, frame: memoryview, body: memoryview | None) -> None:
+        """A frame came whose end is elsewhere."""
         link = self.links.get(peer)
         if link is None:
             link = self.link(peer)
@@ -216,7 +185,7 @@ class Engine:
         """The carrier gave the buffers of a frame back."""
         if not isinstance(token, SendOperation):
             return  # a frame of ours that nobody waits for
-        token.link.outgoing.frame_sent(token)
+        token.queue.frame_sent(token)
 
     def room_made(self, peer: int) -> None:
         """There is room for frames to a peer again."""

@@ -22,11 +22,11 @@ from i2o.transport.fabric.operations import (
     TAGGED,
     Arrival,
     ReceiveOperation,
+    Source,
 )
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.completion_queue import SoftwareCompletionQueue
-    from i2o.transport.fabric.link import Link
 
 _TAGGED, _DATA = int(MessageFlag.TAGGED), int(MessageFlag.DATA)
 _MULTICAST, _TELL_MATCH = int(MessageFlag.MULTICAST), int(MessageFlag.TELL_MATCH)
@@ -206,7 +206,7 @@ class Inbox:
         self._abandon(receive, errno.ECANCELED, "the receive was cancelled")
         return True
 
-    def end_directed(self, link: Link, code: int, reason: str) -> None:
+    def end_directed(self, link: Source, code: int, reason: str) -> None:
         """End the receives that wait for messages of one peer only."""
         self._end_receives(lambda receive: receive.link is link, code, reason)
 
@@ -277,7 +277,7 @@ class Inbox:
         """A message that came half will not be complete."""
         self._fail(receive, arrival, stored, code, reason)
 
-    def withdraw(self, link: Link, message_id: int, code: int, reason: str) -> None:
+    def withdraw(self, link: Source, message_id: int, code: int, reason: str) -> None:
         """An announced message that waits will never come."""
         self._withdraw(
             lambda arrival: (
@@ -289,7 +289,7 @@ class Inbox:
             reason,
         )
 
-    def link_lost(self, link: Link, code: int, reason: str) -> None:
+    def link_lost(self, link: Source, code: int, reason: str) -> None:
         """No announced message of a peer will ever come."""
         self._withdraw(
             lambda arrival: arrival.link is link and arrival.payload is None, code, reason

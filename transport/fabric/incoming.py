@@ -7,7 +7,7 @@ bytes waiting here that nobody asked for, whatever happens to its links.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from i2o.errors import RemoteFrameError
 from i2o.transport.fabric.frames import (
@@ -21,12 +21,9 @@ from i2o.transport.fabric.frames import (
     FrameKind,
     MessageFlag,
 )
-from i2o.transport.fabric.operations import Arrival, ReceiveOperation
+from i2o.transport.fabric.link_parts import ReceivingLink
+from i2o.transport.fabric.operations import Arrival, ReceiveOperation, Receiver
 from i2o.transport.fabric.packets import Assembly
-
-if TYPE_CHECKING:
-    from i2o.transport.fabric.inbox import Inbox
-    from i2o.transport.fabric.link import Link
 
 _MASK: Final = MODULUS - 1
 _ACK = int(FrameKind.ACK)
@@ -40,13 +37,13 @@ class _Coming(NamedTuple):
     """A message of which pieces are missing."""
 
     assembly: Assembly
-    inbox: Inbox
+    receiver: Receiver
     arrival: Arrival
     receive: ReceiveOperation
 
     def fail(self, code: int, reason: str) -> None:
         """It will not be complete."""
-        self.inbox.failed(self.receive, self.arrival, self.assembly.stored, code, reason)
+        self.receiver.failed(self.receive, self.arrival, self.assembly.stored, code, reason)
 
 
 class Incoming:
@@ -88,7 +85,7 @@ class Incoming:
 
     def __init__(
         self,
-        link: Link,
+        link: ReceivingLink,
         *,
         window_messages: int,
         window_bytes: int,
@@ -163,7 +160,7 @@ class Incoming:
         if coming.assembly.add(offset, frame[_PIECE_SIZE:] if body is None else body):
             del self._coming[message_id]
             self._tell(coming.arrival)
-            coming.inbox.finish(coming.receive, coming.arrival, coming.assembly.stored)
+            coming.receiver.finish(coming.receive, coming.arrival, coming.assembly.stored)
 
     def aborted(self, message_id: int, code: int) -> None:
         """The peer gives an announced message up."""
@@ -190,6 +187,8 @@ class Incoming:
             self._kept_bytes -= arrival.length
         if arrival.life == self._link.life:
             del self._unmatched[arrival.message_id]
+            while self._fenced and not self._is_older_waiting(self._fenced[0]):
+                self._say_done(self._fenced.pop(0))
         _, message_limit, byte_limit = self.state()
         _, told_messages, told_bytes = self._told
         if (
@@ -204,10 +203,10 @@ class Incoming:
         if arrival.life == self._link.life:
             self._tell(arrival)
 
-    def accepted(self, inbox: Inbox, arrival: Arrival, receive: ReceiveOperation) -> None:
+    def accepted(self, receiver: Receiver, arrival: Arrival, receive: ReceiveOperation) -> None:
         """An announced message found its receive: let as many bytes come as that has room for."""
         assembly = Assembly(min(arrival.length, receive.room), receive.scatter())
-        self._coming[arrival.message_id] = _Coming(assembly, inbox, arrival, receive)
+        self._coming[arrival.message_id] = _Coming(assembly, receiver, arrival, receive)
         self._link.control(
             CLEAR.build(
                 kind=FrameKind.CLEAR,
@@ -221,13 +220,9 @@ class Incoming:
         """Say that a message was matched, once nothing older waits if it is fenced."""
         if arrival.flags & _FENCED and self._is_older_waiting(arrival.message_id):
             self._fenced.append(arrival.message_id)
+            self._fenced.sort(key=lambda message_id: (message_id - self._arrived) & _MASK)
         else:
             self._say_done(arrival.message_id)
-        if self._fenced:
-            for message_id in list(self._fenced):
-                if not self._is_older_waiting(message_id):
-                    self._fenced.remove(message_id)
-                    self._say_done(message_id)
 
     def _is_older_waiting(self, message_id: int) -> bool:
         oldest = next(iter(self._unmatched), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from i2o.errors import RemoteFrameError
 from i2o.transport.fabric.flags import ADDR_UNSPEC, EndpointType
@@ -25,12 +25,32 @@ from i2o.transport.fabric.incoming import Incoming, IncomingDatagrams
 from i2o.transport.fabric.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from i2o.transport.fabric.engine import Engine
+    from i2o.transport.fabric.carrier import Carrier
+    from i2o.transport.fabric.engine_options import EngineOptions
     from i2o.transport.fabric.inbox import Inbox
 
 _MESSAGE, _PIECE, _ACK = int(FrameKind.MESSAGE), int(FrameKind.PIECE), int(FrameKind.ACK)
 _HELLO, _ANSWER = int(FrameKind.HELLO), int(AckFlag.ANSWER)
-_EPOCHS: Final = 1 << 16
+
+
+class LinkEngine(Protocol):
+    """The engine, as its links see it."""
+
+    carrier: Carrier
+    options: EngineOptions
+    endpoint_type: EndpointType
+    inbox: Inbox | None
+    dirty: list[Link]
+    eager_limit: int
+    piece_size: int
+    incarnation: int
+    stale_frames: int
+
+    def new_epoch(self) -> int:
+        """Return the epoch of another link."""
+
+    def doom(self, link: Link, code: int, reason: str) -> None:
+        """Close a link as soon as the carrier can be called."""
 
 
 class LinkOwner(Protocol):
@@ -94,7 +114,7 @@ class Link:
         "peer",
     )
 
-    def __init__(self, engine: Engine, peer: int, owner: LinkOwner) -> None:
+    def __init__(self, engine: LinkEngine, peer: int, owner: LinkOwner) -> None:
         self._engine, self.peer, self.owner = engine, peer, owner
         self._send = engine.carrier.send
         options = engine.options
@@ -108,7 +128,7 @@ class Link:
             is_reliable=is_reliable,
         )
         self.life = 0
-        self.epoch = engine.first_epoch
+        self.epoch = engine.new_epoch() if is_reliable else 0
         self.is_dirty = self.is_doomed = self.is_group = False
         self.incoming = (Incoming if is_reliable else IncomingDatagrams)(
             self,
@@ -169,7 +189,8 @@ class Link:
     def open(self) -> None:
         """Let messages be sent: both sides have greeted."""
         self.is_open = True
-        if not self.outgoing.is_idle:
+        # what was received between two links is due, too, and nobody marks for it again
+        if not self.outgoing.is_idle or self.incoming.is_due:
             self.mark()
 
     def refuse(self, code: int, parameter: bytes = b"") -> None:
@@ -283,7 +304,7 @@ class Link:
     def lost(self, code: int, reason: str) -> None:
         """The link is lost: everything ends with errors, and a new life begins."""
         self.life += 1
-        self.epoch = (self.epoch + 1) % _EPOCHS
+        self.epoch = self._engine.new_epoch()
         self.is_doomed = False
         self._begin(is_open=False)
         self.outgoing.lost(code, reason)

@@ -2,9 +2,10 @@
 """A carrier within one process, whose links break exactly when a test wants them to.
 
 A `MemoryFabric` is the whole medium: what is attached to one knows nothing of another one. Each
-end may be driven by a thread of its own. A frame is copied once, when it is sent, and waits in the
-inbox of its addressee until that end makes progress. The methods of the fabric that break, delay
-and block links act at once, and the ends notice with their next progress.
+end may be driven by a thread of its own. A frame waits in the inbox of its addressee until that end
+makes progress: a copy of it, or if it is large the sender's own buffers, which come back when it is
+delivered. The methods of the fabric that break, delay and block links act at once, and the ends
+notice with their next progress.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
-from i2o.transport.fabric.carrier import CarrierSink
+from i2o.transport.fabric.carrier import CarrierSink, SplitSink
 from i2o.transport.fabric.connections import SoftwareListener
 from i2o.transport.fabric.endpoint import NO_FLAGS
-from i2o.transport.fabric.engine import EngineOptions
+from i2o.transport.fabric.engine_options import EngineOptions
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.fabric.flags import Capability, EndpointType, Flag
 from i2o.transport.fabric.mem_datagrams import DatagramMedium, MemoryDatagramCarrier
@@ -32,7 +33,7 @@ from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
 if TYPE_CHECKING:
     from i2o.transport.fabric.endpoint import Buffer
 
-DEFAULT_FRAME_LIMIT: Final = 64 << 10
+DEFAULT_FRAME_LIMIT: Final = 256 << 10
 DEFAULT_ROOM: Final = 256
 
 
@@ -41,6 +42,16 @@ class _News(Enum):
 
     UP = auto()
     ROOM = auto()
+
+
+class _Lent:
+    """A frame whose sender still has the buffers, until it is delivered or they are taken back."""
+
+    __slots__ = ("body", "head", "is_delivered", "token")
+
+    def __init__(self, parts: Sequence[Buffer], token: object) -> None:
+        self.head, self.token, self.is_delivered = memoryview(parts[0]), token, False
+        self.body = memoryview(parts[1] if len(parts) == 2 else b"".join(parts[1:]))
 
 
 class _Direction:
@@ -65,6 +76,7 @@ class _Pipe:
         "is_forgotten",
         "is_open",
         "is_silent",
+        "lent",
         "peer",
         "sent",
         "source",
@@ -82,8 +94,22 @@ class _Pipe:
         self.is_open, self.wants_room = True, False
         self.is_forgotten = False  # what is in it will not arrive
         self.is_silent = False  # its source wants to hear nothing of it any more
+        self.lent: list[_Lent] = []
         self.sent = self.taken = 0
         self.twin = self
+
+    def took(self) -> None:
+        """Count a frame at its target, and tell the source if that waited for it."""
+        self.taken += 1
+        if self.wants_room and not self.direction.is_blocked:
+            self.wants_room = False
+            self.source.put(self, _News.ROOM)
+
+    def take_back(self) -> None:
+        """Keep copies of what was lent: the sender may use its buffers again."""
+        for lent in self.lent:
+            lent.body = memoryview(bytes(lent.body))
+        self.lent.clear()
 
 
 class MemoryFabric:
@@ -305,6 +331,7 @@ class MemoryFabric:
             for pipe in {self._links.get((source.number, peer)), source.pipes.pop(peer, None)}:
                 if pipe is not None:
                     pipe.is_open, pipe.is_silent = False, True
+                    pipe.take_back()
                     self._forget(pipe.twin)
                     self._end(pipe.twin, errno.ECONNRESET, "the other end disconnected")
 
@@ -316,6 +343,7 @@ class MemoryFabric:
             for (number, peer), pipe in list(self._links.items()):
                 if number == source.number and pipe.source is source:
                     pipe.is_open, pipe.is_silent = False, True
+                    pipe.take_back()
                     if not is_orderly:
                         self._forget(pipe)
                     self._end(pipe.twin, errno.ECONNRESET, f"{source.name!r} is gone")
@@ -381,7 +409,7 @@ class MemoryCarrier:
     def __init__(self, fabric: MemoryFabric, name: str, number: int) -> None:
         self.name, self.number, self.frame_limit = name, number, fabric.frame_limit
         self.pipes: dict[int, _Pipe] = {}
-        self.is_usable = False
+        self.is_usable = self.can_borrow = False
         self._fabric, self._room = fabric, fabric.room
         self._sink: CarrierSink | None = None
         self._inbox: deque[tuple[_Pipe, Any]] = deque()
@@ -393,6 +421,7 @@ class MemoryCarrier:
     def open(self, sink: CarrierSink) -> None:
         """Begin: from now on others can make links."""
         self._sink, self.is_usable = sink, True
+        self.can_borrow = isinstance(sink, SplitSink)
 
     def resolve(self, address: str) -> int:
         """Return the number of a name; raises FabricError EINVAL for an empty one."""
@@ -423,6 +452,17 @@ class MemoryCarrier:
                 return False
             pipe.wants_room = False  # the other thread took a frame in between
         pipe.sent += 1
+        if (
+            token is not None
+            and len(parts) > 1
+            and direction.held is None
+            and pipe.target.can_borrow
+        ):
+            lent = _Lent(parts, token)
+            with self._fabric.lock:
+                pipe.lent.append(lent)
+            pipe.target.put(pipe, lent)
+            return True
         frame = b"".join(parts)
         if direction.held is None or not self._fabric.held(pipe, frame):
             pipe.target.put(pipe, frame)
@@ -437,25 +477,42 @@ class MemoryCarrier:
     def progress(self) -> None:
         """Deliver what is in the inbox now."""
         if self._is_awake:
-            self._is_awake = False
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
+            self._is_awake = False  # last: who puts something in before that needs no wake-up
         sink, inbox = self._sink, self._inbox
         if sink is None:
             return
         for _ in range(len(inbox)):
             pipe, what = inbox.popleft()
             if type(what) is bytes:
-                pipe.taken += 1
-                if pipe.wants_room and not pipe.direction.is_blocked:
-                    pipe.wants_room = False
-                    pipe.source.put(pipe, _News.ROOM)
+                pipe.took()
                 if not pipe.is_forgotten:
                     sink.frame_arrived(pipe.source.number, memoryview(what))
+            elif type(what) is _Lent:
+                if what.is_delivered:
+                    if self.pipes.get(pipe.peer) is pipe:
+                        sink.frame_sent(pipe.peer, what.token)
+                else:
+                    self._take_lent(pipe, what, sink)
             else:
                 self._take_news(pipe, what, sink)
             if self._sink is None:
                 return  # closed in between
+
+    def _take_lent(self, pipe: _Pipe, lent: _Lent, sink: CarrierSink) -> None:
+        """Deliver a frame from its sender's buffers."""
+        pipe.took()
+        with self._fabric.lock:  # the sender does not take them back in between
+            is_lent = lent in pipe.lent
+            if is_lent:
+                pipe.lent.remove(lent)
+            if not pipe.is_forgotten:
+                assert isinstance(sink, SplitSink)  # or nothing would have been lent
+                sink.split_frame_arrived(pipe.source.number, lent.head, lent.body)
+        if is_lent:
+            lent.is_delivered = True
+            pipe.source.put(pipe, lent)
 
     def _take_news(self, pipe: _Pipe, what: _News | tuple[int, str], sink: CarrierSink) -> None:
         """Tell of a link; `pipe` is the one that this end sends into, but for UP its twin."""
@@ -468,6 +525,8 @@ class MemoryCarrier:
             if not pipe.is_silent:
                 sink.room_made(pipe.peer)
         elif not pipe.is_silent:
+            with self._fabric.lock:
+                pipe.take_back()
             if self.pipes.get(pipe.peer) is pipe:
                 del self.pipes[pipe.peer]
             error, reason = what
@@ -477,7 +536,6 @@ class MemoryCarrier:
         """Return an event descriptor, which is made when it is asked for first; -1 once closed."""
         if self._wake_fd < 0 and self._sink is not None:
             self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._is_awake = False
             if self._inbox:
                 self._wake()
         return self._wake_fd
@@ -492,7 +550,7 @@ class MemoryCarrier:
 
     # --- what the fabric and other ends do -------------------------------------------------------
 
-    def put(self, pipe: _Pipe, what: bytes | _News | tuple[int, str]) -> None:
+    def put(self, pipe: _Pipe, what: bytes | _Lent | _News | tuple[int, str]) -> None:
         """Put a frame or news into the inbox, and wake who waits for it."""
         self._inbox.append((pipe, what))
         if not self._is_awake and self._wake_fd >= 0:
@@ -515,6 +573,6 @@ class MemoryCarrier:
 
     def _wake(self) -> None:
         with self._fabric.lock:  # nobody may close the descriptor in between
-            if self._wake_fd >= 0:
-                self._is_awake = True
+            if self._wake_fd >= 0 and not self._is_awake:
                 os.eventfd_write(self._wake_fd, 1)
+                self._is_awake = True  # last: only then it is read

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from i2o.transport.fabric.completion import Completion, CompletionError
 from i2o.transport.fabric.flags import Flag
@@ -13,7 +13,6 @@ from i2o.transport.fabric.packets import Scatter
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.endpoint import Buffer
-    from i2o.transport.fabric.link import Link
     from i2o.transport.fabric.outbox import Outbox
 
 # enumerations are slow where every message passes
@@ -39,6 +38,59 @@ ENTRY_FLAGS: Final = _all_combinations()
 _new_tuple = tuple.__new__
 
 
+class SendQueue(Protocol):
+    """Where sends of one peer are."""
+
+    def ended(self, operation: SendOperation) -> None:
+        """An operation has ended."""
+
+    def frame_sent(self, operation: SendOperation) -> None:
+        """The carrier gave the buffers of a frame back."""
+
+
+class Source(Protocol):
+    """Where messages come from, as their receiver sees it."""
+
+    @property
+    def address(self) -> int:
+        """Its fi_addr, if it has one."""
+
+    @property
+    def incoming(self) -> SourceBooks:
+        """Who keeps the books about its messages."""
+
+
+class SourceBooks(Protocol):
+    """What is to be told of a message."""
+
+    def may_keep(self, arrival: Arrival) -> bool:
+        """Whether a message that nobody asked for has a place here."""
+
+    def kept(self, arrival: Arrival) -> None:
+        """A message waits."""
+
+    def freed(self, arrival: Arrival) -> None:
+        """A message that was kept waits no longer."""
+
+    def matched(self, arrival: Arrival) -> None:
+        """A message, of which the sender wants to know, found its receive or is not wanted."""
+
+    def accepted(self, receiver: Receiver, arrival: Arrival, receive: ReceiveOperation) -> None:
+        """An announced message found its receive."""
+
+
+class Receiver(Protocol):
+    """Who is told how an announced message ended."""
+
+    def finish(self, receive: ReceiveOperation, arrival: Arrival, stored: int) -> None:
+        """It is in its buffer, as far as it found room."""
+
+    def failed(
+        self, receive: ReceiveOperation, arrival: Arrival, stored: int, code: int, reason: str
+    ) -> None:
+        """It will not be complete."""
+
+
 class Level(IntEnum):
     """When a send is complete: FI_INJECT_COMPLETE and so on, weakest first."""
 
@@ -53,7 +105,7 @@ class SendOperation:
 
     Args:
         outbox: of the endpoint that it was posted to.
-        link: where it goes.
+        queue: where it goes.
         buffers: its bytes; the caller's own, or a copy.
         length: how many.
         context: what comes back.
@@ -95,17 +147,17 @@ class SendOperation:
         "is_silent",
         "length",
         "level",
-        "link",
         "message_id",
         "offset",
         "outbox",
+        "queue",
         "tag",
     )
 
     def __init__(
         self,
         outbox: Outbox,
-        link: Link,
+        queue: SendQueue,
         buffers: Sequence[Buffer],
         length: int,
         context: object,
@@ -116,7 +168,7 @@ class SendOperation:
         tag: int,
         data: int | None,
     ) -> None:
-        self.outbox, self.link, self.buffers, self.length = outbox, link, buffers, length
+        self.outbox, self.queue, self.buffers, self.length = outbox, queue, buffers, length
         self.context, self.entry_flags, self.level = context, entry_flags, level
         self.is_silent, self.is_fenced, self.tag, self.data = is_silent, is_fenced, tag, data
         self.message_id = self.frames = self.offset = 0
@@ -183,7 +235,7 @@ class SendOperation:
                     (self.context, ENTRY_FLAGS[self.entry_flags], 0, None, 0, 0, outbox.no_source),
                 )
             )
-        self.link.outgoing.ended(self)
+        self.queue.ended(self)
 
 
 class Arrival:
@@ -217,7 +269,7 @@ class Arrival:
 
     def __init__(
         self,
-        link: Link,
+        link: Source,
         message_id: int,
         flags: int,
         length: int,
@@ -279,7 +331,7 @@ class ReceiveOperation:
         context: object,
         kind: int,
         is_silent: bool,
-        link: Link | None = None,
+        link: Source | None = None,
         tag: int = 0,
         care: int = 0,
     ) -> None:

@@ -33,7 +33,8 @@ from i2o.transport.fabric.endpoint import (
     EventKind,
     Message,
 )
-from i2o.transport.fabric.engine import Engine, EngineOptions
+from i2o.transport.fabric.engine import Engine
+from i2o.transport.fabric.engine_options import EngineOptions
 from i2o.transport.fabric.errors import FabricErrno, FabricError
 from i2o.transport.fabric.flags import (
     ADDR_UNSPEC,
@@ -623,7 +624,7 @@ class SoftwareEndpoint(Closing):
             buffers = (b"".join(buffers),)
         operation = SendOperation(
             outbox,
-            link,
+            link.outgoing,
             buffers,
             length,
             context,

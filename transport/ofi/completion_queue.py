@@ -25,7 +25,7 @@ from i2o.transport.fabric.errors import (
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Capability, CqFormat, Flag
 from i2o.transport.ofi.domain import Domain
 from i2o.transport.ofi.library import check
-from i2o.transport.ofi.operation import Operation, OperationPool
+from i2o.transport.ofi.operation import RECV_TAGGED, Operation, OperationPool
 from i2o.transport.ofi.waiting import TICK_S, Waiter, wait_descriptor
 
 _ENTRY: Final = struct.Struct("=QQQQQQ")
@@ -38,9 +38,11 @@ _IDLE_NS: Final = 50_000_000
 _SPINS: Final = 500
 """How often `sread` looks before it sleeps: some 100 us, longer than a round trip takes."""
 _SEND: Final = int(Flag.SEND)
+_TAGGED: Final = int(Flag.TAGGED)
 _MULTI_RECV: Final = int(Flag.MULTI_RECV)
 _REMOTE_CQ_DATA: Final = int(Flag.REMOTE_CQ_DATA)
 _MESSAGE: Final = int(Flag.RECV | Flag.MSG | Flag.TAGGED)
+_new = tuple.__new__  # calling the class of a named tuple takes twice as long
 _NO_FLAGS: Final = Flag(0)
 _TRUNCATED: Final = int(FabricErrno.ETRUNC)
 
@@ -61,13 +63,15 @@ class OfiCompletionQueue:
         self.format = format
         self.domain = domain
         self.endpoints: list[Any] = []
+        self.restless: set[Any] = set()
+        """Endpoints that want to be advanced when the queue is read."""
         self._kept: list[object] = []
         self._clock = clock
         selection = domain.selection
         library = self._library = selection.library
         ffi, lib = library
         self.operations = OperationPool(library)
-        self._by_address = self.operations.by_address
+        self._by_address, self._free = self.operations.by_address, self.operations.free
         self._ready: deque[Completion | CompletionError] = deque()
         self._entries = ffi.new("struct fi_cq_tagged_entry[]", _BATCH)
         self._bytes = memoryview(ffi.buffer(self._entries))
@@ -81,6 +85,8 @@ class OfiCompletionQueue:
         self._waiter: Waiter | None = None
         self._is_watched = False
         self._idle_since_ns = 0
+        self._has_flags = format > CqFormat.CONTEXT
+        self._is_widest = format is CqFormat.TAGGED
         self._holds_back = selection.provider.takes_everything
         self._has_descriptor = selection.provider.has_descriptor
         self._is_signalled = False
@@ -149,13 +155,16 @@ class OfiCompletionQueue:
         ready = self._ready
         if not ready:
             self.fetch()
-            if not ready:
-                for endpoint in self.endpoints:
+            if self.restless:
+                for endpoint in tuple(self.restless):
                     endpoint.advance()
+            if not ready:
                 if self._is_watched:
                     self._arm()
                 if not ready:
                     return []
+        if len(ready) == 1 and type(ready[0]) is Completion:
+            return [ready.popleft()]  # type: ignore[list-item]
         found: list[Completion] = []
         while ready and len(found) < count:
             entry = ready[0]
@@ -268,9 +277,14 @@ class OfiCompletionQueue:
             operation.peer.outstanding -= 1
             owner.in_flight -= 1
             if operation.is_wanted:
-                flags_told = operation.flags if self.format > CqFormat.CONTEXT else _NO_FLAGS
-                self._ready.append(Completion(operation.context, flags_told))
-            self.operations.give_back(operation)
+                kind = operation.flags if self._has_flags else _NO_FLAGS
+                told = (operation.context, kind, 0, None, 0, 0, ADDR_UNSPEC)
+                self._ready.append(_new(Completion, told))
+            if operation.is_special:
+                self.operations.give_back(operation)
+            else:
+                operation.owner = operation.context = operation.held = operation.peer = None
+                self._free.append(operation)
             return
         if operation.area is not None:
             self._take_part(operation, flags, length, place, data, source)
@@ -291,8 +305,20 @@ class OfiCompletionQueue:
             )
             return
         if operation.is_wanted:
-            self._add(operation, flags & _REMOTE_CQ_DATA, length, None, data, tag, source)
-        owner.received(operation)
+            kind = operation.flags
+            if self._is_widest and not flags & _REMOTE_CQ_DATA:  # the way of nearly all of them
+                if kind is not RECV_TAGGED:
+                    tag = 0
+                got = (operation.context, kind, length, None, 0, tag, source)
+                self._ready.append(_new(Completion, got))
+            else:
+                self._add(operation, flags & _REMOTE_CQ_DATA, length, None, data, tag, source)
+        if operation.is_special:
+            owner.received(operation)
+        else:
+            owner.posted -= 1
+            operation.owner = operation.context = operation.held = None
+            self._free.append(operation)
 
     def _take_part(
         self, operation: Operation, flags: int, length: int, place: int, data: int, source: int
@@ -356,7 +382,7 @@ class OfiCompletionQueue:
         source: int,
         is_bare: bool = False,
     ) -> None:
-        number = _MULTI_RECV if is_bare else operation.flags | more
+        number = _MULTI_RECV if is_bare else int(operation.flags) | more
         flags = self._flags.get(number)
         if flags is None:
             flags = self._flags[number] = Flag(number)
@@ -367,7 +393,7 @@ class OfiCompletionQueue:
                 data, view = 0, None
                 if level < CqFormat.MSG:
                     flags, length = _NO_FLAGS, 0
-        elif not number & int(Flag.TAGGED):
+        elif not number & _TAGGED:
             tag = 0
         self._ready.append(Completion(operation.context, flags, length, view, data, tag, source))
 
@@ -425,6 +451,7 @@ class OfiCompletionQueue:
         and it looks all the same.
         """
         self.endpoints.remove(endpoint)
+        self.restless.discard(endpoint)
         self._has_descriptor = False
         if self._waiter is not None:
             self._waiter.forget_descriptor()
@@ -432,6 +459,7 @@ class OfiCompletionQueue:
     def keep(self, endpoint: object) -> None:
         """Stay for an endpoint that libfabric must not close before the program ends."""
         self.endpoints.remove(endpoint)
+        self.restless.discard(endpoint)
         self._kept.append(endpoint)
 
     def forget_kept(self, endpoint: object) -> None:

@@ -13,7 +13,7 @@ from i2o.clock import Clock
 from i2o.transport.fabric.endpoint import EventKind
 from i2o.transport.fabric.errors import FabricErrno, FabricError
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Capability, CqFormat, Flag
-from i2o.transport.ofi.addresses import to_bytes
+from i2o.transport.ofi.addresses import is_group, to_bytes
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
 from i2o.transport.ofi.domain import Domain, name_of
 from i2o.transport.ofi.events import OfiEventQueue
@@ -107,6 +107,8 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             self._bind_receiving(cq, flags)
         if self not in cq.endpoints:
             cq.endpoints.append(self)
+        if self._is_connected_type:
+            cq.restless.add(self)
 
     def set_min_multi_recv(self, size: int) -> None:
         """Set FI_OPT_MIN_MULTI_RECV, before `enable`."""
@@ -271,7 +273,11 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             raise self._lacks(Capability.MULTICAST)
         if not self._is_enabled:
             raise FabricError(FabricErrno.EOPBADSTATE, "join() comes after enable()")
-        raw = self._ffi.new("char []", to_bytes(group, self._selection.format))
+        data = to_bytes(group, self._selection.format)
+        if not is_group(data) or any(group == peer.name for peer in self._groups.values()):
+            # libfabric could not close the endpoint after such an attempt
+            raise FabricError(errno.EINVAL, f"{group} is no group of IPv4, or was joined before")
+        raw = self._ffi.new("char []", data)
         out = self._ffi.new("struct fid_mc **")
         code = self._lib.fi_join(self._ep, raw, 0, out, self._null)
         check(self._library, code, "fi_join")
@@ -356,9 +362,6 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         if self._is_connected_type and self._events is not None:
             self._events.poll()
 
-    def _queues(self) -> set[OfiCompletionQueue]:
-        return {queue for queue in (self._tx, self._rx) if queue is not None}
-
     def _fetch(self) -> None:
         if self._is_open:
             for queue in self._queues():
@@ -369,7 +372,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         queue = self._tx if operation.peer is not None else self._rx
         assert queue is not None
         if operation.peer is None:
-            self._posted -= 1
+            self.posted -= 1
         queue.operations.give_back(operation)
 
     def _count_out(self, operation: Operation) -> None:

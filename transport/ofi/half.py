@@ -32,6 +32,7 @@ class EndpointHalf:
         self._library = selection.library
         self._ffi, self._lib = selection.library
         self._from_buffer = self._ffi.from_buffer
+        self._bytes_type = self._ffi.typeof("char []")
         self._null = self._ffi.NULL
         self._fid = self._ffi.addressof(handle, "fid")
         self._is_connected_type = selection.attributes.type is EndpointType.MSG

@@ -96,8 +96,8 @@ static const int FI_OPT_MIN_MULTI_RECV;
 
 uint32_t fi_version(void);
 const char *fi_strerror(int errnum);
-int fi_getinfo(uint32_t version, const char *node, const char *service, uint64_t flags,
-               const struct fi_info *hints, struct fi_info **info);
+int i2o_getinfo(uint32_t version, const char *node, const char *service, uint64_t flags,
+                const struct fi_info *hints, struct fi_info **info);
 void fi_freeinfo(struct fi_info *info);
 struct fi_info *fi_dupinfo(const struct fi_info *info);
 int fi_fabric(struct fi_fabric_attr *attr, struct fid_fabric **fabric, void *context);
@@ -143,6 +143,8 @@ const char *fi_cq_strerror(struct fid_cq *cq, int prov_errno, const void *err_da
 ssize_t fi_send(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dest_addr,
                 void *context);
 ssize_t fi_sendmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t flags);
+ssize_t fi_recv(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t src_addr,
+                void *context);
 ssize_t fi_recvmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t flags);
 ssize_t fi_tsend(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dest_addr,
                  uint64_t tag, void *context);
@@ -172,20 +174,42 @@ _SOURCE = r"""
 #include <rdma/fi_errno.h>
 #include <rdma/fi_tagged.h>
 
-/* fi_endpoint, but the process keeps its signal handlers: the first endpoint of the provider shm
-   would put its own there, which remove every segment of the process even when the signal is
-   handled and the process goes on, as at a KeyboardInterrupt. */
+/* fi_getinfo and fi_endpoint, but the process keeps its signal handlers. Providers put theirs in:
+   shm one that removes every segment of the process even when the signal is handled and the process
+   goes on, as at a KeyboardInterrupt; psm3 one that ends the process. */
+struct handlers {
+    struct sigaction of[32];
+};
+
+static void keep_handlers(struct handlers *kept)
+{
+    for (int number = 1; number < 32; number++)
+        sigaction(number, NULL, &kept->of[number]);
+}
+
+static void put_back(const struct handlers *kept)
+{
+    for (int number = 1; number < 32; number++)
+        if (number != SIGKILL && number != SIGSTOP)
+            sigaction(number, &kept->of[number], NULL);
+}
+
+static int i2o_getinfo(uint32_t version, const char *node, const char *service, uint64_t flags,
+                       const struct fi_info *hints, struct fi_info **info)
+{
+    struct handlers kept;
+    keep_handlers(&kept);
+    int result = fi_getinfo(version, node, service, flags, hints, info);
+    put_back(&kept);
+    return result;
+}
+
 static int i2o_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep)
 {
-    static const int taken[] = {SIGBUS, SIGSEGV, SIGTERM, SIGINT};
-    struct sigaction before[4];
-    int result;
-
-    for (int place = 0; place < 4; place++)
-        sigaction(taken[place], NULL, &before[place]);
-    result = fi_endpoint(domain, info, ep, NULL);
-    for (int place = 0; place < 4; place++)
-        sigaction(taken[place], &before[place], NULL);
+    struct handlers kept;
+    keep_handlers(&kept);
+    int result = fi_endpoint(domain, info, ep, NULL);
+    put_back(&kept);
     return result;
 }
 
@@ -218,12 +242,13 @@ static int i2o_tick(int ticker, long period_ns)
 """
 
 _HEADER = Path("rdma", "fabric.h")
+_FOLDERS = ("/usr/include", "/usr/local/include")
 _PATH_VARIABLES = ("CPATH", "C_INCLUDE_PATH")
 
 
 def can_be_built() -> bool:
     """Return whether libfabric's headers are where a compiler looks for them."""
-    folders = ["/usr/include", "/usr/local/include"]
+    folders = list(_FOLDERS)
     for variable in _PATH_VARIABLES:
         folders += filter(None, os.environ.get(variable, "").split(os.pathsep))
     return any(Path(folder, _HEADER).is_file() for folder in folders)

@@ -7,14 +7,13 @@ message alive. Both go back to the pool when the operation is over, and not befo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from i2o.transport.fabric.flags import Flag
 from i2o.transport.ofi.library import Library
 
-if TYPE_CHECKING:
-    from i2o.transport.ofi.peer import Peer
-
+RECV_MSG: Final = Flag.RECV | Flag.MSG
+RECV_TAGGED: Final = Flag.RECV | Flag.TAGGED
 _CHUNK: Final = 64
 NOTHING: Final = Flag(0)
 
@@ -30,7 +29,7 @@ class Operation:
         context: the caller's.
         is_wanted: success makes an entry.
         held: what must stay alive: buffers, and arguments that libfabric may look at later.
-        peer: to whom, of a send.
+        peer: to whom, of a send, a `Peer`; else None.
         order: counts up from operation to operation.
         limit: bytes that the caller's buffers take, of a receive; -1 if that does not count.
         is_special: one of the following was set.
@@ -73,7 +72,7 @@ class Operation:
         self.context: object = None
         self.is_wanted = True
         self.held: object = None
-        self.peer: Peer | None = None
+        self.peer: Any = None
         self.limit = -1
         self.is_special = False
         self.is_told = False
@@ -91,16 +90,16 @@ class OperationPool:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._free: list[Operation] = []
+        self.free: list[Operation] = []
         self._contexts: list[Any] = []
         self._order = 0
         self.by_address: dict[int, Operation] = {}
 
     def take(self) -> Operation:
         """Return a free place."""
-        if not self._free:
+        if not self.free:
             self._grow()
-        operation = self._free.pop()
+        operation = self.free.pop()
         operation.order = self._order = self._order + 1
         return operation
 
@@ -110,12 +109,12 @@ class OperationPool:
             operation.clear()
         else:  # the way of nearly all of them
             operation.owner = operation.context = operation.held = operation.peer = None
-        self._free.append(operation)
+        self.free.append(operation)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return len(self._free) == len(self.by_address)
+        return len(self.free) == len(self.by_address)
 
     def of(self, owner: object) -> list[Operation]:
         """Return the operations of an endpoint that are not over."""
@@ -130,4 +129,4 @@ class OperationPool:
             address = int(ffi.cast("uintptr_t", pointer))
             operation = Operation(ffi.cast("void *", pointer), address)
             self.by_address[address] = operation
-            self._free.append(operation)
+            self.free.append(operation)

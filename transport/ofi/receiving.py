@@ -12,10 +12,8 @@ from i2o.transport.fabric.errors import FabricErrno, FabricError, TryAgain
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Capability, Flag
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
 from i2o.transport.ofi.half import EndpointHalf
-from i2o.transport.ofi.operation import Operation
+from i2o.transport.ofi.operation import RECV_MSG, RECV_TAGGED, Operation
 
-_RECV_MSG: Final = Flag.RECV | Flag.MSG
-_RECV_TAGGED: Final = Flag.RECV | Flag.TAGGED
 _COMPLETION: Final = int(Flag.COMPLETION)
 _MULTI_RECV: Final = int(Flag.MULTI_RECV)
 _PEEK: Final = int(Flag.PEEK)
@@ -33,17 +31,22 @@ much is lost, or with the end of the connection. The memory is not touched unles
 
 
 class ReceivingHalf(EndpointHalf):
-    """Receives and their tagged forms."""
+    """Receives and their tagged forms.
+
+    Attributes:
+        posted: receives that are not over.
+    """
+
+    _rx: OfiCompletionQueue | None
 
     def _open_receiving(self) -> None:
         attributes = self._selection.attributes
         self._i2o_recv = self._lib.i2o_recv
         self._i2o_trecv = self._lib.i2o_trecv
-        self._rx: OfiCompletionQueue | None = None
         self._rx_open: OfiCompletionQueue | None = None  # while operations may be posted
         self._rx_wanted = True
         self._rx_most = attributes.rx_size
-        self._posted = 0
+        self.posted = 0
         self._claimed: list[Operation] = []
         self._is_directed = Capability.DIRECTED_RECV in attributes.capabilities
         self._spare = self._from_buffer(bytearray(min(attributes.max_msg_size, _SPARE)))
@@ -56,13 +59,13 @@ class ReceivingHalf(EndpointHalf):
     ) -> None:
         """Queue a buffer; `src` counts with DIRECTED_RECV."""
         queue = self._rx_open
-        if queue is None or src != ADDR_UNSPEC or self._posted >= self._rx_most:
+        if queue is None or src != ADDR_UNSPEC or self.posted >= self._rx_most:
             self._post_receive(False, (buffer,), src, context, 0)
             return
         held = self._area(buffer)
         operation = queue.operations.take()
         operation.owner = self
-        operation.flags = _RECV_MSG
+        operation.flags = RECV_MSG
         operation.context = context
         operation.held = held
         operation.is_wanted = self._rx_wanted
@@ -72,7 +75,7 @@ class ReceivingHalf(EndpointHalf):
         )
         if code:
             raise self._refused(queue, operation, code)
-        self._posted += 1
+        self.posted += 1
 
     def recvv(
         self,
@@ -180,7 +183,7 @@ class ReceivingHalf(EndpointHalf):
         size = sum(map(len, views))
         operation = queue.operations.take()
         operation.owner = self
-        operation.flags = _RECV_TAGGED if is_tagged else _RECV_MSG
+        operation.flags = RECV_TAGGED if is_tagged else RECV_MSG
         operation.context = context
         operation.is_wanted = self._rx_wanted or bool(flags & _COMPLETION)
         operation.limit = size
@@ -193,7 +196,7 @@ class ReceivingHalf(EndpointHalf):
             count = 1  # the spare buffer would be filled like the other
             operation.is_special = True
         self._call(queue, operation, (views, vector), count, src, tag, ignore, flags & _MULTI_RECV)
-        self._posted += 1
+        self.posted += 1
 
     def _look(self, message: Message, flags: int) -> None:
         """PEEK at a message, or CLAIM or DISCARD one that was peeked at."""
@@ -209,7 +212,7 @@ class ReceivingHalf(EndpointHalf):
             queue = self._ready_for(True, message.address)
             operation = queue.operations.take()
             operation.owner = self
-            operation.flags = _RECV_TAGGED
+            operation.flags = RECV_TAGGED
             operation.context = message.context
             operation.is_peek = True
             operation.claims = bool(flags & _CLAIM)
@@ -240,7 +243,7 @@ class ReceivingHalf(EndpointHalf):
             message.ignore,
             flags & _LOOKS,
         )
-        self._posted += 1
+        self.posted += 1
 
     def _claim(self, context: object) -> Operation:
         """Return the PEEK|CLAIM with this context, which is used up."""
@@ -262,7 +265,7 @@ class ReceivingHalf(EndpointHalf):
         ignore: int,
         flags: int,
     ) -> None:
-        is_tagged = bool(operation.flags & Flag.TAGGED)
+        is_tagged = operation.flags is RECV_TAGGED
         message = self._ffi.new("struct fi_msg_tagged *" if is_tagged else "struct fi_msg *")
         message.msg_iov = held[1]
         message.iov_count = count
@@ -285,8 +288,8 @@ class ReceivingHalf(EndpointHalf):
             raise self._lacks(Capability.TAGGED)
         if src != ADDR_UNSPEC and self._is_directed:
             self._peer_of(src)
-        if self._posted >= self._rx_most:
-            raise TryAgain(f"{self._posted} receives are posted, which is the limit")
+        if self.posted >= self._rx_most:
+            raise TryAgain(f"{self.posted} receives are posted, which is the limit")
         return queue
 
     def _areas(self, buffers: Sequence[Buffer]) -> tuple[tuple[Any, ...], Any, int]:
@@ -303,7 +306,7 @@ class ReceivingHalf(EndpointHalf):
 
     def _area(self, buffer: Buffer) -> Any:
         try:
-            return self._from_buffer(buffer, require_writable=True)
+            return self._from_buffer(self._bytes_type, buffer, True)
         except (TypeError, BufferError, ValueError) as error:
             raise FabricError(errno.EINVAL, f"no buffer to receive into: {error}") from None
 
@@ -324,7 +327,7 @@ class ReceivingHalf(EndpointHalf):
 
     def received(self, operation: Operation) -> None:
         """A receive or a peek succeeded."""
-        self._posted -= 1
+        self.posted -= 1
         if operation.claims:
             self._claimed.append(operation)  # its place is what the CLAIM must name
             return

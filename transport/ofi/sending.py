@@ -63,6 +63,7 @@ class SendingHalf(EndpointHalf):
         self._window = attributes.tx_size
         self._connect_timeout_ns = round(connect_timeout_s * 1e9)
         self._tx: OfiCompletionQueue | None = None
+        self._rx: OfiCompletionQueue | None = None
         self._tx_open: OfiCompletionQueue | None = None  # while operations may be posted
         self._tx_wanted = True
         self._stalled: set[Peer] = set()
@@ -278,6 +279,8 @@ class SendingHalf(EndpointHalf):
             self.in_flight += 1
             if peer.waiting:
                 self._stalled.add(peer)
+                for each in self._queues():
+                    each.restless.add(self)
         elif -code in _LOST and self._selection.attributes.type is EndpointType.RDM:
             self.in_flight += 1
             self._fail_send(operation, -code, f"{peer.name} is not reached")
@@ -348,7 +351,7 @@ class SendingHalf(EndpointHalf):
                 self._fail_send(operation, code, f"{peer.name} is not reached")
             if not peer.waiting:
                 peer.stuck_since_ns = 0
-                self._stalled.discard(peer)
+                self._let_go(peer)
             elif peer.outstanding:
                 peer.stuck_since_ns = 0
             else:
@@ -376,7 +379,17 @@ class SendingHalf(EndpointHalf):
         for operation in peer.give_up():
             self._fail_send(operation, code, why)
         peer.stuck_since_ns = 0
+        self._let_go(peer)
+
+    def _let_go(self, peer: Peer) -> None:
+        """Nothing waits for this peer any more."""
         self._stalled.discard(peer)
+        if not self._stalled and not self._is_connected_type:
+            for queue in self._queues():
+                queue.restless.discard(self)
+
+    def _queues(self) -> set[OfiCompletionQueue]:
+        return {queue for queue in (self._tx, self._rx) if queue is not None}
 
     def _fail_send(self, operation: Operation, code: int, why: str) -> None:
         """End a send that libfabric does not have."""

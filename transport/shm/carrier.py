@@ -26,7 +26,7 @@ from i2o.transport.doorbell import Doorbell
 from i2o.transport.fabric.carrier import CarrierSink
 from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.fabric.errors import FabricError
-from i2o.transport.shm.channel import PeerGone
+from i2o.transport.shm.channel import PeerGone, is_over
 from i2o.transport.shm.greeting import (
     Hello,
     Refusal,
@@ -140,6 +140,10 @@ class ShmCarrier(Closing):
         """Return the number of the peer behind `shm://NAME`; raises FabricError EINVAL."""
         name = address.removeprefix(_SCHEME)
         try:
+            if "://" in name:
+                raise UriError(
+                    f"{address!r} is no address in shared memory: those are {_SCHEME}NAME"
+                )
             path_of(name, Meeting.PEER)
         except UriError as error:
             raise FabricError(errno.EINVAL, str(error)) from None
@@ -391,7 +395,7 @@ class ShmCarrier(Closing):
             path_of(name, Meeting.PEER)
         except UriError:
             name = ""
-        if not (isinstance(hello, Hello) and name and hello.modes) or _is_over(end):
+        if not (isinstance(hello, Hello) and name and hello.modes) or is_over(end):
             self._refuse(end, Refused(Refusal.UNABLE, 0, "who are you?"))
             return
         number = self._number_of(name)
@@ -482,16 +486,6 @@ class ShmCarrier(Closing):
             del self._peers[peer.number]
         peer.close()  # which takes its descriptors out of the epoll set
         self._up = tuple(one for one in self._peers.values() if one.link is not None)
-
-
-def _is_over(end: socket.socket) -> bool:
-    """Whether whoever said something has gone since: it took another link."""
-    try:
-        return not end.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def name_is_taken(error: TransportUnavailable) -> FabricError:

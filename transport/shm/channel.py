@@ -55,6 +55,9 @@ class Channel(Protocol):
     def check(self) -> None:
         """Raise PeerGone if the other process is gone."""
 
+    def is_over(self) -> bool:
+        """Return whether the other process has closed its end, whatever it has left to read."""
+
     def arm(self) -> bool:
         """Make `filenos` tell of the next packet; False if one is there already."""
 
@@ -86,6 +89,7 @@ class SocketChannel:
     """
 
     def __init__(self, end: socket.socket, room: int) -> None:
+        end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._end, self.room = end, room
         self._buffer = bytearray(room + 1)
@@ -131,6 +135,10 @@ class SocketChannel:
 
     def check(self) -> None:
         """Do nothing: `receive` notices."""
+
+    def is_over(self) -> bool:
+        """Return whether the other end of the socket is closed."""
+        return is_over(self._end)
 
     def arm(self) -> bool:
         """Return True: the socket is readable as long as a packet is there."""
@@ -185,6 +193,7 @@ class RingChannel:
         other_bell: int,
         room: int,
     ) -> None:
+        end.setblocking(False)
         self._end, self.room = end, room
         self._own_bell, self._other_bell = own_bell, other_bell
         outgoing, incoming = (TO_DEVICE, TO_HOST) if is_host else (TO_HOST, TO_DEVICE)
@@ -240,6 +249,10 @@ class RingChannel:
             raise PeerGone("the other process said something that it must not say here")
         raise PeerGone("the other process is gone")
 
+    def is_over(self) -> bool:
+        """Return whether the other end of the socket is closed."""
+        return is_over(self._end)
+
     def arm(self) -> bool:
         """Make the eventfd tell of the next packet; False if one is there already."""
         return self._consumer.arm()
@@ -292,6 +305,15 @@ class RingChannel:
     def _broken(self, error: RingBroken) -> PeerGone:
         self._is_broken = True
         return PeerGone(f"the other process does not keep to the rules: {error}")
+
+
+def is_over(end: socket.socket) -> bool:
+    """Return whether the other end of a socket is closed."""
+    if end.fileno() < 0:
+        return True
+    poller = select.poll()
+    poller.register(end.fileno(), select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def _poll(descriptors: tuple[int, ...], wanted: int, timeout_s: float) -> None:

@@ -211,7 +211,6 @@ def half_over(end: socket.socket, welcome: Welcome, name: str, spin_s: float = 0
     """
     own = end.dup()
     try:
-        own.settimeout(None)
         link = take(own, welcome, PACKET)
     except RemoteFrameError as error:
         own.close()

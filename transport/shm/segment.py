@@ -28,6 +28,8 @@ RINGS_AT: Final = FRAME_AREA_END
 """Offset of the first ring's data; frames lie below, from `FRAME_AREA` on."""
 MAX_RING: Final = 1 << 24
 MAX_ARENA: Final = 1 << 30
+_RING_SIZE: Final = 1 << 18
+_ARENA_SIZE: Final = 256 << 20
 _PAGE: Final = mmap.PAGESIZE
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -63,6 +65,15 @@ class Shape(NamedTuple):
             raise RemoteFrameError(f"frames of {size} bytes: expected whole words, at least 64")
         if count * size > FRAME_AREA_END - FRAME_AREA:
             raise RemoteFrameError(f"{count} frames of {size} bytes do not fit")
+
+
+def shape_for(frame_count: int, frame_size: int) -> Shape:
+    """Return what an IOP shares with its hosts."""
+    return Shape(frame_count, frame_size, _RING_SIZE, _ARENA_SIZE)
+
+
+SEGMENT_SIZE: Final = shape_for(0, 0).size
+"""Bytes that an IOP shares with its host at most; only what is written takes memory."""
 
 
 class Segment(Closing):

@@ -31,15 +31,11 @@ from i2o.transport.shm.greeting import (
 )
 from i2o.transport.shm.link import offer
 from i2o.transport.shm.records import PACKET
-from i2o.transport.shm.segment import Shape
 from i2o.transport.shm.unit import ShmUnit
 from i2o.transport.unix_listener import UnixListener
 
 logger = logging.getLogger(__name__)
 
-RING_SIZE: Final = 1 << 18
-ARENA_SIZE: Final = 256 << 20
-"""Bytes for the buffers of a host. Only those that are written take memory."""
 MAX_WAITING: Final = 8
 """Connections that have not said what they want; one more ends the oldest."""
 _TURN_NS: Final = 5_000_000  # how long one host is served while others may wait
@@ -141,6 +137,11 @@ class ShmHost(Closing):
             logger.info("process %d: %s", self.pid, error)
             self.close()
             return now_ns
+
+    def drop_if_gone(self) -> None:
+        """Lose a host that has closed its end, whatever it had posted: nobody waits for it."""
+        if self._channel is not None and self._channel.is_over():
+            self.close()
 
     def close(self) -> None:
         """Send the host away and lose what it has set up; a second call does nothing."""
@@ -255,6 +256,7 @@ class ShmServer(Closing):
         except (OSError, RemoteFrameError) as error:
             self._refuse(end, Refused(Refusal.UNABLE, 0, str(error)))
             return
+        self.host.drop_if_gone()
         if not isinstance(hello, Hello):
             close_all(hello.descriptors if isinstance(hello, Welcome) else ())
             self._refuse(end, Refused(Refusal.UNABLE, 0, "whoever connects says hello"))
@@ -285,12 +287,3 @@ class ShmServer(Closing):
         self._waiting.remove(end)
         with end, contextlib.suppress(OSError):
             say(end, refused)
-
-
-def shape_for(frame_count: int, frame_size: int) -> Shape:
-    """Return what an IOP shares with its hosts."""
-    return Shape(frame_count, frame_size, RING_SIZE, ARENA_SIZE)
-
-
-SEGMENT_SIZE: Final = shape_for(0, 0).size
-"""Bytes that an IOP shares with its host at most."""

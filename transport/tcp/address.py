@@ -84,6 +84,20 @@ def of_socket(name: tuple[object, ...]) -> Address:
     return Address(host.removeprefix("::ffff:") if "." in host else host, int(str(name[1])))
 
 
+def check_exposure(address: Address, *, is_allowed: bool) -> None:
+    """Refuse an address that others than this machine's users can reach, unless that is allowed.
+
+    Raises:
+        PeerError: EACCES.
+    """
+    if not is_allowed and not address.is_loopback:
+        raise PeerError(
+            errno.EACCES,
+            f"{address} is not on this machine alone, and there is no key; give both ends the "
+            "same key file, or say that none is needed (insecure)",
+        )
+
+
 def _canonical(host: str) -> str:
     parsed = ipaddress.ip_address(host)
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:

@@ -8,7 +8,6 @@ broke is lost, as the contract of carriers says: ending operations is the busine
 from __future__ import annotations
 
 import errno
-import os
 import ssl
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from i2o.transport.tcp.address import Address, find_addresses
 from i2o.transport.tcp.key import PeerKey
 from i2o.transport.tcp.node import Node
 from i2o.transport.tcp.options import PeerOptions
-from i2o.transport.tcp.peer_name import PeerName
+from i2o.transport.tcp.peer_name import random_name
 from i2o.transport.tcp.wire import Purpose
 
 LOOPBACK: Final = (Address("127.0.0.1", 0),)
@@ -58,7 +57,7 @@ class TcpCarrier(Closing):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._node = Node(
-            _random_name(),
+            random_name(),
             Purpose.FRAMES,
             listen,
             options=options,
@@ -166,9 +165,3 @@ class TcpCarrier(Closing):
         if self._is_full:
             self._is_full = False
             self._sink.room_made(peer)
-
-
-def _random_name() -> PeerName:
-    """Return a name that nobody else has: endpoints know one another by address."""
-    bits = int.from_bytes(os.urandom(8), "little")
-    return PeerName((bits >> 32) & 0x7FFFFFFF, bits & 0xFFFFFFFF)

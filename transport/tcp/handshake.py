@@ -92,6 +92,7 @@ class Remote(NamedTuple):
         answers: whether it answers a PING whatever its program does.
         serial: the caller's number of this attempt; 0 of a listener.
         address: where it says it listens, or empty.
+        purpose: what its links carry; see `Purpose`.
     """
 
     name: PeerName
@@ -100,6 +101,7 @@ class Remote(NamedTuple):
     answers: bool
     serial: int = 0
     address: str = ""
+    purpose: int = Purpose.FRAMES
 
 
 class Caller:
@@ -285,4 +287,5 @@ def _remote(head: Any) -> Remote:
     name = PeerName(head.job, head.rank)
     if not name.is_valid:
         raise ProtocolViolation(f"{name} is no name")
-    return Remote(name, head.incarnation, head.frame_limit, bool(head.flags & HelloFlag.ANSWERS))
+    answers = bool(head.flags & HelloFlag.ANSWERS)
+    return Remote(name, head.incarnation, head.frame_limit, answers, purpose=head.purpose)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final, NamedTuple, Self
 
 from i2o.transport.tcp.errors import PeerError
@@ -46,6 +47,12 @@ class PeerName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.job}.{self.rank}"
+
+
+def random_name() -> PeerName:
+    """Return a name that nobody else has, for whoever needs none that others know."""
+    bits = int.from_bytes(os.urandom(8), "little")
+    return PeerName((bits >> 32) & 0x7FFFFFFF, bits & _WORD)
 
 
 ANYBODY: Final = PeerName(_WORD, _WORD)

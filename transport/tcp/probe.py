@@ -9,7 +9,7 @@ import socket
 import ssl
 
 from i2o.clock import SYSTEM_CLOCK, Clock
-from i2o.transport.tcp.address import Address, find_addresses
+from i2o.transport.tcp.address import Address, check_exposure, find_addresses
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation, Unreachable
 from i2o.transport.tcp.frame_stream import FrameStream
 from i2o.transport.tcp.handshake import Caller, Identity, Remote, objection_of
@@ -22,6 +22,7 @@ def probe(
     address: str,
     *,
     key: PeerKey | None = None,
+    insecure: bool = False,
     tls: ssl.SSLContext | None = None,
     timeout_s: float = 5.0,
     clock: Clock = SYSTEM_CLOCK,
@@ -33,17 +34,20 @@ def probe(
     Args:
         address: for example `tcp://127.0.0.1:5000`.
         key: shared with whoever listens, if it has one.
+        insecure: whether addresses other than loopback may be used without a key.
         tls: for calling.
         timeout_s: for everything together.
         clock: for the deadline.
 
     Raises:
         Unreachable: nobody answers, or it answers something else.
-        PeerError: EINVAL, the address makes no sense.
+        PeerError: EINVAL, the address makes no sense; EACCES, it is not loopback and there is no
+            key.
     """
     deadline = clock.monotonic() + timeout_s
     error = Unreachable(f"{address}: no such host")
     for found in find_addresses(address):
+        check_exposure(found, is_allowed=insecure or key is not None)
         try:
             return _ask(found, key, tls, deadline, clock)
         except (OSError, ProtocolViolation) as failure:

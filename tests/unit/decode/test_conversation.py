@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 
 from i2o.decode import conversation
-from i2o.decode.conversation import DMA, OTHER, REPLY, REQUEST, Conversation, Traced
+from i2o.decode.conversation import DMA, MESSAGE, REPLY, REQUEST, Conversation, Traced
 from i2o.frames import block_storage, executive, header, lan, private, scsi, tables, utility
 from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.sgl import chain_element, simple_sgl
@@ -240,8 +240,8 @@ def test_a_frame_is_cut_at_its_message_size(talk: Talk) -> None:
 
 
 def test_other_packets(talk: Talk) -> None:
-    traced = talk.say(Channel.OTHER, b"hello")
-    assert (traced.kind, traced.layout) == (OTHER, None)
+    traced = talk.say(Channel.MESSAGE, b"hello")
+    assert (traced.kind, traced.layout) == (MESSAGE, None)
 
 
 def test_what_is_remembered_is_bounded(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def traffic() -> list[Traced]:
         packet(Channel.FROM_DEVICE, b"nobody knows", 7000, address=0xDEAD000),
         packet(Channel.IN, b"short", 8000),
         packet(Channel.IN, b"\x01\0\x05\0" + bytes([DISK, 0x10, 0, 0x5C]) + bytes(12), 9000, iop=1),
-        Packet(START + 9_000_000, 2, Channel.OTHER, b"endpoint", 8),
+        Packet(START + 9_000_000, 2, Channel.MESSAGE, b"endpoint", 8),
     ]
     conversation = Conversation()
     return [conversation.feed(one) for one in packets]
@@ -173,7 +173,7 @@ EVERYTHING = list(range(16))
         ("type == dma", [LCT_DMA, DATA, STRAY]),
         ("dir == out", [LCT_DMA, LCT_OK, DATA, OK, BAD, FAILED, STRAY]),
         ("iop == 1", [ODD]),
-        ("iop >= 1", [ODD, ENDPOINT]),
+        ("iop >= 1", [ODD]),
         ("index in {2..3}", [LCT_DMA, LCT_OK]),
         ("t <= 15us", [NOP, LCT, LCT_DMA]),
         ("t > 0.0085", [ODD, ENDPOINT]),
@@ -190,7 +190,7 @@ EVERYTHING = list(range(16))
         ('name == "BSA_BLOCK_READ" and dir == in', [READ, READ2, READ4]),
         ("name == dpt_private_scsi_scb_exec", [SCB]),
         ("name == unknown_0x5c", [ODD]),
-        ("name != exec_lct_notify and name != bsa_block_read", [NOP, SCB, STRAY, ODD]),
+        ("name != exec_lct_notify and name != bsa_block_read", [NOP, SCB, STRAY, ODD, ENDPOINT]),
         ("name in {util_nop, exec_lct_notify} and !latency", [NOP, LCT, LCT_DMA]),
         ("name contains SCSI", [SCB]),
         ("device_class == SCSI_PERIPHERAL", [SCB]),

@@ -192,11 +192,11 @@ def test_flags_without_a_name_are_numbers():
     assert version_text(0x05) == "version 5, no SGL"
 
 
-def test_dma_and_other_packets_have_no_fixed_part():
+def test_dma_has_no_fixed_part_and_a_damaged_message_a_problem():
     assert fixed_nodes(Talk().from_device(b"abcd")) == []
-    other = Talk().say(Channel.OTHER, b"hello")
-    assert fixed_nodes(other) == []
-    assert decoded(other) == {"data": b"hello".hex()}
+    message = Talk().say(Channel.MESSAGE, b"hello")
+    assert problems(message) == ["5 bytes are no header of 72"]
+    assert decoded(message)["data"] == b"hello".hex()
 
 
 # --- what is wrong -------------------------------------------------------------------------------

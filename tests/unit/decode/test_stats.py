@@ -171,7 +171,7 @@ def test_dma_and_short_frames() -> None:
     )
     traffic.add(3, Channel.FROM_DEVICE, reply, address=0x7000)  # the reply frame being written
     traffic.add(4, Channel.IN, b"short")
-    traffic.add(5, Channel.OTHER, b"x")
+    traffic.add(5, Channel.MESSAGE, b"x")
     found = traffic.statistics
     assert (found.to_device, found.from_device) == (30, 100)
     assert found.short == 1

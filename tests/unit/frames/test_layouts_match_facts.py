@@ -80,7 +80,8 @@ def test_nothing_is_missing_and_nothing_is_extra() -> None:
         *(layout.qualified_name for layout in catalog.structures()),
         *(layout.qualified_name for layout in catalog.parameter_groups()),
     }
-    assert found == {*EVERY, "common.msg_header"}
+    own = {name for name in found if name.startswith("private.network_message_")}
+    assert found - own == {*EVERY, "common.msg_header"}
     assert (len(MESSAGES), len(STRUCTURES), len(GROUPS)) == (97, 53, 74)
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import i2o
+from fakes import scripted_endpoint
 from fakes.pcapng_blocks import section
+from fakes.scripted_endpoint import ScriptedEndpoint, ScriptedListener
 from i2o import capture
 from i2o.capture import VARIABLE, CaptureOptions, captured, environment_capture, tapped
 from i2o.clock import SYSTEM_CLOCK
@@ -23,12 +25,15 @@ from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.iop_emulator.emu_port import EmuPort
 from i2o.message_layer import MessageLayer
-from i2o.transport.capture import capture_target
+from i2o.transport import registry
+from i2o.transport.capture import capture_target, environment
 from i2o.transport.capture.capture_file import CaptureFile
+from i2o.transport.capture.endpoint_tap import TapEndpoint
 from i2o.transport.capture.packet import Channel
 from i2o.transport.capture.reader import open_capture
 from i2o.transport.capture.recorder import PacketRecorder
 from i2o.transport.capture.tap import TapPort
+from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_port
 
 BLOCK = DeviceClass.RANDOM_BLOCK_STORAGE.value
@@ -49,7 +54,7 @@ def asked(monkeypatch, tmp_path):
         file = environment_capture()
         if file is not None:
             file.close()
-    capture._capture_to.cache_clear()
+    environment._capture_to.cache_clear()
 
 
 def traced(path) -> list:
@@ -408,3 +413,103 @@ def test_the_reader_of_a_fifo_may_leave(tmp_path, asked, monkeypatch):
             use_disk(iop)
             environment_capture().flush()
     assert environment_capture().dropped > 0
+
+
+# --- endpoints -----------------------------------------------------------------------------------
+
+
+def test_endpoints_by_environment(asked, tmp_path):
+    endpoint, listener = ScriptedEndpoint(), ScriptedListener()
+    assert environment.endpoint_by_environment(endpoint) is endpoint
+    assert environment.listener_by_environment(listener) is listener
+    asked("?messages=no")
+    assert environment.endpoint_by_environment(endpoint) is endpoint
+    assert not list(tmp_path.iterdir())
+    path = asked("?message_snap=4")
+    with environment.endpoint_by_environment(endpoint, "mem://a") as tap:
+        assert isinstance(tap, TapEndpoint)
+        assert environment.endpoint_by_environment(tap) is tap
+        tap.send(b"too long")
+        with i2o.open("emu:") as iop:  # into the same file
+            use_disk(iop)
+        with environment.listener_by_environment(listener) as listens:
+            listener.asked()
+            made = listens.events.read().request.endpoint()
+            assert isinstance(made, TapEndpoint)
+            made.accept()
+    file = environment_capture()
+    file.close()
+    assert section(path).names() == ["ep0", "iop0.in", "iop0.out", "iop0.dma", "ep1", "ep2"]
+    names = [description for _, description, _, _ in section(path).interfaces]
+    assert names[0] == "mem://a"
+    assert names[4:] == ["scripted://listens", "scripted://here"]
+    sends = [one for one in traced(path) if one.name == "send"]
+    assert [(one.record.payload, one.record.length) for one in sends] == [(b"too ", 8)]
+    assert sends[0].record.endpoint_type == 3
+
+
+def test_an_endpoint_is_in_one_capture_once_and_in_two_if_asked(tmp_path):
+    with CaptureFile(tmp_path / "a") as one, CaptureFile(tmp_path / "b") as two:
+        endpoint = ScriptedEndpoint()
+        first = environment.captured_endpoint(endpoint, one)
+        second = environment.captured_endpoint(first, two)
+        assert second.inner is first
+        assert environment.captured_endpoint(second, one) is second
+        second.send(b"x")
+    for path in (tmp_path / "a", tmp_path / "b"):
+        assert [one.name for one in traced(path)] == ["send"]
+
+
+def test_an_endpoint_without_a_name_yet(tmp_path):
+    class Nameless(ScriptedEndpoint):
+        @property
+        def name(self):
+            raise FabricError(22, "not enabled")
+
+    with CaptureFile(tmp_path / "a") as file:
+        environment.captured_endpoint(Nameless(), file)
+    assert section(tmp_path / "a").interfaces[0][:2] == ("ep0", "")
+
+
+def test_what_opens_endpoints_looks_at_the_environment(asked, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._OWN_ENDPOINTS, "scripted", "fakes.scripted_endpoint")
+    assert isinstance(registry.open_endpoint("scripted:a"), ScriptedEndpoint)
+    assert isinstance(registry.open_listener("scripted:a"), ScriptedListener)
+    path = asked()
+    with registry.open_endpoint("scripted:a?x=1") as endpoint:
+        assert isinstance(endpoint, TapEndpoint)
+        endpoint.send(b"seen")
+    with registry.open_listener("scripted:b") as listener:
+        listener.inner.asked()
+        assert listener.events.read().request is not None
+    environment_capture().close()
+    assert [one.name for one in traced(path)] == ["send", "close", "connreq", "close"]
+    descriptions = [description for _, description, _, _ in section(path).interfaces]
+    assert descriptions == ["scripted:a?x=1", "scripted:b"]
+
+
+def test_an_endpoint_that_cannot_be_captured_is_closed(asked, monkeypatch):
+    made = []
+
+    class Noting(ScriptedEndpoint):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    class NotingListener(ScriptedListener):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setitem(registry._OWN_ENDPOINTS, "scripted", "fakes.scripted_endpoint")
+    monkeypatch.setattr(scripted_endpoint, "ScriptedEndpoint", Noting)
+    monkeypatch.setattr(scripted_endpoint, "ScriptedListener", NotingListener)
+    monkeypatch.setenv(VARIABLE, "a?color=1")
+    with pytest.raises(CaptureError, match="color"):
+        registry.open_endpoint("scripted:a")
+    with pytest.raises(CaptureError, match="color"):
+        registry.open_listener("scripted:a")
+    endpoint, listener = made
+    assert endpoint.calls[-1][0] == "close"
+    assert listener.is_closed
+    monkeypatch.delenv(VARIABLE)

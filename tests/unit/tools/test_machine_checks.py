@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,7 @@ from i2o.tools.checks import (
 )
 from i2o.tools.checks.finding import Check, Finding, Level, note, ok, problem, run_checks
 from i2o.tools.checks.machine import Machine
+from i2o.transport.ofi.library import load as load_libfabric
 from i2o.transport.registry import ENTRY_POINT_GROUP, own_schemes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -330,6 +332,22 @@ def test_memory(machine, put, forbid, monkeypatch):
     assert "Operation not permitted" in the_one(system_checks.CHECKS, machine, "memory").text
 
 
+def test_rings(machine):
+    missing = the_one(system_checks.CHECKS, replace(machine, load=_no_module), "rings")
+    assert "a system call for each message" in missing.text
+    old = the_one(
+        system_checks.CHECKS, replace(machine, load=lambda name: SimpleNamespace()), "rings"
+    )
+    assert old == missing
+    lib = SimpleNamespace(i2o_ring_open=None)
+    there = replace(machine, load=lambda name: SimpleNamespace(lib=lib))
+    assert "over rings" in the_one(system_checks.CHECKS, there, "rings").text
+
+
+def _no_module(name: str) -> object:
+    raise ImportError(name)
+
+
 # --- the kernel ----------------------------------------------------------------------------------
 
 
@@ -574,6 +592,24 @@ def test_nbdkit(machine):
     assert the_one(program_checks.CHECKS, machine, "nbdkit") == note(
         "nbdkit is not installed: only i2o nbd would need it", "install it"
     )
+
+
+def test_libfabric(machine):
+    def absent():
+        raise TransportUnavailable("ofi", "no libfabric: not built", remedy="install it")
+
+    machine = replace(machine, load_libfabric=absent)
+    assert the_one(program_checks.CHECKS, machine, "libfabric") == note(
+        "no libfabric: not built: only ofi: would need it", "install it"
+    )
+
+
+@pytest.mark.libfabric
+def test_the_providers_of_libfabric(machine):
+    machine = replace(machine, load_libfabric=load_libfabric)
+    found = the_one(program_checks.CHECKS, machine, "libfabric")
+    assert found.level == Level.OK
+    assert "shm" in found.text
 
 
 def test_the_versions_of_programs(tmp_path, monkeypatch):

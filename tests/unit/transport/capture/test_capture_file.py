@@ -706,7 +706,7 @@ def test_packets_of_another_capture_keep_what_they_say(tmp_path):
         Packet(2, 4, Channel.OUT, FRAME, 40, None, comment="odd"),
         Packet(3, 4, Channel.TO_DEVICE, b"abc", 3, 0x1000, 0x1234),
         Packet(4, 4, Channel.FROM_DEVICE, b"abcd", 4000, 0x1000, 0x1234),
-        Packet(5, 9, Channel.OTHER, b"message", 7, None),
+        Packet(5, 9, Channel.MESSAGE, b"message", 7, None),
     ]
     with CaptureFile(tmp_path / "a.pcapng") as capture:
         for packet in packets:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_what_is_gathered_is_scattered(
     data: bytes, cuts: list[int], rooms: list[int], size: int, first: int | None
 ) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    gather = Gather([data[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+    gather = Gather([data[a:b] for a, b in pairwise(edges)])
     assert gather.length == len(data)
     buffers = [bytearray(room) for room in rooms]
     scatter = Scatter(buffers)

@@ -66,8 +66,8 @@ class Talk:
 def test_both_learn_who_the_other_is(key: PeerKey | None) -> None:
     talk = Talk(replace(CALLER, key=key), replace(LISTENER, key=key))
     assert talk.caller.verdict(talk.verdict()) == (Answer.ACCEPTED, 21, 6)
-    assert talk.remote == (PeerName(1, 2), 7, 1000, True, 11, "tcp://127.0.0.1:5")
-    assert talk.listening == (PeerName(3, 4), 8, 2000, False, 0, "")
+    assert talk.remote == (PeerName(1, 2), 7, 1000, True, 11, "tcp://127.0.0.1:5", 1)
+    assert talk.listening == (PeerName(3, 4), 8, 2000, False, 0, "", 1)
 
 
 def test_a_listener_who_has_another_key_is_found_out() -> None:
