@@ -228,6 +228,9 @@ def test_a_peer_that_pings_and_does_not_read_is_cut_off(nodes: Nodes) -> None:
     link = b.peer(number).link
     assert link is not None
     link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    back = a.peer(0).link
+    assert back is not None
+    back.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     pings = wire.frame(Kind.PING, bytes(8)) * 1000
     link.socket.setblocking(True)
     link.socket.settimeout(0.01)
