@@ -82,7 +82,7 @@ class WireStation(Closing):
         return self.medium.endpoint(name)
 
     def port(
-        self, name: str = "host", *, clock: Clock = SYSTEM_CLOCK, connect_s: float = 5.0
+        self, name: str = "host", *, clock: Clock = SYSTEM_CLOCK, connect_s: float = 2.0
     ) -> WirePort:
         """Reach the IOP."""
         return WirePort(
