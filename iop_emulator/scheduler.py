@@ -19,21 +19,27 @@ Job = Generator[bytes | None, None, bytes]
 
 
 class Scheduler:
-    """What an IOP still has to do without being asked again."""
+    """What an IOP still has to do without being asked again.
+
+    Attributes:
+        timers: what is to be called when its time has come, a heap; for others to look whether
+            there is anything.
+        jobs: long operations that are going on, alike.
+    """
 
     def __init__(self) -> None:
-        self._timers: list[tuple[int, int, Request, Callable[[Request], None]]] = []
+        self.timers: list[tuple[int, int, Request, Callable[[Request], None]]] = []
         self._numbers = count()
-        self._jobs: deque[tuple[Request, Job]] = deque()
+        self.jobs: deque[tuple[Request, Job]] = deque()
         self._parked: list[Request] = []
 
     def at(self, due_ns: int, request: Request, action: Callable[[Request], None]) -> None:
         """Call `action(request)` when the time has come."""
-        heapq.heappush(self._timers, (due_ns, next(self._numbers), request, action))
+        heapq.heappush(self.timers, (due_ns, next(self._numbers), request, action))
 
     def start(self, request: Request, job: Job) -> None:
         """Begin a long operation; its steps run between other requests."""
-        self._jobs.append((request, job))
+        self.jobs.append((request, job))
 
     def park(self, request: Request) -> None:
         """Keep a request until somebody takes it back."""
@@ -51,39 +57,39 @@ class Scheduler:
     @property
     def has_jobs(self) -> bool:
         """Whether a step could be made now."""
-        return bool(self._jobs)
+        return bool(self.jobs)
 
     @property
     def job_count(self) -> int:
         """How many long operations are going on."""
-        return len(self._jobs)
+        return len(self.jobs)
 
     @property
     def is_empty(self) -> bool:
         """Whether neither time nor another step would bring anything; parked requests aside."""
-        return not (self._timers or self._jobs)
+        return not (self.timers or self.jobs)
 
     @property
     def next_due_ns(self) -> int | None:
         """When the next timer ends, or None."""
-        return self._timers[0][0] if self._timers else None
+        return self.timers[0][0] if self.timers else None
 
     def run_due(self, now_ns: int) -> int:
         """Run every timer that has ended; return how many."""
         done = 0
-        while self._timers and self._timers[0][0] <= now_ns:
-            _, _, request, action = heapq.heappop(self._timers)
+        while self.timers and self.timers[0][0] <= now_ns:
+            _, _, request, action = heapq.heappop(self.timers)
             action(request)
             done += 1
         return done
 
     def step(self, send: Callable[[bytes], None]) -> None:
         """Make one step of the oldest job."""
-        _, job = self._jobs[0]
+        _, job = self.jobs[0]
         try:
             reply = next(job)
         except StopIteration as end:
-            self._jobs.popleft()
+            self.jobs.popleft()
             reply = end.value
         if reply is not None:
             send(reply)
@@ -101,8 +107,8 @@ class Scheduler:
         return sum(map(matches, self._unanswered()))
 
     def _unanswered(self) -> Iterator[Request]:
-        yield from (entry[2] for entry in self._timers)
-        yield from (request for request, _ in self._jobs)
+        yield from (entry[2] for entry in self.timers)
+        yield from (request for request, _ in self.jobs)
         yield from self._parked
 
     def take_back(
@@ -114,14 +120,14 @@ class Scheduler:
             matches: says which.
             may_be_begun: also those whose operation has begun already.
         """
-        taken = [entry[2] for entry in sorted(self._timers) if matches(entry[2])]
+        taken = [entry[2] for entry in sorted(self.timers) if matches(entry[2])]
         if taken:
-            self._timers = [entry for entry in self._timers if not matches(entry[2])]
-            heapq.heapify(self._timers)
-        for request, job in tuple(self._jobs) if may_be_begun else ():
+            self.timers = [entry for entry in self.timers if not matches(entry[2])]
+            heapq.heapify(self.timers)
+        for request, job in tuple(self.jobs) if may_be_begun else ():
             if matches(request):
                 taken.append(request)
-                self._jobs.remove((request, job))
+                self.jobs.remove((request, job))
         for request in self.parked:
             if matches(request):
                 taken.append(request)
@@ -130,6 +136,6 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._timers.clear()
-        self._jobs.clear()
+        self.timers.clear()
+        self.jobs.clear()
         self._parked.clear()

@@ -91,7 +91,10 @@ class ShmIop(Closing):
         has_more = unit.drain()
         if unit.take_power_cycle():
             self.soft_iop.power_cycle()
-        due = self._commanded.run(now_ns, has_command=has_command)
+        if has_command or unit.posted_inbound() or not self.soft_iop.is_idle:
+            due = self._commanded.run(now_ns, has_command=has_command)
+        else:
+            due = None  # reply frames came back, or buffers were made known
         return now_ns if has_more else due
 
     def power_cycle(self) -> None:

@@ -126,6 +126,7 @@ class SoftIop:
         self._is_closed = False
         self._closed_until_ns: int | None = 0  # the inbound port; None: for good
         self._has_replies = False
+        self._is_in_system = system is not None
         self._is_halted = False  # by a fault, in the middle of a run
         self._is_calm = False  # the last run left nothing that time alone would bring back
         self._now_ns = 0
@@ -179,7 +180,7 @@ class SoftIop:
         if now_ns < self._stalled_until_ns:
             return self._stalled_until_ns
         self._is_halted = False
-        if not scheduler.is_empty:
+        if scheduler.timers:
             self.counters.timers += scheduler.run_due(now_ns)
         replies = self.replies
         if replies.backlog:
@@ -197,11 +198,11 @@ class SoftIop:
             serve(mfa, frame, now_ns)
             if self._is_halted:
                 break
-        while budget > 0 and scheduler.has_jobs and not (replies.is_congested or self._is_halted):
+        while scheduler.jobs and budget > 0 and not (replies.is_congested or self._is_halted):
             budget -= 1
             self._changes += 1
             scheduler.step(self.send)
-        is_waiting = self._peers.is_waiting
+        is_waiting = self._is_in_system and self._peers.is_waiting
         if is_waiting:
             self._peers.run_others(RUN_BUDGET, now_ns)
             is_waiting = self._peers.is_waiting
@@ -210,7 +211,7 @@ class SoftIop:
             and self.faults is None
             and not is_waiting
             and not (self._closed_until_ns or self._stuck or self._is_halted)
-            and scheduler.is_empty
+            and not (scheduler.timers or scheduler.jobs)
         )
         return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
 

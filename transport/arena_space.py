@@ -76,6 +76,7 @@ class ArenaSpace:
         self._ends: dict[int, int] = {}
         self._buffers: dict[int, ArenaBuffer] = {}
         self._next = base
+        self._near = (0, 0)  # the buffer that was found last: mostly it is the one
         self._lock = threading.Lock()
 
     # --- the host's side -------------------------------------------------------------------------
@@ -136,14 +137,23 @@ class ArenaSpace:
 
     def window(self, bus_address: int, length: int) -> memoryview:
         """Return the bytes behind a range; raises DmaFault outside all buffers."""
-        index = bisect_right(self._starts, bus_address) - 1
-        if index < 0 or length < 0:
-            raise DmaFault(bus_address, length)
-        end = self._ends.get(self._starts[index], 0)
-        if bus_address >= end or bus_address + length > end:
-            raise DmaFault(bus_address, length)
-        start = bus_address - self.base
-        return self._arena[start : start + length]
+        start, end = self._near
+        if not (start <= bus_address < end and 0 <= length <= end - bus_address):
+            self._come_near(bus_address, length)
+        at = bus_address - self.base
+        return self._arena[at : at + length]
+
+    def _come_near(self, bus_address: int, length: int) -> None:
+        """Find the buffer that a range is in; raises DmaFault if there is none."""
+        with self._lock:
+            index = bisect_right(self._starts, bus_address) - 1
+            if index < 0 or length < 0:
+                raise DmaFault(bus_address, length)
+            start = self._starts[index]
+            end = self._ends[start]
+            if bus_address >= end or bus_address + length > end:
+                raise DmaFault(bus_address, length)
+            self._near = start, end
 
     def read(self, address: int, length: int) -> bytes:
         """Copy bytes out; raises DmaFault outside all buffers."""
@@ -151,7 +161,12 @@ class ArenaSpace:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copy bytes in; raises DmaFault outside all buffers."""
-        self.window(address, len(data))[:] = data
+        start, end = self._near
+        after = address + len(data)
+        if start <= address < end and after <= end:
+            self._arena[address - self.base : after - self.base] = data
+        else:
+            self.window(address, len(data))[:] = data
 
     def windows(
         self, fragments: Iterable[tuple[int, int]], *, writable: bool
@@ -169,6 +184,7 @@ class ArenaSpace:
         with self._lock:
             if self._ends.pop(address, None) is None:
                 raise RemoteFrameError(f"no buffer begins at {address:#010x}")
+            self._near = (0, 0)
             del self._starts[bisect_left(self._starts, address)]
 
     def _require_free(self, address: int, length: int) -> None:

@@ -31,10 +31,12 @@ int i2o_ring_push_record(i2o_ring *ring, uint32_t word, uint32_t value, uint32_t
 int i2o_ring_push_two(i2o_ring *ring, const char *head, uint32_t head_length, const char *rest,
                       uint32_t rest_length);
 int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room, int64_t nanoseconds);
+int i2o_ring_take(i2o_ring *ring, char *into, uint32_t room, uint32_t grain);
 int i2o_ring_pending(i2o_ring *ring);
 int i2o_ring_arm(i2o_ring *ring);
 void i2o_ring_disarm(i2o_ring *ring);
 int i2o_ring_spin(i2o_ring *ring, int64_t nanoseconds);
+int i2o_is_quiet(int descriptor);
 """
 
 _SOURCE = r"""
@@ -117,7 +119,7 @@ static void i2o_from_device(void) { FROM_DEVICE(); }
 #endif
 
 enum { TAIL = 0, HEAD = 64, SLEEPS = 128, WAITS = 192 };
-enum { EMPTY_RING = -1, BROKEN_RING = -2, NO_SPACE = 0, PUSHED = 1 };
+enum { EMPTY_RING = -1, BROKEN_RING = -2, NO_FIT = -3, NO_SPACE = 0, PUSHED = 1 };
 #define SKIP 0xFFFFFFFFu
 #define ALIGNED(length) (((length) + 7u) & ~7u)
 
@@ -277,7 +279,9 @@ static int i2o_ring_push_record(i2o_ring *ring, uint32_t word, uint32_t value, u
     return i2o_ring_push_two(ring, (const char *)record, sizeof record, NULL, 0);
 }
 
-static int pop(i2o_ring *ring, char *into, uint32_t room)
+/* Copy the next packet and go past it, without telling the producer yet. Returns its length; NO_FIT
+   if it is within the limit of the ring, but larger than the room that is left. */
+static int copy_next(i2o_ring *ring, char *into, uint32_t room)
 {
     uint32_t used = ring->seen - ring->place, at, length, skipped = 0, need;
     if (!used) {
@@ -298,16 +302,42 @@ static int pop(i2o_ring *ring, char *into, uint32_t room)
         at = 0;
         length = *(volatile uint32_t *)ring->data;
     }
-    if (length > ring->limit || length > room)
+    if (length > ring->limit)
         return BROKEN_RING;
     need = ALIGNED(length + 4);
     if (need > used - skipped || need > ring->size - at)
         return BROKEN_RING;
+    if (length > room)
+        return NO_FIT;
     memcpy(into, ring->data + at + 4, length);
     ring->place += skipped + need;
+    return (int)length;
+}
+
+static int pop(i2o_ring *ring, char *into, uint32_t room)
+{
+    int length = copy_next(ring, into, room);
+    if (length < 0)
+        return length == NO_FIT ? BROKEN_RING : length;
     publish(ring->head, ring->place);
     wake(ring, ring->waits);
-    return (int)length;
+    return length;
+}
+
+/* Take packets, one behind another, until there is none or no room; of each only whole grains. */
+static int take(i2o_ring *ring, char *into, uint32_t room, uint32_t grain)
+{
+    uint32_t taken = 0;
+    int length, packets = 0;
+    while ((length = copy_next(ring, into + taken, room - taken)) >= 0) {
+        packets++;
+        taken += (uint32_t)length - (uint32_t)length % grain;
+    }
+    if (!packets) /* what is wrong, or does not fit now, will be so the next time */
+        return length == NO_FIT ? BROKEN_RING : length;
+    publish(ring->head, ring->place);
+    wake(ring, ring->waits);
+    return (int)taken;
 }
 
 /* A ring that is closed has something to tell: that it is. */
@@ -381,6 +411,22 @@ static int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room, int64_t nanos
     outcome = ring->closed ? BROKEN_RING : pop(ring, into, room);
     unlock(ring);
     return outcome;
+}
+
+static int i2o_ring_take(i2o_ring *ring, char *into, uint32_t room, uint32_t grain)
+{
+    int outcome;
+    lock(ring);
+    outcome = ring->closed ? BROKEN_RING : take(ring, into, room, grain);
+    unlock(ring);
+    return outcome;
+}
+
+/* Return whether there is nothing to be read from a socket, not even its end. */
+static int i2o_is_quiet(int descriptor)
+{
+    struct pollfd look = {.fd = descriptor, .events = POLLIN};
+    return descriptor >= 0 && !poll(&look, 1, 0);
 }
 """
 

@@ -811,7 +811,7 @@ class FrameFuzz:
         iop, unit = self.iop, self.unit
         if self.rig.account() != INBOUND:
             raise Broken(f"{self.rig.account()} of {INBOUND} inbound frames are accounted for")
-        jobs = len(iop.scheduler._jobs)
+        jobs = len(iop.scheduler.jobs)
         software, static = iop.executive.software, iop.executive.static_frames
         store = software.store
         loaded = sum(
@@ -845,7 +845,7 @@ class FrameFuzz:
             ("jobs", jobs, MAX_JOBS),
             ("parked requests", parked, MAX_NOTIFIES),
             ("requests on their way", on_their_way, MAX_FORWARDS),
-            ("timers", len(iop.scheduler._timers), 0),
+            ("timers", len(iop.scheduler.timers), 0),
             ("devices", len(known) - remote, 3 + len(_KINDS) + MOST_ADDED + 7),
             ("aliases", remote, MAX_ALIASES),
             ("loaded DDMs without software", loaded - len(software.running), 0),

@@ -290,8 +290,8 @@ class Station:
         scheduler = iop.scheduler
         functions = [unit.read_inbound(mfa, 8)[7] for mfa in unit._inbound_posted]
         functions += [frame[7] for _, frame in iop._stuck]
-        functions += [entry[2].function for entry in scheduler._timers]
-        functions += [request.function for request, _ in scheduler._jobs]
+        functions += [entry[2].function for entry in scheduler.timers]
+        functions += [request.function for request, _ in scheduler.jobs]
         functions += [request.function for request in scheduler.parked]
         return sum(function not in _NOT_ANSWERED_ONCE for function in functions)
 

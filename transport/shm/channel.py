@@ -49,6 +49,19 @@ class Channel(Protocol):
             PeerGone: there is none, and there will be none.
         """
 
+    def take(self, grain: int) -> memoryview | None:
+        """Take the packets that are there, one behind another, which are there until the next call.
+
+        Args:
+            grain: of each packet only as many pieces of so many bytes are taken as there are.
+
+        Returns:
+            What they hold, more than `room` if some may be left; None if there are none.
+
+        Raises:
+            PeerGone: there are none, and there will be none.
+        """
+
     def has_packet(self) -> int:
         """Return whether `receive` is worth calling. Costs little, and may miss the end."""
 
@@ -92,7 +105,8 @@ class SocketChannel:
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._end, self.room = end, room
-        self._buffer = bytearray(room + 1)
+        self._refused = ""  # for what it sent
+        self._buffer = bytearray(2 * room + 1)
         self._view = memoryview(self._buffer)
 
     def send(self, packet: bytes) -> bool:
@@ -117,8 +131,31 @@ class SocketChannel:
 
     def receive(self) -> memoryview | None:
         """Take the next packet, or None; raises PeerGone."""
+        size = self._receive_at(0)
+        return None if size is None else self._view[:size]
+
+    def take(self, grain: int) -> memoryview | None:
+        """Take the packets that are there, or None; raises PeerGone."""
+        taken = self._receive_at(0)
+        if taken is None:
+            return None
+        taken -= taken % grain
+        with contextlib.suppress(PeerGone):  # which the next call notices as well
+            while taken <= self.room:
+                size = self._receive_at(taken)
+                if size is None:
+                    break
+                taken += size - size % grain
+        return self._view[:taken]
+
+    def _receive_at(self, place: int) -> int | None:
+        """Take a packet into a place of the buffer; return its size, or None; raises PeerGone."""
+        if self._refused:
+            raise PeerGone(self._refused)
         try:
-            size = self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            size = self._end.recv_into(
+                self._view[place : place + self.room + 1], 0, socket.MSG_DONTWAIT
+            )
         except BlockingIOError:
             return None
         except OSError as error:
@@ -126,8 +163,9 @@ class SocketChannel:
         if not size:
             raise PeerGone("the other process is gone")
         if size > self.room:
-            raise PeerGone(f"the other process sent more than {self.room} bytes in one packet")
-        return self._view[:size]
+            self._refused = f"the other process sent more than {self.room} bytes in one packet"
+            raise PeerGone(self._refused)
+        return size
 
     def has_packet(self) -> int:
         """Return 1: who looks asks the kernel anyway."""
@@ -201,8 +239,9 @@ class RingChannel:
         self._consumer = consumer = Consumer(native, segment.ring(incoming), other_bell, room)
         self._push, self._push_two = self._producer.push, self._producer.push_two
         self._push_record = self._producer.push_record
-        self._pop, self._packet = consumer.pop, consumer.packet
+        self._pop, self._take, self._packet = consumer.pop, consumer.take, consumer.packet
         self.has_packet = consumer.pending
+        self._is_quiet = native.lib.i2o_is_quiet
         self._is_broken = False
 
     def send(self, packet: bytes) -> bool:
@@ -224,12 +263,19 @@ class RingChannel:
     def receive(self) -> memoryview | None:
         """Take the next packet, or None; raises PeerGone."""
         size = self._pop()
-        if size >= 0:
-            return self._packet[:size]
-        if size == EMPTY_RING:
+        return self._packet[:size] if size >= 0 else self._nothing(size)
+
+    def take(self, grain: int) -> memoryview | None:
+        """Take the packets that are there, or None; raises PeerGone."""
+        size = self._take(grain)
+        return self._packet[:size] if size >= 0 else self._nothing(size)
+
+    def _nothing(self, code: int) -> memoryview | None:
+        """Return None if a ring is only empty; raise PeerGone if it is broken."""
+        if code == EMPTY_RING:
             return None
         try:
-            self._consumer.check(size)
+            self._consumer.check(code)
         except RingBroken as error:
             raise self._broken(error) from None
         return None
@@ -238,6 +284,8 @@ class RingChannel:
         """Raise PeerGone if the other process is gone, or has been found to write nonsense."""
         if self._is_broken:
             raise PeerGone("the other process wrote what cannot be")
+        if self._is_quiet(self._end.fileno()):
+            return
         try:
             said = self._end.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:

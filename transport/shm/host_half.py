@@ -20,14 +20,15 @@ from i2o.transport.arena_space import ArenaSpace
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.port import EMPTY
 from i2o.transport.shm.channel import Channel, PeerGone
-from i2o.transport.shm.records import PACKET, Word, records_of
+from i2o.transport.shm.records import PACKET, RECORD, Word
 from i2o.transport.shm.segment import Segment
 
 _SLICE_S: Final = 0.05  # how long one thread may not know what another one took in
 _PATIENCE_S: Final = 5.0  # how long a device may not take what it is told
-_ROUND: Final = 64  # packets taken in at once: a device that never stops cannot keep us
 _TRUST_NS: Final = 50_000  # how long a look at the other process counts; ending one takes longer
 _MOST_POSTS: Final = 1 << 16
+_RECORD_SIZE: Final = RECORD.size
+_records_of = RECORD.iter_unpack
 _POST, _POST_STATIC = int(Word.POST), int(Word.POST_STATIC)
 _RELEASE, _FREE, _REPLY = int(Word.RELEASE), int(Word.FREE), int(Word.REPLY)
 
@@ -58,7 +59,8 @@ class HostHalf:
     ) -> None:
         self._channel, self._segment, self._on_misuse = channel, segment, on_misuse
         self._clock, self._spin_s = clock, spin_s
-        self._has_packet, self._send_record = channel.has_packet, channel.send_record
+        self._has_packet, self._take_packets = channel.has_packet, channel.take
+        self._send_record = channel.send_record
         self._frame_size = segment.shape.frame_size
         self._memory = segment.memory
         self._mfas = segment.mfas()
@@ -85,13 +87,16 @@ class HostHalf:
         """Pop a free inbound MFA, or EMPTY; raises IopDead."""
         if self._why_gone:
             self._require_process()
-        if self._has_packet() or not self._free:
+        free = self._free
+        if not free:
             self.drain()
-        if not self._free:
-            self._look()
-        if self._starved or not self._free:
+            if not free:
+                self._look()
+        elif self._has_packet():
+            self.drain()
+        if self._starved or not free:
             return EMPTY
-        mfa = self._free.popleft()
+        mfa = free.popleft()
         self._is_free.discard(mfa)
         self._with_host.add(mfa)
         return mfa
@@ -144,20 +149,21 @@ class HostHalf:
 
     def reap(self) -> int:
         """Pop a reply MFA, or EMPTY; raises IopDead when no reply is left and none can come."""
+        replies = self._replies
+        if not replies:
+            if self._has_packet() or self._why_gone:
+                self.drain()
+            elif self._now_ns() >= self._look_again_ns:
+                self._look()
         try:
-            return self._replies.popleft()
-        except IndexError:
-            pass
-        if self._has_packet() or self._why_gone:
-            self.drain()
-        elif self._now_ns() >= self._look_again_ns:
-            self._look()
-        try:
-            return self._replies.popleft()
-        except IndexError:
-            if self._why_gone:
-                self._require_process()
-            return EMPTY
+            return replies.popleft() if replies else self._no_reply()
+        except IndexError:  # another thread was faster
+            return self._no_reply()
+
+    def _no_reply(self) -> int:
+        if self._why_gone and not self._replies:
+            self._require_process()
+        return EMPTY
 
     def release(self, mfa: int) -> None:
         """Give a reply frame to the device; raises IopDead."""
@@ -238,30 +244,29 @@ class HostHalf:
             IopDead: that was nothing, and the process is gone.
         """
         with self._lock:
-            has_news = False
-            for _ in range(_ROUND):
-                try:
-                    packet = self._channel.receive()
-                except PeerGone as error:
-                    self._why_gone = self._why_gone or str(error)
-                    if has_news:  # what it said before it died counts
-                        return True
+            try:
+                taken = self._take_packets(_RECORD_SIZE)
+            except PeerGone as error:
+                self._why_gone = self._why_gone or str(error)
+                taken = None
+            if taken is None:
+                if self._why_gone:
                     self._require_process()
-                    return False
-                if packet is None:
-                    if not has_news:
-                        self._require_process()
-                    return has_news
-                has_news = True
-                self._news += 1
-                for word, value, more in records_of(packet):
-                    if word == _REPLY:
-                        self._replies.append(value)
-                    elif word == _FREE:
-                        self._take_free(value)
-                    else:
-                        self._take(word, value, more)
-            return has_news
+                return False
+            self._news += 1
+            is_free = self._is_free
+            for word, value, more in _records_of(taken):
+                if word == _REPLY:
+                    self._replies.append(value)
+                elif word == _FREE and value in self._mfas and value not in is_free:
+                    self._with_host.discard(value)  # it may have been preserved
+                    if self._static:
+                        self._static.pop(value, None)
+                    is_free.add(value)
+                    self._free.append(value)
+                else:
+                    self._take(word, value, more)
+            return True
 
     def let_go(self) -> None:
         """Have nothing to do with the device any more; everything else raises IopDead from now on.
@@ -279,17 +284,10 @@ class HostHalf:
 
     # --- what the device tells -------------------------------------------------------------------
 
-    def _take_free(self, mfa: int) -> None:
-        if mfa not in self._mfas or mfa in self._is_free:
-            self._refuse(f"MFA {mfa:#010x} became free, which is no frame or was free before")
-            return
-        self._with_host.discard(mfa)  # it may have been preserved
-        self._static.pop(mfa, None)
-        self._is_free.add(mfa)
-        self._free.append(mfa)
-
     def _take(self, word: int, value: int, more: int) -> None:
-        if word == Word.PRESERVE and value in self._mfas and value not in self._is_free:
+        if word == _FREE:
+            self._refuse(f"MFA {value:#010x} became free, which is no frame or was free before")
+        elif word == Word.PRESERVE and value in self._mfas and value not in self._is_free:
             self._with_host.add(value)
         elif word == Word.DROP:
             self._replies.clear()

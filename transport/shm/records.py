@@ -9,7 +9,6 @@ frames that were posted before the host knew of it are told apart.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -36,13 +35,3 @@ class Word(IntEnum):
     STATIC = 12  # device: MFA, how often it may be posted
     RENEW = 13  # device: MFA of a static frame, which may be posted once more
     POST_STATIC = 14  # host: MFA, generation
-
-
-_iter_unpack = RECORD.iter_unpack
-_SIZE: Final = RECORD.size
-
-
-def records_of(packet: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Yield the records of a packet; what is left over at its end is no record."""
-    surplus = len(packet) % _SIZE
-    return _iter_unpack(packet[:-surplus] if surplus else packet)

@@ -29,12 +29,12 @@ class RingBroken(I2OError):
 
 
 def native_rings() -> Any:
-    """Return the compiled extension if it has rings, or None."""
+    """Return the compiled extension if it has rings (an old build has not all of it), or None."""
     try:
         native = import_module("i2o.transport._native")
     except ImportError:
         return None
-    return native if hasattr(native.lib, "i2o_ring_open") else None
+    return native if hasattr(native.lib, "i2o_is_quiet") else None
 
 
 def packet_limit(size: int) -> int:
@@ -145,18 +145,25 @@ class Consumer(_End):
         room: bytes of the largest packet that is expected; a larger one breaks the ring.
 
     Attributes:
-        packet: what was popped last is at its start.
+        packet: what was taken out last is at its start.
     """
 
     def __init__(self, native: Any, place: RingPlace, wake_fd: int, room: int) -> None:
         super().__init__(native, place, wake_fd)
         ffi, lib = native.ffi, native.lib
-        self._buffer = ffi.new("char[]", room)
+        self._buffer = ffi.new("char[]", 2 * room)
         self.packet = memoryview(ffi.buffer(self._buffer))
         self.pop_within = self._bind(lib.i2o_ring_pop, self._buffer, room)
         """Look for a packet so many nanoseconds without the interpreter's lock; then `pop`."""
         self.pop = self._bind(lib.i2o_ring_pop, self._buffer, room, 0)
         """Take a packet out, into `packet`; returns its length, or EMPTY_RING; else see `check`."""
+        self.take = self._bind(lib.i2o_ring_take, self._buffer, 2 * room)
+        """Take packets out, into `packet`, one behind another.
+
+        Given is the grain: what is left over at the end of a packet when it is cut into pieces of
+        so many bytes is left out. Returns how many bytes there are, which is more than `room` if
+        a packet may be left; or what `pop` returns.
+        """
         self.pending = self._bind(lib.i2o_ring_pending)
         """Return whether there is a packet, as far as one sees without a lock."""
         self.disarm = self._bind(lib.i2o_ring_disarm)

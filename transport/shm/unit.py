@@ -8,8 +8,10 @@ told as misuse, and nothing else happens.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from i2o.errors import DmaFault, RemoteFrameError
@@ -17,11 +19,14 @@ from i2o.transport.arena_space import ArenaSpace
 from i2o.transport.device_unit import DmaSpace, PostedFrame
 from i2o.transport.port import EMPTY
 from i2o.transport.shm.channel import Channel, PeerGone
-from i2o.transport.shm.records import PACKET, RECORD, Word, records_of
+from i2o.transport.shm.records import PACKET, RECORD, Word
 from i2o.transport.shm.segment import Segment, Shape
 
 _HEADER_SIZE: Final = 16
-_ROUND: Final = 64  # packets taken in at once: a host that never stops cannot keep us
+_RECORD_SIZE: Final = RECORD.size
+_records_of, _pack_record = RECORD.iter_unpack, RECORD.pack
+_words_at: Final = struct.Struct("<H").unpack_from
+_posted_frame: Final = partial(tuple.__new__, PostedFrame)  # as its own constructor, but faster
 _MOST_OUTBOX: Final = 16 * PACKET  # a host that does not listen is not listened to
 MOST_REPLY_FRAMES: Final = 1 << 16
 _POST, _RELEASE = int(Word.POST), int(Word.RELEASE)
@@ -133,14 +138,18 @@ class ShmUnit:
             return None
         mfa = self._posted.popleft()
         memory = self._memory
-        size = 4 * int.from_bytes(memory[mfa + 2 : mfa + 4], "little")
-        size = min(max(size, _HEADER_SIZE), self.frame_size)
-        return PostedFrame(mfa, memory[mfa : mfa + size].tobytes())
+        size = 4 * _words_at(memory, mfa + 2)[0]
+        if size < _HEADER_SIZE:
+            size = _HEADER_SIZE
+        elif size > self.frame_size:
+            size = self.frame_size
+        frame: PostedFrame = _posted_frame((mfa, memory[mfa : mfa + size].tobytes()))
+        return frame
 
     def recycle(self, mfa: int) -> None:
         """Put an inbound frame on the free list."""
         self._with_host.add(mfa)
-        self._outbox += RECORD.pack(_FREE, mfa, 0)
+        self._outbox += _pack_record(_FREE, mfa, 0)
 
     def preserve(self, mfa: int) -> None:
         """Leave the frame with the host."""
@@ -182,8 +191,11 @@ class ShmUnit:
 
     def post_reply(self, mfa: int, data: bytes) -> None:
         """Write a reply to host memory and queue it; raises DmaFault (the frame is dropped)."""
-        self._reach.write(mfa, data)
-        self._outbox += RECORD.pack(_REPLY, mfa, 0)
+        space = self._reach.space
+        if space is None:
+            raise DmaFault(mfa, len(data), _NO_HOST)
+        space.write(mfa, data)
+        self._outbox += _pack_record(_REPLY, mfa, 0)
 
     def drop_replies(self) -> None:
         """Forget every outbound frame, free and posted; the host knows before anything else."""
@@ -267,24 +279,24 @@ class ShmUnit:
         channel = self._channel
         if channel is None:
             return False
-        for _ in range(_ROUND):
-            if len(self._outbox) > _MOST_OUTBOX:
-                return False
-            packet = channel.receive()
-            if packet is None:
-                return False
-            for word, value, more in records_of(packet):
-                if word == _POST and more == self._generation and value in self._with_host:
-                    self._with_host.remove(value)
-                    self._posted.append(value)
-                else:
-                    self._take(word, value, more)
-        return True
+        if len(self._outbox) > _MOST_OUTBOX:
+            return False
+        taken = channel.take(_RECORD_SIZE)
+        if taken is None:
+            return False
+        with_host, generation = self._with_host, self._generation
+        for word, value, more in _records_of(taken):
+            if word == _POST and more == generation and value in with_host:
+                with_host.remove(value)
+                self._posted.append(value)
+            elif word == _RELEASE:
+                self._take_reply_frame(value)
+            else:
+                self._take(word, value, more)
+        return len(taken) > channel.room
 
     def _take(self, word: int, value: int, more: int) -> None:
-        if word == _RELEASE:
-            self._take_reply_frame(value)
-        elif word == _POST:
+        if word == _POST:
             if more == self._generation:  # or it was posted before the host knew of a reset
                 self._on_misuse(f"MFA {value:#010x} was posted, but the host does not hold it")
         elif word == Word.POST_STATIC:
@@ -328,4 +340,4 @@ class ShmUnit:
             self._on_misuse(str(error))
 
     def _tell(self, word: int, value: int = 0, more: int = 0) -> None:
-        self._outbox += RECORD.pack(word, value, more)
+        self._outbox += _pack_record(word, value, more)

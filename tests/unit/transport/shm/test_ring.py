@@ -154,6 +154,46 @@ def test_any_order_of_sizes_and_turns(ring):
     assert empty > 100
 
 
+def test_packets_are_taken_together_in_whole_grains(ring):
+    for packet in (b"abcd", b"", b"efghijk", b"mnopqrst"):
+        assert ring.push(packet)
+    assert bytes(ring.consumer.packet[: ring.consumer.take(4)]) == b"abcdefghmnopqrst"
+    assert ring.consumer.take(4) == EMPTY_RING
+    assert ring.push(b"abc")
+    assert ring.consumer.take(4) == 0, "a packet, with nothing of use"
+
+
+def test_as_many_packets_are_taken_as_there_is_room_for(ring):
+    """The buffer has room for two of the largest; what is left comes with the next call."""
+    limit = packet_limit(SIZE)
+    sent = [bytes([number]) * (limit - 12) for number in range(4)]
+    assert all(map(ring.push, sent))
+    first = ring.consumer.take(4)
+    assert limit < first <= 2 * limit
+    taken = bytes(ring.consumer.packet[:first])
+    taken += bytes(ring.consumer.packet[: ring.consumer.take(4)])
+    assert taken == b"".join(sent)
+
+
+def test_what_came_before_nonsense_is_taken_and_then_it_is_noticed(ring):
+    assert ring.push(b"abcd")
+    assert ring.push(b"efgh")
+    struct.pack_into("<I", ring.data, 8, 0x7FFFFFFF)
+    assert ring.consumer.take(4) == 4
+    with pytest.raises(RingBroken):
+        ring.consumer.check(ring.consumer.take(4))
+    ring.consumer.close()
+    with pytest.raises(RingBroken):
+        ring.consumer.check(ring.consumer.take(4))
+
+
+def test_a_taker_makes_room_and_says_so(ring):
+    while ring.push(bytes(28)):
+        pass
+    assert ring.consumer.take(4) > 0
+    assert ring.rang(0)
+
+
 def test_a_packet_that_is_too_large(ring):
     with pytest.raises(LocalFrameError, match="takes 64"):
         ring.push(bytes(65))
