@@ -61,7 +61,13 @@ def run(args: argparse.Namespace) -> int:
         opened.enter_context(port)
         bridge = PortBridge(port, bridge_rules())
         opened.callback(bridge.close)
-        server = WireServer(server_endpoint(uri), bridge.unit, bridge, arena=bridge.arena)
+        server = WireServer(
+            server_endpoint(uri),
+            bridge.unit,
+            bridge,
+            arena=bridge.arena,
+            should_stop=is_stopped,
+        )
         opened.enter_context(server)
         output.show(f"ready {served_uri(uri, server.name)}")
         sys.stdout.flush()  # whoever started this waits for it

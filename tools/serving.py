@@ -59,7 +59,7 @@ def serve_iops(args: argparse.Namespace) -> int:
     file = environment_capture()
     # in this order, so that a second signal does not disturb the end
     with _complaints_shown(), stop_signals() as (wake, is_stopped), ExitStack() as opened:
-        served = [_served(Order(uri, shared, file, opened)) for uri in uris]
+        served = [_served(Order(uri, shared, file, opened, is_stopped)) for uri in uris]
         places = (one.uri if isinstance(one, Addressed) else None for one in served)
         output.show(
             *(f"ready {place or uri.text}" for uri, place in zip(uris, places, strict=True))

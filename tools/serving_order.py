@@ -26,12 +26,14 @@ class Order:
         shared: options that stood outside of the URI, as a URI has them.
         file: where its traffic is captured, if it is.
         opened: closes what is opened for it, last things first, when serving ends.
+        is_stopped: whether serving is to end.
     """
 
     uri: Uri
     shared: str
     file: CaptureFile | None
     opened: ExitStack
+    is_stopped: Callable[[], bool] = lambda: False
 
     def iop_uri(self, own: Collection[str] = ()) -> Uri:
         """Return the `emu:` URI of the IOP itself.

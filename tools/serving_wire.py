@@ -25,7 +25,7 @@ def served(order: Order) -> Served:
         endpoint.close()
         raise
     order.opened.callback(iop.close)
-    server = WireServer(endpoint, iop.unit, iop)
+    server = WireServer(endpoint, iop.unit, iop, should_stop=order.is_stopped)
     server.uri = served_uri(order.uri, server.name)
     return order.opened.enter_context(server)
 

@@ -55,10 +55,15 @@ class Station(Protocol):
 
 
 class ServingThread(Closing):
-    """Serves in a thread until it is closed or killed."""
+    """Serves in a thread until it is closed or killed.
 
-    def __init__(self, *served: Served) -> None:
-        self._stop = threading.Event()
+    Args:
+        stop: is set to end it.
+        served: everything.
+    """
+
+    def __init__(self, stop: threading.Event, *served: Served) -> None:
+        self._stop = stop
         self._ear, self._mouth = os.pipe()
         self._thread = threading.Thread(
             target=serve, args=(served, self._stop.is_set, self._ear), name="i2o-test-server"
@@ -89,8 +94,11 @@ class WireStation(Closing):
         self._connect_s = connect_s
         self.medium: Medium = medium if medium is not None else MemoryMedium()
         self.iop = RemoteIop.from_options(EmuOptions.from_uri(Uri.parse(uri)), tap)
-        self.server = WireServer(self.endpoint("server"), self.iop.unit, self.iop)
-        self.thread = ServingThread(self.server)
+        stop = threading.Event()
+        self.server = WireServer(
+            self.endpoint("server"), self.iop.unit, self.iop, should_stop=stop.is_set
+        )
+        self.thread = ServingThread(stop, self.server)
 
     def endpoint(self, name: str) -> Endpoint:
         """Make an endpoint on the medium."""
@@ -126,9 +134,12 @@ class UriStation(Closing):
     def __init__(self, uri: str, iop: str = "emu:") -> None:
         parsed = Uri.parse(uri)
         self.iop = RemoteIop.from_options(EmuOptions.from_uri(Uri.parse(iop)))
-        self.server = WireServer(open_endpoint(parsed), self.iop.unit, self.iop)
+        stop = threading.Event()
+        self.server = WireServer(
+            open_endpoint(parsed), self.iop.unit, self.iop, should_stop=stop.is_set
+        )
         self.uri = served_uri(parsed, self.server.name)
-        self.thread = ServingThread(self.server)
+        self.thread = ServingThread(stop, self.server)
 
     def port(self) -> WirePort:
         """Reach the IOP."""
@@ -155,13 +166,15 @@ class BridgeStation(Closing):
         self.inner = open_port(uri) if isinstance(uri, str) else uri
         self._is_closed = False
         self.bridge = PortBridge(self.inner, bridge_rules())
+        stop = threading.Event()
         self.server = WireServer(
             self.medium.endpoint("server"),
             self.bridge.unit,
             self.bridge,
             arena=self.bridge.arena,
+            should_stop=stop.is_set,
         )
-        self.thread = ServingThread(self.server)
+        self.thread = ServingThread(stop, self.server)
 
     def port(self, name: str = "host") -> WirePort:
         """Reach the IOP."""

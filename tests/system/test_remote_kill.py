@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ import pytest
 import i2o
 from i2o.errors import IopDead, RequestFailed
 from i2o.frames.block_storage import BSA_STATUS_CHECK
+from i2o.frames.header import FailureCode
+from i2o.frames.tables import IopState
 from i2o.message_frames import ReplyFrame
+from i2o.testing.bare_host import BareHost
+from i2o.transport.registry import open_port
 
 
 def start(uri: str, *options: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
@@ -76,6 +81,74 @@ def test_kill_9_in_the_middle_of_100_requests(tmp_path: Path) -> None:
             assert ends == Counter(range(100)), "each once"
     finally:
         stop(server)
+
+
+def test_kill_9_of_a_server_that_has_answered_nothing() -> None:
+    """All that was on its way fails, once: nobody knows whether it was executed."""
+    server, uri = start("tcp://127.0.0.1:0", "emulate", "--serve")
+    try:
+        with i2o.open(uri + "?timeout=20") as iop, iop.block() as disk:
+            disk.write(0, b"a" * 512)
+            server.send_signal(signal.SIGSTOP)
+            ends: list[tuple[int, int]] = []
+
+            def note(number: int) -> Callable[[ReplyFrame], None]:
+                return lambda reply: ends.append(
+                    (number, reply.failure_code if reply.failed and reply.final else -1)
+                )
+
+            message = BSA_STATUS_CHECK.build(target_address=disk.tid)
+            for number in range(100):
+                iop.requester.start(message, on_reply=note(number))
+            assert not iop.layer.run_until(lambda: bool(ends), 0.05)
+            assert iop.layer.outstanding(iop.number) == 100
+            server.send_signal(signal.SIGKILL)
+            assert iop.layer.run_until(lambda: len(ends) == 100, 30)
+            assert not iop.layer.run_until(lambda: len(ends) > 100, 0.05)
+            assert sorted(number for number, _ in ends) == list(range(100)), "each once"
+            assert {code for _, code in ends} == {FailureCode.SERVICE_TERMINATED}
+            kill(server)
+            server, _ = start(uri, "emulate", "--serve")
+            assert disk.read(0, 512) == bytes(512), "the next request reaches the next server"
+    finally:
+        stop(server)
+
+
+HOST = """
+import sys, i2o
+from i2o.frames.block_storage import BSA_STATUS_CHECK
+with i2o.open(sys.argv[1]) as iop, iop.block() as disk:
+    disk.write(0, b"h" * 4096)
+    message = BSA_STATUS_CHECK.build(target_address=disk.tid)
+    iop.requester.start(message, on_reply=lambda reply: None)
+    print("busy", flush=True)
+    while True:
+        disk.write(4096, b"h" * 65536)
+"""
+
+
+def test_kill_9_of_the_host_in_the_middle_of_its_writes(tmp_path: Path) -> None:
+    """The server goes on, and the next host finds the IOP reset, with what was written."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    server, uri = start("tcp://127.0.0.1:0", "emulate", "--disk", str(image), "--serve")
+    try:
+        for _ in range(2):
+            host = subprocess.Popen([sys.executable, "-c", HOST, uri], stdout=subprocess.PIPE)
+            assert host.stdout is not None
+            assert host.stdout.readline() == b"busy\n"
+            host.kill()
+            host.stdout.close()
+            assert host.wait(30) == -signal.SIGKILL
+            with open_port(uri) as port:
+                assert BareHost(port).state() == IopState.RESET
+            with i2o.open(uri) as iop, iop.block() as disk:
+                assert disk.read(0, 4096) == b"h" * 4096
+                disk.write(0, bytes(4096))
+                disk.status_check()
+        assert server.poll() is None
+    finally:
+        assert stop(server) == 0
 
 
 @pytest.mark.parametrize("inner", ["emu:", "emu:?run=process"])

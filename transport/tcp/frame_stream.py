@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from i2o.transport.lazy_memory import zeroed
 from i2o.transport.tcp.errors import ProtocolViolation
 from i2o.transport.tcp.wire import HANDSHAKE_LIMIT, HEAD_SIZE, unpack_head
 
@@ -18,7 +19,7 @@ class FrameStream:
 
     Bytes are read into `space()`, then `received` says how many: every frame that is complete is
     delivered as a view into the buffer. A frame that is longer than the buffer gets memory of its
-    own, once its length was found to be allowed.
+    own, once its length was found to be allowed; that memory is kept for the next long one.
 
     Args:
         deliver: called with kind and payload of each frame; the view is valid until it returns.
@@ -31,6 +32,7 @@ class FrameStream:
         self._view = memoryview(bytearray(_SMALL))
         self._start = self._end = 0
         self._large: memoryview | None = None
+        self._kept = memoryview(b"")
         self._large_kind = self._large_end = 0
 
     def establish(self, limit: int, deliver: Callable[[int, memoryview], bool]) -> None:
@@ -114,7 +116,9 @@ class FrameStream:
     def _make_place(self, length: int, kind: int, start: int) -> None:
         """See to it that the rest of an unfinished frame fits."""
         if HEAD_SIZE + length > len(self._view):
-            self._large = memoryview(bytearray(length))
+            if len(self._kept) < length:
+                self._kept = zeroed(length)
+            self._large = self._kept[:length]
             self._large_kind, self._large_end = kind, self._end - start
             self._large[: self._large_end] = self._view[start : self._end]
             self._start = self._end = 0

@@ -8,6 +8,7 @@ memory from then on. `reconnect` reaches it again, as soon as its server is ther
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -64,6 +65,12 @@ ANSWER_S: Final = 10.0
 """How long the answer to that may take."""
 IDLE_S: Final = 0.2
 """After how long without a look at the link a host asks before it sends a request."""
+_START: Final = "start a server there: i2o serve -i IOP URI, or i2o emulate --serve URI"
+_REMEDIES: Final = {
+    errno.ECONNREFUSED: _START,
+    errno.ETIMEDOUT: _START,
+    errno.EACCES: "write ?key=FILE behind the address, with the key file of the server",
+}
 _FRESH_NS: Final = 1_000_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _HELLO_S: Final = 2.0  # then it is said again
@@ -109,7 +116,7 @@ class WirePort(Closing):
         self._session = NO_SESSION
         self._token = 0
         self._lost = "it was not reached yet"  # why there is no link, empty if there is one
-        self._answer = ""  # why the server said no
+        self._answer = self._remedy = ""  # why the server said no, and what to do about it
         self._is_closed = self._is_masked = False
         self._bell: int | None = None
         self._watch: select.epoll | None = None
@@ -119,16 +126,11 @@ class WirePort(Closing):
         self._space: WireMemory | None = None
         self._pump = Pump(endpoint)
         try:
-            self._server = self._pump.insert(server)
+            self._server, self._server_name = self._pump.insert(server), server
             self._connect(is_first=True)
         except FabricError as error:
             self._pump.close()
             raise TransportUnavailable(self._scheme, str(error.strerror)) from None
-        except IopDead as error:
-            self._pump.close()
-            raise TransportUnavailable(
-                self._scheme, error.strerror or "", remedy="start a server: i2o emulate --serve URI"
-            ) from None
         except BaseException:
             self._pump.close()
             raise
@@ -411,7 +413,12 @@ class WirePort(Closing):
             self._pause(min(left_s, _SLICE_S))
 
     def _connect(self, *, is_first: bool) -> None:
-        """Say HELLO until the server answers, or for too long; raises IopDead."""
+        """Say HELLO until the server answers, or for too long.
+
+        Raises:
+            TransportUnavailable: it is not there; at first it is asked once.
+            IopDead: it did not come back.
+        """
         end_ns = self._clock.monotonic_ns() + round(self._connect_s * 1e9)
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -419,7 +426,11 @@ class WirePort(Closing):
             if not self._lost:
                 return
             left_s = (end_ns - self._clock.monotonic_ns()) / 1e9
-            if is_first or left_s <= 0:
+            if is_first:
+                raise TransportUnavailable(
+                    self._scheme, f"{self._server_name}: {why}", remedy=self._remedy
+                )
+            if left_s <= 0:
                 raise IopDead(f"{self.name}: {why}")
             self._clock.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -428,12 +439,13 @@ class WirePort(Closing):
         """Say HELLO until there is an answer; return why there is no link then."""
         self._waiting.clear()
         while self._clock.monotonic_ns() < end_ns:
-            self._answer = ""
+            self._answer, self._remedy = "", _START
             self._token = secrets.randbits(32)
             try:
                 self._say_hello()
             except RemoteFrameError as error:
-                return str(error)
+                self._say_no(str(error))
+                return self._answer
             left_s = (end_ns - self._clock.monotonic_ns()) / 1e9
             self._await_answer(min(_HELLO_S, left_s))
             if not self._lost:
@@ -441,6 +453,10 @@ class WirePort(Closing):
             if self._answer:
                 return self._answer
         return f"no server has answered within {self._connect_s:g} s"
+
+    def _say_no(self, answer: str, remedy: str = "") -> None:
+        """Note why there will be no link."""
+        self._answer, self._remedy = answer.removeprefix(f"{self._server_name}: "), remedy
 
     def _await_answer(self, limit_s: float) -> None:
         end_ns = self._clock.monotonic_ns() + round(limit_s * 1e9)
@@ -486,7 +502,7 @@ class WirePort(Closing):
                     self._half.take(head, body)
         except RemoteFrameError as error:
             if self._lost:
-                self._answer = str(error)
+                self._say_no(str(error))
             self._lose(str(error))
 
     def _take_lone(self, body: memoryview) -> None:
@@ -497,7 +513,7 @@ class WirePort(Closing):
             start = 1 + REFUSED.size
             if refused.token == self._token and self._lost:
                 text = bytes(body[start : start + refused.reason_length])
-                self._answer = text.decode(errors="replace") or "the server said no"
+                self._say_no(text.decode(errors="replace") or "the server said no")
         elif (
             body[0] == Kind.UNKNOWN
             and not self._lost
@@ -511,7 +527,7 @@ class WirePort(Closing):
         if welcome.token != self._token:
             return
         if welcome.version != VERSION:
-            self._answer = f"the server speaks version {welcome.version}, not {VERSION}"
+            self._say_no(f"the server speaks version {welcome.version}, not {VERSION}")
             return
         terms = Terms(welcome)
         space = self._space
@@ -519,12 +535,12 @@ class WirePort(Closing):
             if space is None:
                 space = ArenaSpace(zeroed(terms.size), base=terms.base)
             elif not isinstance(space, ArenaSpace) or not space.is_at(terms.base, terms.size):
-                self._answer = "another IOP is there now: open it again"
+                self._say_no("another IOP is there now: open it again")
                 return
         elif space is None:
             space = BusSpace()
         elif not isinstance(space, BusSpace):
-            self._answer = "another IOP is there now: open it again"
+            self._say_no("another IOP is there now: open it again")
             return
         self._space = space
         writer = StreamWriter(
@@ -544,7 +560,7 @@ class WirePort(Closing):
         """Give the link up: what was sent is lost."""
         text = reason or os.strerror(code)
         if self._lost:
-            self._answer = text
+            self._say_no(text, _REMEDIES.get(code, ""))
         else:
             self._lose(text)
 

@@ -104,6 +104,7 @@ class WireServer(Closing):
         behind: what works on it; it stays the caller's to close.
         clock: tells the time.
         arena: where the buffers of hosts must be; None if they may be anywhere.
+        should_stop: asked while the IOP waits for its host, which it does not do any longer then.
 
     Attributes:
         unit: the queue pair.
@@ -120,8 +121,10 @@ class WireServer(Closing):
         *,
         clock: Clock = SYSTEM_CLOCK,
         arena: Arena | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.unit, self._behind, self._clock, self._arena = unit, behind, clock, arena
+        self._should_stop = should_stop
         self.sessions = self.refused = 0
         self._session: _Session | None = None
         self._guests: list[_Guest] = []
@@ -131,7 +134,7 @@ class WireServer(Closing):
         self._reset_ns = 0  # when it is tried again
         self._pump = Pump(endpoint)
         self.uri = self._pump.name
-        unit.wait_for = self._wait_for
+        unit.wait_for = self._wait_for_host
 
     @property
     def name(self) -> str:
@@ -325,7 +328,11 @@ class WireServer(Closing):
         except FabricError as error:
             logger.debug("%s: %s", self.name, error)
 
-    def _wait_for(self, is_done: Callable[[], bool], limit_s: float = ANSWER_S) -> bool:
+    def _wait_for_host(self, is_done: Callable[[], bool]) -> bool:
+        """Wait until the host has done its part; False if that takes long, or is not to be seen."""
+        return self._wait_for(lambda: is_done() or self._should_stop(), ANSWER_S) and is_done()
+
+    def _wait_for(self, is_done: Callable[[], bool], limit_s: float) -> bool:
         """Take packets and send until a condition holds; the session ends if that takes long."""
         end_ns = self._clock.monotonic_ns() + round(limit_s * 1e9)
         while True:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import i2o
 from fakes.memory_endpoints import MemoryMedium
-from fakes.wire_station import WireStation
+from fakes.wire_station import UriStation, WireStation
 from i2o.capture import I2O_RULES
 from i2o.errors import (
     DmaFault,
@@ -25,6 +27,7 @@ from i2o.errors import (
 from i2o.frames.tables import IopState
 from i2o.testing.bare_host import BareHost
 from i2o.transport.port import EMPTY
+from i2o.transport.registry import open_port
 from i2o.transport.wire.host_half import HostHalf, Terms
 from i2o.transport.wire.messages import (
     HELLO,
@@ -98,6 +101,22 @@ def test_nobody_there(station: WireStation) -> None:
         WirePort(station.endpoint("host"), "nobody", name="wire:x", connect_s=0.2)
     with pytest.raises(TransportUnavailable, match="no name"):
         WirePort(station.endpoint("host"), "nöbody", name="wire:x", connect_s=0.2)
+
+
+def test_who_cannot_get_in_is_told_what_to_do(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for file in (ours, theirs):
+        file.write_bytes(os.urandom(32))
+        file.chmod(0o600)
+    with UriStation(f"tcp://127.0.0.1:0?key={theirs}") as station:
+        for option in ("", f"&key={ours}"):
+            with pytest.raises(TransportUnavailable, match=r"write \?key=FILE") as caught:
+                open_port(f"{station.uri}?timeout=5{option}")
+            assert str(caught.value).count(station.uri) == 1
+        with open_port(f"{station.uri}?timeout=5&key={theirs}"):
+            pass
+    with pytest.raises(TransportUnavailable, match=r"refused \(start a server there: i2o serve"):
+        open_port(f"{station.uri}?timeout=5")
 
 
 def test_somebody_who_does_not_answer() -> None:
