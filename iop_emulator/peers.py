@@ -470,7 +470,10 @@ class Peers:
 
 def _drop(peer: Peers, forward: Forward) -> None:
     """Make another IOP forget a request; no reply of it comes any more."""
-    peer.iop.scheduler.take_back(lambda request: request is forward.remote)
+    for request in peer.iop.scheduler.take_back(lambda request: request is forward.remote):
+        device = peer.iop.lct.devices.get(request.target)
+        if device is not None:
+            device.forget(request)
 
 
 def _setup_problem(asked: Record, target: Ddm | None) -> str:

@@ -590,10 +590,17 @@ class SoftIop:
 
     def _end_requests(self) -> None:
         for request in self.scheduler.take_back(lambda request: True):
+            self._let_forget(request)
             if not request.wants_reply:
                 self.counters.dropped += 1
                 continue
             self.send(request.status(ReqStatus.PROCESS_ABORT_NO_DATA_TRANSFER, 0))
+
+    def _let_forget(self, request: Request) -> None:
+        """Tell the device of a request that waited that it is gone."""
+        device = self.lct.devices.get(request.target)
+        if device is not None:
+            device.forget(request)
 
     def power_cycle(self) -> None:
         """Lose everything, even what a crash left; come back in RESET at once."""
@@ -647,7 +654,10 @@ class SoftIop:
         self.enter(IopState.HOLD)
 
     def _forget_requests(self) -> None:
+        parked = self.scheduler.parked
         self.scheduler.clear()
+        for request in parked:
+            self._let_forget(request)
         for reply in self.replies.clear():
             if reply[1] & MsgFlags.FAIL:  # the host will never hear that it has the frame
                 preserved = FAILURE_REPLY.unpack_from(reply).preserved_mfa_low

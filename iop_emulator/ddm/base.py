@@ -303,9 +303,13 @@ class Ddm:
         """
         taken = self.iop.scheduler.take_back(matches, may_be_begun=may_be_begun)
         for request in taken:
+            self.forget(request)
             if request.wants_reply:
                 self.iop.send(self.aborted(request, req_status))
         return len(taken)
+
+    def forget(self, request: Request) -> None:
+        """A request that waited is gone, and this device is not to answer it any more."""
 
     def aborted(self, request: Request, req_status: int) -> bytes:
         """Return the reply to a request that was taken back."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from i2o.errors import RemoteFrameError
 from i2o.frames.functions import DeviceClass, Function
 from i2o.frames.header import DetailedStatus
 from i2o.frames.layout import MessageLayout
@@ -31,6 +32,7 @@ from i2o.frames.network_message import (
     NetworkMessageOptions,
     NetworkMessageStatus,
 )
+from i2o.frames.sgl_walk import SglBuffer
 from i2o.iop_emulator import sgl_data
 from i2o.iop_emulator.ddm.base import Ddm, IopServices
 from i2o.iop_emulator.handlers import handles
@@ -54,6 +56,10 @@ _TRANSFER: Final = NetworkMessageOptions.TRANSFER.value
 _BIG_ENDIAN: Final = NetworkMessageOptions.BIG_ENDIAN.value
 _ANY_SOURCE: Final = NetworkMessageOptions.ANY_SOURCE.value
 _EVERY_EVENT: Final = NetworkMessageOptions.EVERY_EVENT.value
+
+
+class _TooSmall(RemoteFrameError):
+    """A buffer is not as long as its request says."""
 
 
 class NetworkMessageDdm(Ddm):
@@ -94,14 +100,14 @@ class NetworkMessageDdm(Ddm):
         self._mailbox = Mailbox(self._mailbox.space)
         self._senders.clear()
 
-    def aborted(self, request: Request, req_status: int) -> bytes:
-        """Return the reply to a request that was taken back, and forget what it waited for."""
+    def forget(self, request: Request) -> None:
+        """Forget what a request waited for; a message that it offered was never sent."""
         for want in self._mailbox.wants():
             if want.owner is request:
                 self._mailbox.cancel(want)
         self._mailbox.forget_origin(request)
         self._senders = deque(entry for entry in self._senders if entry[0] is not request)
-        return super().aborted(request, req_status)
+        self._make_room()
 
     @handles(Function.PRIVATE_MESSAGE)
     def private_message(self, request: Request) -> bytes | None:
@@ -111,6 +117,21 @@ class NetworkMessageDdm(Ddm):
         if asked.organization_id != ORGANIZATION or function is None:
             return self.unsupported(request)
         return function(request)
+
+    def malformed(self, request: Request, error: RemoteFrameError) -> bytes:
+        """Answer a request whose scatter/gather list cannot be used, and complain."""
+        reply = super().malformed(request, error)
+        if isinstance(error, _TooSmall):
+            return request.refuse(DetailedStatus.MISSING_PARAMETER)
+        return reply
+
+    def _buffer(self, request: Request, layout: MessageLayout, length: int) -> SglBuffer:
+        """Return a request's buffer, which must have so many bytes."""
+        iop = self.iop
+        buffers = sgl_data.buffers(request, layout.sgl_word_offset, iop.dma, iop.page_size)
+        if not buffers or buffers[0].length < length:
+            raise _TooSmall(f"{layout.name} of this length needs a buffer of {length} bytes")
+        return buffers[0]
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -123,9 +144,9 @@ class NetworkMessageDdm(Ddm):
         limit = MAX_TRANSFER if is_offer else self._mailbox.space - OVERHEAD
         if asked.length > limit:
             return request.refuse(NetworkMessageStatus.TOO_LONG)
-        data = self._data(request, asked.length)
-        if data is None:
-            return request.refuse(DetailedStatus.MISSING_PARAMETER)
+        size = POUCH_SIZE + asked.length
+        buffer = self._buffer(request, NETWORK_MESSAGE_SEND, size)
+        data = sgl_data.gather(self.iop.dma, buffer, size)
         letter = Letter(
             self._number(), asked.event, asked.type, asked.message_flags, data[:POUCH_SIZE],
             data[POUCH_SIZE:], asked.length, is_transfer=is_transfer,
@@ -154,31 +175,22 @@ class NetworkMessageDdm(Ddm):
         self._keep(letter)
         return self._sent(request, BUFFERED)
 
-    def _data(self, request: Request, length: int) -> bytes | None:
-        """Return pouch and body of a message, None if there are not that many bytes."""
-        iop = self.iop
-        buffers = sgl_data.buffers(
-            request, NETWORK_MESSAGE_SEND.sgl_word_offset, iop.dma, iop.page_size
-        )
-        wanted = POUCH_SIZE + length
-        if not buffers or buffers[0].length < wanted:
-            iop.complain(
-                f"TID {self.tid:#05x}: a network message of {length} bytes needs a buffer of "
-                f"{wanted}"
-            )
-            return None
-        return sgl_data.gather(iop.dma, buffers[0], wanted)
-
     def _hand_over(self, letter: Letter) -> bool:
-        """Give a message to a receiver that waits, if there is one."""
+        """Give a message to a receiver that waits and has memory for it, if there is one."""
         while True:
             want = self._mailbox.receiver(letter)
             if want is None:
                 return False
             receiver = want.owner
-            if isinstance(receiver, Request) and self._unpark(receiver):
-                self.iop.send(self._deliver(receiver, letter))
-                return True
+            assert isinstance(receiver, Request)
+            self.iop.scheduler.unpark(receiver)
+            try:
+                reply = self._deliver(receiver, letter)
+            except RemoteFrameError as error:  # it is the receiver's, and not the sender's
+                self.iop.send(self.malformed(receiver, error))
+                continue
+            self.iop.send(reply)
+            return True
 
     def _keep(self, letter: Letter) -> None:
         self._mailbox.keep(letter, 0)
@@ -212,20 +224,21 @@ class NetworkMessageDdm(Ddm):
         asked = request.fields(NETWORK_MESSAGE_RECEIVE)
         want = self._want(request, NETWORK_MESSAGE_RECEIVE)
         want.priority = asked.priority
+        if asked.length:
+            self._buffer(request, NETWORK_MESSAGE_RECEIVE, asked.length)
+        letter = self._mailbox.peek(want)
+        if letter is not None:
+            reply = self._deliver(request, letter)  # if this fails the message is for others
+            self._mailbox.withdraw(letter)
+            self._taken(letter)
+            return reply
         if asked.options & _TRY:
-            letter = self._mailbox.take(want)
-            if letter is None:
-                return request.refuse(NetworkMessageStatus.WOULD_BLOCK)
-        else:
-            if not self._may_park():
-                return request.refuse(DetailedStatus.INSUFFICIENT_RESOURCE_SOFT)
-            letter = self._mailbox.post(want)
-            if letter is None:
-                self.iop.scheduler.park(request)
-                return None
-        reply = self._deliver(request, letter)
-        self._taken(letter)
-        return reply
+            return request.refuse(NetworkMessageStatus.WOULD_BLOCK)
+        if not self._may_park():
+            return request.refuse(DetailedStatus.INSUFFICIENT_RESOURCE_SOFT)
+        self._mailbox.post(want)
+        self.iop.scheduler.park(request)
+        return None
 
     def _deliver(self, request: Request, letter: Letter) -> bytes:
         """Write a message to the memory of a receiver, and return the reply to it."""
@@ -235,11 +248,8 @@ class NetworkMessageDdm(Ddm):
     def _give(self, request: Request, letter: Letter, room: int, layout: MessageLayout) -> bytes:
         body = bytes(letter.body or b"")[:room]
         if body:
-            iop = self.iop
-            buffers = sgl_data.buffers(request, layout.sgl_word_offset, iop.dma, iop.page_size)
-            if not buffers or buffers[0].length < len(body):
-                return request.refuse(DetailedStatus.MISSING_PARAMETER)
-            sgl_data.scatter(iop.dma, buffers[0], body)
+            buffer = self._buffer(request, layout, len(body))
+            sgl_data.scatter(self.iop.dma, buffer, body)
         return self._received(request, letter)
 
     def _received(self, request: Request, letter: Letter) -> bytes:
@@ -261,6 +271,10 @@ class NetworkMessageDdm(Ddm):
         sender = letter.origin
         if isinstance(sender, Request) and self._unpark(sender):
             self.iop.send(self._sent(sender, _taken_by(letter)))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let senders go on for whom there is room now, in their order."""
         while self._senders and self._mailbox.has_room(self._senders[0][1].cost):
             waiting, kept = self._senders.popleft()
             if not self._unpark(waiting):
@@ -308,12 +322,8 @@ class NetworkMessageDdm(Ddm):
             for row in rows[: asked.length // size]
         )
         if table:
-            iop = self.iop
-            word = NETWORK_MESSAGE_LIST.sgl_word_offset
-            buffers = sgl_data.buffers(request, word, iop.dma, iop.page_size)
-            if not buffers or buffers[0].length < len(table):
-                return request.refuse(DetailedStatus.MISSING_PARAMETER)
-            sgl_data.scatter(iop.dma, buffers[0], table)
+            buffer = self._buffer(request, NETWORK_MESSAGE_LIST, len(table))
+            sgl_data.scatter(self.iop.dma, buffer, table)
         return request.answer(NETWORK_MESSAGE_COUNT, count=len(rows))
 
     def _look(self, request: Request) -> bytes:

@@ -35,6 +35,7 @@ from fakes.far_iop import FRAMES as FAR_FRAMES
 from fakes.far_iop import SILENT, FarIop
 from fakes.host_arena import HostArena, WatchedDma
 from fakes.iop_rig import Rig
+from fakes.network_books import network_disagreement
 from fakes.random_plugging import MOST_ADDED, FaultyDisk, Plugging
 from fakes.valid_frames import (
     ALIAS_EXECUTIVE,
@@ -48,12 +49,14 @@ from fakes.valid_frames import (
     LARGE_SIZE,
     LOADED,
     NEAR,
+    NETWORK,
     REMOVABLE,
     SCSI_DISKS,
     FrameTable,
     ValidFrame,
 )
 from fakes.valid_lists import Place
+from fakes.valid_network_messages import SPACE
 from fakes.valid_scsi_frames import scsi_stores
 from i2o.errors import I2OError
 from i2o.frames import block_storage as bsa
@@ -69,6 +72,7 @@ from i2o.iop_emulator.complaints import KEPT
 from i2o.iop_emulator.ddm.block import MAX_JOBS, BlockDevice
 from i2o.iop_emulator.ddm.block_parameters import ERRORS_KEPT
 from i2o.iop_emulator.ddm.bus_adapter import BusAdapter
+from i2o.iop_emulator.ddm.network_message import NetworkMessageDdm
 from i2o.iop_emulator.ddm.scsi import ScsiPeripheral
 from i2o.iop_emulator.executive import MAX_NOTIFIES
 from i2o.iop_emulator.executive_software import FIRST_TID, LAST_TID
@@ -89,7 +93,7 @@ VALID, MEANINGLESS = 0.05, 0.02
 WHOLE = 0.2
 """Share of sequences of frames in which no frame is mutated."""
 INBOUND, REPLIES, BACKLOG = 16, 24, 12
-MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + MAX_FORWARDS + MAX_INSTANCES
+MOST_WAITING = BACKLOG + MAX_JOBS + MAX_NOTIFIES + MAX_FORWARDS + MAX_INSTANCES + EPISODE
 """Replies that may wait: everything that is under way may end while the backlog is full."""
 MOST_ATTENTIONS = 4
 """A reset, another medium, another size, and somebody who wants the medium."""
@@ -186,9 +190,13 @@ class FrameFuzz:
             store=folder,
             card=CARDS["dpt"],
             disk_kinds=_KINDS,
+            network_messages=SPACE,
         )
         self.rig = rig = Rig(_disks(), options=options, frames=INBOUND, up=False, system=system)
         self.iop, self.unit, self.memory = rig.iop, rig.unit, rig.memory
+        network = self.iop.lct.devices[NETWORK]
+        assert isinstance(network, NetworkMessageDdm)
+        self._network = network  # which may be destroyed, until the next reset
         self.dma = WatchedDma(rig.memory)
         self.iop.dma = self.dma
         self.plugging = Plugging(self.iop.bay, _disks, _KINDS)
@@ -815,17 +823,20 @@ class FrameFuzz:
         software, static = iop.executive.software, iop.executive.static_frames
         store = software.store
         loaded = sum(
-            not isinstance(one, BusAdapter) for one in iop.lct if FIRST_TID <= one.tid <= LAST_TID
+            not isinstance(one, BusAdapter | NetworkMessageDdm)
+            for one in iop.lct
+            if FIRST_TID <= one.tid <= LAST_TID
         )
         self._check_static()
-        problem = disagreement(iop, self.far.iop)
+        problem = disagreement(iop, self.far.iop) or network_disagreement(self._network)
         if problem:
             raise Broken(problem)
         if self.far.rig.account() != FAR_FRAMES:
             raise Broken("the other IOP has lost a frame")
         connections = iop.executive.peers._connections.values()
         on_their_way = sum(len(one.forwards) for one in connections)
-        parked = len(iop.scheduler._parked) - on_their_way
+        messages = sum(request.target == NETWORK for request in iop.scheduler._parked)
+        parked = len(iop.scheduler._parked) - on_their_way - messages
         known = [*iop.lct.devices.values(), *iop.lct.retired.values()]
         remote = sum(device.is_remote for device in known)
         disks = iop.bay.devices.values()
@@ -844,9 +855,10 @@ class FrameFuzz:
             ("event registrations", len(iop.events), len(users(iop)) * len(known)),
             ("jobs", jobs, MAX_JOBS),
             ("parked requests", parked, MAX_NOTIFIES),
+            ("network messages that wait", messages, EPISODE),
             ("requests on their way", on_their_way, MAX_FORWARDS),
             ("timers", len(iop.scheduler.timers), 0),
-            ("devices", len(known) - remote, 3 + len(_KINDS) + MOST_ADDED + 7),
+            ("devices", len(known) - remote, 4 + len(_KINDS) + MOST_ADDED + 7),
             ("aliases", remote, MAX_ALIASES),
             ("loaded DDMs without software", loaded - len(software.running), 0),
             ("modules", len(store), MAX_MODULES),
@@ -933,7 +945,7 @@ def _meaningless(rng: random.Random) -> bytes:
     """Return random bytes, sometimes with a header that gets through."""
     data = bytearray(rng.randbytes(4 * rng.randrange(4, 32)))
     if rng.randrange(2):
-        tid = rng.choice((0, DDM, LOADED, DISK, REMOVABLE, LARGE_BLOCKS))
+        tid = rng.choice((0, DDM, NETWORK, LOADED, DISK, REMOVABLE, LARGE_BLOCKS))
         struct.pack_into("<HHI", data, 0, 1, len(data) // 4, tid | 0x1000 | data[7] << 24)
         struct.pack_into("<I", data, 12, rng.randrange(CONTEXTS))
     return bytes(data)
