@@ -13,15 +13,16 @@ from i2o.transport.tcp.errors import PeerError, ProtocolViolation, Unreachable
 from i2o.transport.tcp.mailbox import Message
 from i2o.transport.tcp.message_wire import (
     ACK,
-    FRAMED_SIZE,
     MESSAGE_COST,
     MESSAGE_SIZE,
     RESUME,
     MessageFlag,
     MessageKind,
+    pack_ack,
     pack_framed,
     pack_message,
     pack_names,
+    unpack_ack,
     unpack_message,
     unpack_names,
 )
@@ -51,6 +52,7 @@ class Office(Protocol):
     clock: Clock
     pings: dict[PeerName, list[list[int]]]
     is_closed: bool
+    is_watched: bool
     hops: dict[PeerName, Hop]
 
     def hop(self, name: PeerName) -> Hop:
@@ -99,46 +101,45 @@ class Hop:
         self._names_in = pack_names(*session.name, *office.name)
         self.has_failed = False
         self._cost_limit = 0
+        self._ack_for = 0
         self._lost_ns: int | None = None
         self._is_ack_due = False
 
     def post(self, message: Outgoing) -> None:
         """Send a message as soon as that is possible."""
-        session = self.session
+        session, cost = self.session, message.cost
         self.has_failed = False
-        if message.cost > _SMALL or message.cost > self._cost_limit:
+        if cost > _SMALL or cost > self._cost_limit:
             session.enqueue(message)
-        elif session.begin(message):
-            self._send_at_once(message)
+        elif session.begin(message):  # it is short, and nothing is before it: all in one piece
+            parts = message.parts
+            head = pack_framed(
+                cost + (MESSAGE_SIZE - MESSAGE_COST),
+                _DATA,
+                0,
+                0,
+                _MESSAGE,
+                message.flags,
+                message.hops,
+                0,
+                message.tag,
+                message.sequence,
+                session.received,
+                session.grant(),
+                self._names_out
+                if message.destination is self._peer_name and message.origin is self._own_name
+                else self._names_of(message),
+                message.number,
+            )
+            frame = head + parts[0] if len(parts) == 1 else b"".join((head, *parts))
+            if not self.node.send_small(session.number, frame):
+                session.put_back()
+                session.unacknowledged += 1  # what the head says of it was not told either
             return
         if session.is_ready:
             self.pump()
         elif not session.is_up:
             self.node.connect(session.number)
-
-    def _send_at_once(self, message: Outgoing) -> None:
-        """Send a short message that has nothing before it."""
-        session, parts = self.session, message.parts
-        head = pack_framed(
-            message.cost + (MESSAGE_SIZE - MESSAGE_COST),
-            _DATA,
-            0,
-            0,
-            _MESSAGE,
-            message.flags,
-            message.hops,
-            0,
-            message.tag,
-            message.sequence,
-            session.received,
-            session.grant(),
-            self._names_of(message),
-            message.number,
-        )
-        frame = head + parts[0] if len(parts) == 1 else b"".join((head, *parts))
-        if not self.node.send_small(session.number, frame):
-            session.put_back()
-            session.unacknowledged += 1  # what the head says of it was not told either
 
     def _names_of(self, message: Outgoing) -> bytes:
         if message.origin is self._own_name and message.destination == self._peer_name:
@@ -181,14 +182,15 @@ class Hop:
         """Say how far we have come."""
         session = self.session
         received = session.received
-        frame = ACK.build(kind=_ACK, ack=received, credit=session.grant())
+        frame = pack_ack(_ACK, 0, 0, 0, received, session.grant())
         if not self.node.send(session.number, (frame,)):
             session.unacknowledged += 1
 
     def room(self) -> None:
         """There is room again for what could not be sent."""
         self.pump()
-        self._ack_late()
+        if self.session.is_ready and self.session.unacknowledged:
+            self.send_ack()
 
     def up(self, number: int) -> None:
         """A link is there: say how far we have come."""
@@ -254,9 +256,12 @@ class Hop:
             self._take_other(frame)
             return
         _, flags, hops, _, tag, sequence, ack, credit, names, number = unpack_message(frame)
-        done = session.acknowledge(ack, credit)
-        if done or session.queue:
-            self._go_on(done)
+        if ack != session.acknowledged:
+            self._go_on(session.acknowledge(ack, credit))
+        elif credit > session.credit:
+            session.credit = credit
+            if session.queue:
+                self.pump()
         cost = size + (MESSAGE_COST - MESSAGE_SIZE)
         if session.accept(sequence, cost):
             data = bytes(frame[MESSAGE_SIZE:])
@@ -270,7 +275,7 @@ class Hop:
         if flags & _ACK_NOW or session.unacknowledged >= _ACK_EVERY:
             self.send_ack()
         elif not self._is_ack_due:
-            self._is_ack_due = True
+            self._is_ack_due, self._ack_for = True, sequence
             self.node.after(_ACK_AFTER_S, self._ack_late)
 
     def _take_from_afar(
@@ -296,8 +301,8 @@ class Hop:
     def _take_other(self, frame: memoryview) -> None:
         kind = frame[0] if len(frame) else 0
         if kind == _ACK and len(frame) == ACK.size and self.session.is_ready:
-            head: Any = ACK.unpack_from(frame)
-            self._go_on(self.session.acknowledge(head.ack, head.credit))
+            _, _, _, _, ack, credit = unpack_ack(frame)
+            self._go_on(self.session.acknowledge(ack, credit))
         elif kind == _RESUME and len(frame) == RESUME.size and not self.session.is_ready:
             said: Any = RESUME.unpack_from(frame)
             self._resume(Resume(said.id, said.peer_id, said.received, said.credit, said.window))
@@ -305,9 +310,16 @@ class Hop:
             raise ProtocolViolation(f"a message frame of kind {kind} with {len(frame)} bytes")
 
     def _ack_late(self) -> None:
+        """Acknowledge what waits for it that long; what came since then has as much time."""
+        session = self.session
         self._is_ack_due = False
-        if self.session.is_ready and self.session.unacknowledged:
+        if not session.is_ready or not session.unacknowledged:
+            return
+        if session.received - session.unacknowledged < self._ack_for:
             self.send_ack()
+        else:
+            self._is_ack_due, self._ack_for = True, session.received
+            self.node.after(_ACK_AFTER_S, self._ack_late)
 
     def _go_on(self, done: list[Outgoing]) -> None:
         """End what the peer has, and send what it has room for now."""
@@ -315,11 +327,13 @@ class Hop:
         for message in done:
             if message.flags & _WANTS_RECEIPT:
                 office.acknowledged(message)
+            elif message.on_done is None:
+                message.is_over, message.parts = True, ()
             else:
                 message.finish(None)
         if self.session.queue:
             self.pump()
-        if done:
+        if done and office.is_watched:
             office.notify()
 
     def _resume(self, said: Resume) -> None:

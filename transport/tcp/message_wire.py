@@ -10,7 +10,7 @@ from typing import Final
 from construct import Int8ul, Int16ul, Int32ul, Int64ul
 
 from i2o.frames.layout import Layout, Part, structure
-from i2o.transport.tcp.wire import FRAME_HEAD, HEAD_SIZE, compiled
+from i2o.transport.tcp.wire import FRAME_HEAD, compiled
 
 ANY_TAG: Final = 0xFFFFFFFF
 """Stands for any tag in a receive; no message has it."""
@@ -98,10 +98,11 @@ def _with_names_as_one(form: str) -> struct.Struct:
 
 _MESSAGE: Final = _with_names_as_one(compiled(MESSAGE).format)
 _FRAMED: Final = struct.Struct(compiled(FRAME_HEAD).format + _MESSAGE.format[1:])
-FRAMED_SIZE: Final = HEAD_SIZE + MESSAGE_SIZE
-"""Bytes of a head of a frame and the head of the message in it."""
 pack_message = _MESSAGE.pack
 unpack_message = _MESSAGE.unpack_from
 pack_framed = _FRAMED.pack
+_ACK: Final = compiled(ACK)
+pack_ack = _ACK.pack
+unpack_ack = _ACK.unpack_from
 pack_names = _NAMES.pack
 unpack_names = _NAMES.unpack

@@ -99,7 +99,7 @@ class Messenger(Closing):
         self._clock = clock
         self._lock = threading.RLock() if loops else None
         self._changed = None if self._lock is None else threading.Condition(self._lock)
-        notify = _nothing if self._changed is None else self._changed.notify_all
+        notify = None if self._changed is None else self._changed.notify_all
         self._office = PostOffice(name, self.options, clock, components, notify)
         self._office.handlers[STATUS_TAG] = self._tell_status
         self._office.handlers[STATUS_REPLY_TAG] = self._take_status
@@ -440,9 +440,7 @@ class Messenger(Closing):
             return got[0]
         raise self._nothing_came(timeout_s)
 
-    def _recv_alone(
-        self, receive: Receive, got: list[Message], timeout_s: float | None
-    ) -> Message:
+    def _recv_alone(self, receive: Receive, got: list[Message], timeout_s: float | None) -> Message:
         """Receive in the only thread there is: nothing to lock, and nobody to be woken by."""
         office, node = self._office, self._nodes[0]
         mailbox = office.mailbox
@@ -587,7 +585,3 @@ def _check_tag(tag: int) -> None:
         raise PeerError(
             errno.EINVAL, f"tag {tag:#x} is not between 0 and {FIRST_RESERVED_TAG - 1:#x}"
         )
-
-
-def _nothing() -> None:
-    """Notify nobody: the only thread there is does not wait."""

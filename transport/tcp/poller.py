@@ -113,17 +113,19 @@ class Poller(Closing):
             return 0
         look, now = self._look, self._now_ns
         begin = looked = now()
-        if due_ns is not None and timeout_s:
-            left_s = max(0, due_ns - begin) / 1e9
-            timeout_s = left_s if timeout_s < 0 else min(timeout_s, left_s)
-        events = look(0, _MOST_EVENTS) if self._is_hot or not timeout_s else []
+        events = look(0, _MOST_EVENTS) if self._is_hot or not timeout_s else None
         if not events and timeout_s:
             if self._is_hot:
                 end = begin + self._spin_ns
+                if due_ns is not None and due_ns < end:
+                    end = due_ns
                 while looked < end and not events:
                     events = look(0, _MOST_EVENTS)
                     looked = now()
             if not events:
+                if due_ns is not None:
+                    left_s = max(0, due_ns - looked) / 1e9
+                    timeout_s = left_s if timeout_s < 0 else min(timeout_s, left_s)
                 events = look(timeout_s, _MOST_EVENTS)
                 looked = now()
                 self._is_hot = bool(events) and looked - begin < _HOT_FACTOR * self._spin_ns

@@ -54,13 +54,15 @@ class PostOffice:
         options: limits and times.
         clock: for deadlines.
         components: asked for destinations that are unknown here.
-        notify: called when something happened that somebody may be waiting for.
+        notify: called when something happened that another thread may be waiting for, if there
+            are others.
 
     Attributes:
         hops: neighbours by name.
         routes: relays by destination.
         pings: who waits for a round trip to whom.
         handlers: what takes messages with reserved tags.
+        is_watched: whether `notify` does anything.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class PostOffice:
         options: MessengerOptions,
         clock: Clock,
         components: Sequence[Component],
-        notify: Callable[[], None],
+        notify: Callable[[], None] | None,
     ) -> None:
-        self.name, self.options, self.clock, self.notify = name, options, clock, notify
+        self.name, self.options, self.clock = name, options, clock
+        self.notify = notify or _nothing
+        self.is_watched = notify is not None
         self.hops: dict[PeerName, Hop] = {}
         self.routes: dict[PeerName, PeerName] = {}
         self.pings: dict[PeerName, list[list[int]]] = {}
@@ -321,7 +325,8 @@ class PostOffice:
                 receive.callback(message)
             except Exception:
                 logger.exception("callback %r", receive.callback)
-        self.notify()
+        if self.is_watched:
+            self.notify()
 
     def _consumed(self, message: Message) -> None:
         cost = len(message.data) + MESSAGE_COST
@@ -416,6 +421,10 @@ def call_safely(callback: Callable[[Any], None], argument: Any) -> None:
 
 def _nobody_asks(error: PeerError | None) -> None:
     """Stand in for a callback that was not given."""
+
+
+def _nothing() -> None:
+    """Notify nobody: the only thread there is does not wait."""
 
 
 def _random_id() -> int:

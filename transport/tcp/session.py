@@ -112,6 +112,8 @@ class Session:
         is_ready: whether a link is up, and the peer has said how far it came.
         number: the node's number of the peer.
         received: the last sequence number that came.
+        acknowledged: the last sequence number that the peer has.
+        credit: bytes that may be sent altogether.
         peer_id: of the peer's session, to which all these numbers belong; 0 before the first.
     """
 
@@ -129,8 +131,8 @@ class Session:
     def _begin(self) -> None:
         self._sequence = 0
         self._sent_bytes = 0
-        self._acknowledged = 0
-        self._credit = 0
+        self.acknowledged = 0
+        self.credit = 0
         self.received = 0
         self._received_bytes = self._consumed_bytes = 0
         self._granted = self._window
@@ -152,7 +154,7 @@ class Session:
         cost = message.cost
         self.waiting_bytes += cost
         sent_bytes = self._sent_bytes + cost
-        if self.queue or sent_bytes > self._credit or not self.is_ready:
+        if self.queue or sent_bytes > self.credit or not self.is_ready:
             self.queue.append(message)
             return False
         self._sent_bytes = sent_bytes
@@ -176,7 +178,7 @@ class Session:
             return None
         message = self.queue[0]
         if not message.sequence:
-            if self._sent_bytes + message.cost > self._credit:
+            if self._sent_bytes + message.cost > self.credit:
                 return None
             self._sequence += 1
             self._sent_bytes += message.cost
@@ -196,11 +198,11 @@ class Session:
         """
         if ack > self._sequence:
             raise ProtocolViolation(f"message {ack} is acknowledged, {self._sequence} were sent")
-        if credit > self._credit:
-            self._credit = credit
-        if ack <= self._acknowledged:
+        if credit > self.credit:
+            self.credit = credit
+        if ack <= self.acknowledged:
             return []
-        self._acknowledged = ack
+        self.acknowledged = ack
         done = []
         waiting = self.in_flight
         while waiting and waiting[0].sequence <= ack:
@@ -311,7 +313,7 @@ class Session:
             for message in self.queue:
                 message.sequence = 0
             self._begin()
-            self.peer_id, self._credit = said.id, said.window
+            self.peer_id, self.credit = said.id, said.window
         self.is_ready = True
         self.resent += sum(1 for message in self.queue if message.sequence)
         return done, failed
