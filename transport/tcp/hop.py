@@ -252,10 +252,13 @@ class Hop:
         """
         session, office = self.session, self._office
         size = len(frame)
-        if size < MESSAGE_SIZE or frame[0] != _MESSAGE or not session.is_ready:
+        if size < MESSAGE_SIZE or not session.is_ready:
             self._take_other(frame)
             return
-        _, flags, hops, _, tag, sequence, ack, credit, names, number = unpack_message(frame)
+        kind, flags, hops, _, tag, sequence, ack, credit, names, number = unpack_message(frame)
+        if kind != _MESSAGE:
+            self._take_other(frame)
+            return
         if ack != session.acknowledged:
             self._go_on(session.acknowledge(ack, credit))
         elif credit > session.credit:
@@ -264,7 +267,7 @@ class Hop:
                 self.pump()
         cost = size + (MESSAGE_COST - MESSAGE_SIZE)
         if session.accept(sequence, cost):
-            data = bytes(frame[MESSAGE_SIZE:])
+            data = frame[MESSAGE_SIZE:].tobytes()
             if names == self._names_in and not flags & _OF_RELAYS:
                 name = self._peer_name
                 office.arrived(_new_tuple(Message, (name, name, tag, data, number)), self)
