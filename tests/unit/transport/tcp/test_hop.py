@@ -3,26 +3,31 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 
-from fakes.messengers import Messengers
-from i2o.transport.tcp.errors import ProtocolViolation
+from fakes.messengers import Messengers, drive
+from fakes.raw_peer import RawLink, RawPeer
+from i2o.transport.tcp.errors import PeerError, ProtocolViolation, RecvTimeout
 from i2o.transport.tcp.hop import Hop, Office
-from i2o.transport.tcp.mailbox import Message
+from i2o.transport.tcp.mailbox import Mailbox, Message, Receive
 from i2o.transport.tcp.message_wire import (
     ACK,
+    ANY_TAG,
     FIRST_RESERVED_TAG,
     MESSAGE,
     MESSAGE_SIZE,
     RESUME,
 )
+from i2o.transport.tcp.messenger import Messenger
 from i2o.transport.tcp.node import Node
 from i2o.transport.tcp.options import MessengerOptions, PeerOptions
-from i2o.transport.tcp.peer_name import PeerName
+from i2o.transport.tcp.peer_name import ANYBODY, PeerName
 from i2o.transport.tcp.session import Outgoing, Session
 from i2o.transport.tcp.wire import FRAME_HEAD, HEAD_SIZE, Kind
 
@@ -99,8 +104,15 @@ class Rig:
     def arrive(self, sequence: int, data: bytes = b"", **fields: Any) -> None:
         """Let a message of B to A come."""
         values = {
-            **{"kind": 1, "hops": 16, "tag": 5, "sequence": sequence, "number": sequence},
-            **{"origin_job": 2, "origin_rank": 2, "destination_job": 1, "destination_rank": 1},
+            "kind": 1,
+            "hops": 16,
+            "tag": 5,
+            "sequence": sequence,
+            "number": sequence,
+            "origin_job": 2,
+            "origin_rank": 2,
+            "destination_job": 1,
+            "destination_rank": 1,
             "credit": ROOM,
         }
         self.hop.take(memoryview(MESSAGE.build(**values | fields) + data))
@@ -231,6 +243,104 @@ def test_messages_of_others_are_told_from_those_of_the_neighbour() -> None:
 def test_frames_that_make_no_sense(frame: bytes) -> None:
     with pytest.raises(ProtocolViolation, match="a message frame"):
         Rig().hop.take(memoryview(frame))
+
+
+def linked(office: Messengers) -> tuple[Messenger, RawPeer, RawLink]:
+    """Return a messenger that is driven, and a raw peer with a link to it that is ready."""
+    a, raw = office.open(1, 0, MessengerOptions(window=1 << 30)), office.raw(1, 1)
+    links: list[RawLink] = []
+
+    def call() -> None:
+        link, _ = raw.call(a.address)
+        link.resume(window=1 << 30)
+        links.append(link)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    drive(a, until=lambda: a.peers() and a._office.hops[raw.identity.name].session.is_ready)
+    caller.join()
+    return a, raw, links[0]
+
+
+def test_a_message_does_not_overtake_what_waits_for_the_socket() -> None:
+    with Messengers() as office:
+        a, raw, link = linked(office)
+        name, count = raw.identity.name, 0
+        while not a._nodes[0].peer(0).outbox.size:
+            a.send_nb(name, [count.to_bytes(4, "little"), bytes(4000)], 1)
+            count += 1
+        for number in range(count // 2):  # now the socket has room, and nobody was told
+            assert link.message()[1][:4] == number.to_bytes(4, "little")
+        a.send_nb(name, [b"last"], 1)
+        drive(a, until=lambda: not a._nodes[0].peer(0).outbox.size)
+        for number in range(count // 2, count):
+            assert link.message()[1][:4] == number.to_bytes(4, "little")
+        assert link.message()[1] == b"last"
+
+
+def test_a_socket_that_takes_nothing_gets_the_message_later() -> None:
+    with Messengers() as office:
+        a, raw, link = linked(office)
+        peer = a._nodes[0].peer(0)
+        assert peer.link is not None
+        channel, sends = peer.link.channel, peer.link.channel.send
+
+        def full(data: object) -> int:
+            raise BlockingIOError
+
+        channel.send = full  # type: ignore[method-assign]
+        a.send_nb(raw.identity.name, [b"late"], 1)
+        assert (peer.outbox.size, peer.counters.frames_sent) == (HEAD_SIZE + MESSAGE_SIZE + 4, 1)
+        channel.send = sends  # type: ignore[method-assign]
+        drive(a, until=lambda: not peer.outbox.size)
+        assert link.message()[1] == b"late"
+        assert peer.counters.frames_sent == 2
+
+
+def test_a_receive_that_timed_out_takes_nothing_any_more() -> None:
+    with Messengers() as office:
+        a = office.open(1, 0)
+        with pytest.raises(RecvTimeout):
+            a.recv(1, timeout_s=0.01)
+        a.send_nb(a.name, [b"kept"], 1)
+        assert a.recv(1, timeout_s=20).data == b"kept"
+
+
+def test_a_callback_of_a_driven_messenger_cannot_receive() -> None:
+    with Messengers() as office:
+        a = office.open(1, 0)
+        errors: list[int | None] = []
+
+        def callback(message: Message) -> None:
+            with pytest.raises(PeerError) as caught:
+                a.recv(2, timeout_s=0.01)
+            errors.append(caught.value.errno)
+
+        a.recv_nb(callback, 1)
+        a.send_nb(a.name, [b"x"], 1)
+        drive(a, until=lambda: errors)
+        assert errors == [errno.EDEADLK]
+
+
+def test_receives_wait_for_their_tag_origin_and_source() -> None:
+    mailbox = Mailbox()
+    receives = [
+        Receive(1, ANYBODY, ANYBODY, lambda message: None),
+        Receive(ANY_TAG, C, ANYBODY, lambda message: None),
+        Receive(ANY_TAG, PeerName(*ANYBODY), C, lambda message: None),
+        Receive(ANY_TAG, B, PeerName(*ANYBODY), lambda message: None),
+    ]
+    for receive in receives:
+        mailbox.post(receive)
+    messages = [Message(B, B, 2, b"", 1), Message(B, C, 2, b"", 2), Message(C, B, 2, b"", 3)]
+    assert [mailbox.match(message) for message in messages] == [
+        receives[3],
+        receives[2],
+        receives[1],
+    ]
+    assert mailbox.match(messages[0]) is None
+    assert mailbox.match(Message(C, C, 1, b"", 4)) is receives[0]
+    assert len(mailbox) == 1
 
 
 def test_short_messages_over_a_link_that_is_slower_than_its_sender() -> None:
