@@ -49,9 +49,14 @@ _MEANINGS: Final[dict[int, str]] = {
 
 
 def meaning(code: int) -> str:
-    """Return what an error code of an operation means (fi_strerror)."""
+    """Return what an error code of an operation means (fi_strerror), whatever it is."""
     found = _MEANINGS.get(code)  # no exception: EAGAIN is asked for all the time
-    return os.strerror(code) if found is None else found
+    if found is not None:
+        return found
+    try:
+        return os.strerror(code)
+    except OverflowError:  # it came from another machine, or out of a file
+        return f"Unknown error {code}"
 
 
 class FabricError(I2OError, OSError):

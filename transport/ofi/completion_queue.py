@@ -35,8 +35,11 @@ _MOST_UNREAD: Final = 1 << 14
 """Entries that are kept when a program makes progress but does not read."""
 _IDLE_NS: Final = 50_000_000
 """For how long a provider that keeps everything is called although nothing is posted."""
-_SPINS: Final = 500
-"""How often `sread` looks before it sleeps: some 100 us, longer than a round trip takes."""
+_LOOKS: Final = 64
+"""How often one call looks, of those in which `sread` waits without sleeping."""
+_SPINS: Final = 16
+"""How many such calls come before it sleeps: some 100 us at least, longer than a round trip."""
+_NOTHING: Final = -errno.EAGAIN
 _SEND: Final = int(Flag.SEND)
 _TAGGED: Final = int(Flag.TAGGED)
 _MULTI_RECV: Final = int(Flag.MULTI_RECV)
@@ -79,8 +82,8 @@ class OfiCompletionQueue:
         self._error = ffi.new("struct fi_cq_err_entry *")
         # without the capability no source is told, even where the provider knows it
         is_sourced = Capability.SOURCE in selection.attributes.capabilities
-        self._read = lib.fi_cq_readfrom if is_sourced else lib.fi_cq_read
-        self._more = (self._sources,) if is_sourced else ()
+        self._look = lib.i2o_cq_look
+        self._told_sources = self._sources if is_sourced else ffi.NULL
         self._flags: dict[int, Flag] = {}
         self._waiter: Waiter | None = None
         self._is_watched = False
@@ -127,9 +130,14 @@ class OfiCompletionQueue:
 
     def sread(self, count: int = 1, timeout_s: float | None = None) -> list[Completion]:
         """As `read`, but wait for an entry; None waits for ever."""
-        self._require_open()
-        if count < 1:
+        if count < 1 or not self._is_open:
+            self._require_open()
             raise FabricError(errno.EINVAL, "sread() waits for at least one entry")
+        ready = self._ready
+        if not ready and not self.restless:
+            self.fetch(_LOOKS)
+            if len(ready) == 1 and type(ready[0]) is Completion:  # nearly always
+                return [ready.popleft()]  # type: ignore[list-item]
         end = None if timeout_s is None else self._clock.monotonic() + timeout_s
         looks = 0
         while not (found := self._collect(count)):
@@ -142,6 +150,8 @@ class OfiCompletionQueue:
                 raise TryAgain(f"no completion within {timeout_s} s")
             if looks > _SPINS:
                 self._sleep(left)
+            elif not self.restless:
+                self.fetch(_LOOKS)
         return found
 
     def progress(self) -> None:
@@ -230,17 +240,23 @@ class OfiCompletionQueue:
 
     # --- what libfabric tells --------------------------------------------------------------------
 
-    def fetch(self) -> bool:
+    def fetch(self, looks: int = 1) -> bool:
         """Take entries out of libfabric's queue, which also makes it go on; say if there were any.
 
         What nobody read yet is bounded: beyond that, the rest stays where it is. So does what
         arrives while nothing is posted, where the provider would keep all of it.
+
+        Args:
+            looks: how often to look, as long as there is nothing.
         """
-        if self._holds_back and self._is_long_idle():
-            return False
+        if self._holds_back:
+            if len(self._free) != len(self._by_address):
+                self._idle_since_ns = 0
+            elif self._is_long_idle():
+                return False
         room = _BATCH if len(self._ready) < _MOST_UNREAD else 0
-        count = self._read(self._handle, self._entries, room, *self._more)
-        if count == -errno.EAGAIN or not room:
+        count = self._look(self._handle, self._entries, room, self._told_sources, looks)
+        if count == _NOTHING or not room:
             return False
         if count == 1:
             self._take(_ENTRY.unpack_from(self._bytes), self._sources[0])
@@ -256,13 +272,10 @@ class OfiCompletionQueue:
         return True
 
     def _is_long_idle(self) -> bool:
-        """Return whether nothing has been posted for a while.
+        """Return whether nothing has been posted for a while, while nothing is posted.
 
         For that while libfabric goes on, as it may have to make connections.
         """
-        if not self.operations.is_idle:
-            self._idle_since_ns = 0
-            return False
         now = self._clock.monotonic_ns()
         if not self._idle_since_ns:
             self._idle_since_ns = now

@@ -157,6 +157,8 @@ ssize_t i2o_recv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t s
                  fi_addr_t src_addr, void *context);
 ssize_t i2o_trecv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
                   fi_addr_t src_addr, uint64_t tag, uint64_t ignore, void *context);
+ssize_t i2o_cq_look(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *src_addr,
+                    unsigned int looks);
 int i2o_ticker(void);
 int i2o_tick(int ticker, long period_ns);
 """
@@ -226,6 +228,18 @@ static ssize_t i2o_trecv(struct fid_ep *ep, void *buf, size_t len, void *spare, 
 {
     struct iovec places[] = {{buf, len}, {spare, spare_len}};
     return fi_trecvv(ep, places, NULL, 2, src_addr, tag, ignore, context);
+}
+
+/* fi_cq_readfrom, or fi_cq_read without src_addr, but it looks more than once before it says that
+   there is nothing: a look from Python takes several times as long, and holds other threads up. */
+static ssize_t i2o_cq_look(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *src_addr,
+                           unsigned int looks)
+{
+    ssize_t result;
+    do
+        result = src_addr ? fi_cq_readfrom(cq, buf, count, src_addr) : fi_cq_read(cq, buf, count);
+    while (result == -FI_EAGAIN && looks-- > 1);
+    return result;
 }
 
 /* Python has no timerfd before 3.13. */

@@ -111,11 +111,6 @@ class OperationPool:
             operation.owner = operation.context = operation.held = operation.peer = None
         self.free.append(operation)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return len(self.free) == len(self.by_address)
-
     def of(self, owner: object) -> list[Operation]:
         """Return the operations of an endpoint that are not over."""
         return [operation for operation in self.by_address.values() if operation.owner is owner]

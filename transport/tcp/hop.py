@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from i2o.clock import Clock
@@ -17,19 +18,30 @@ from i2o.transport.tcp.message_wire import (
     RESUME,
     MessageFlag,
     MessageKind,
+    pack_ack,
+    pack_framed,
     pack_message,
+    pack_names,
+    unpack_ack,
     unpack_message,
+    unpack_names,
 )
 from i2o.transport.tcp.node import Node
 from i2o.transport.tcp.options import MessengerOptions
 from i2o.transport.tcp.peer_name import PeerName
 from i2o.transport.tcp.session import Outgoing, Resume, Session
+from i2o.transport.tcp.wire import Kind
 
 _MESSAGE, _ACK, _RESUME = (int(kind) for kind in MessageKind)
 _ACK_NOW: Final = int(MessageFlag.ACK_NOW)
 _WANTS_RECEIPT, _RECEIPT = int(MessageFlag.WANTS_RECEIPT), int(MessageFlag.RECEIPT)
+_OF_RELAYS: Final = _WANTS_RECEIPT | _RECEIPT
 _ACK_EVERY: Final = 32
 _ACK_AFTER_S: Final = 0.002
+_DATA: Final = int(Kind.DATA)
+_new_tuple: Final = tuple.__new__  # of a NamedTuple: without a call of Python's own
+_SMALL: Final = 4096
+"""Bytes up to which a message is put together with its heads at once, if nothing waits."""
 
 
 class Office(Protocol):
@@ -40,13 +52,14 @@ class Office(Protocol):
     clock: Clock
     pings: dict[PeerName, list[list[int]]]
     is_closed: bool
+    is_watched: bool
     hops: dict[PeerName, Hop]
 
     def hop(self, name: PeerName) -> Hop:
         """Return the hop to a peer, a new one if there is none."""
 
-    def arrived(self, message: Message) -> None:
-        """Deliver a message that is for this process."""
+    def arrived(self, message: Message, hop: Hop | None) -> None:
+        """Deliver a message that is for this process, and came over a hop or from itself."""
 
     def transit(self, hop: Hop, letter: Letter, number: int, flags: int, cost: int) -> None:
         """Send on what is for somebody else."""
@@ -70,24 +83,68 @@ class Office(Protocol):
 
 
 class Hop:
-    """A peer of a messenger: its session, and the node whose links carry it."""
+    """A peer of a messenger: its session, and the node whose links carry it.
 
-    def __init__(self, office: Office, node: Node, session: Session) -> None:
-        self._office, self.node, self.session = office, node, session
+    Args:
+        office: of the messenger.
+        node: with the links.
+        session: with the peer.
+        numbers: of messages of this process to the peer.
+    """
+
+    def __init__(
+        self, office: Office, node: Node, session: Session, numbers: Iterator[int]
+    ) -> None:
+        self._office, self.node, self.session, self.numbers = office, node, session, numbers
+        self._own_name, self._peer_name = office.name, session.name
+        self._names_out = pack_names(*office.name, *session.name)
+        self._names_in = pack_names(*session.name, *office.name)
         self.has_failed = False
         self._cost_limit = 0
+        self._ack_for = 0
         self._lost_ns: int | None = None
         self._is_ack_due = False
 
     def post(self, message: Outgoing) -> None:
         """Send a message as soon as that is possible."""
-        session = self.session
+        session, cost = self.session, message.cost
         self.has_failed = False
-        session.enqueue(message)
+        if cost > _SMALL or cost > self._cost_limit:
+            session.enqueue(message)
+        elif session.begin(message):  # it is short, and nothing is before it: all in one piece
+            parts = message.parts
+            head = pack_framed(
+                cost + (MESSAGE_SIZE - MESSAGE_COST),
+                _DATA,
+                0,
+                0,
+                _MESSAGE,
+                message.flags,
+                message.hops,
+                0,
+                message.tag,
+                message.sequence,
+                session.received,
+                session.grant(),
+                self._names_out
+                if message.destination is self._peer_name and message.origin is self._own_name
+                else self._names_of(message),
+                message.number,
+            )
+            frame = head + parts[0] if len(parts) == 1 else b"".join((head, *parts))
+            if not self.node.send_small(session.number, frame):
+                session.put_back()
+                session.unacknowledged += 1  # what the head says of it was not told either
+            return
         if session.is_ready:
             self.pump()
         elif not session.is_up:
             self.node.connect(session.number)
+
+    def _names_of(self, message: Outgoing) -> bytes:
+        if message.origin is self._own_name and message.destination == self._peer_name:
+            return self._names_out
+        return pack_names(*message.origin, *message.destination)
 
     def pump(self) -> None:
         """Send what may be sent now."""
@@ -108,8 +165,7 @@ class Hop:
                 message.sequence,
                 session.received,
                 session.grant(),
-                *message.origin,
-                *message.destination,
+                self._names_of(message),
                 message.number,
             )
             if not send(session.number, (head, *message.parts)):
@@ -126,14 +182,15 @@ class Hop:
         """Say how far we have come."""
         session = self.session
         received = session.received
-        frame = ACK.build(kind=_ACK, ack=received, credit=session.grant())
+        frame = pack_ack(_ACK, 0, 0, 0, received, session.grant())
         if not self.node.send(session.number, (frame,)):
             session.unacknowledged += 1
 
     def room(self) -> None:
         """There is room again for what could not be sent."""
         self.pump()
-        self._ack_late()
+        if self.session.is_ready and self.session.unacknowledged:
+            self.send_ack()
 
     def up(self, number: int) -> None:
         """A link is there: say how far we have come."""
@@ -159,8 +216,7 @@ class Hop:
     def consumed(self, cost: int) -> None:
         """A message of the peer does not occupy memory here any more."""
         session = self.session
-        session.consume(cost)
-        if session.is_ready and session.owes_credit:
+        if session.consume(cost) and session.is_ready:
             self.send_ack()
 
     def lost(self, code: int, reason: str) -> None:
@@ -189,80 +245,98 @@ class Hop:
             self.node.connect(self.session.number)
 
     def take(self, frame: memoryview) -> None:
-        """Take a frame of the peer.
+        """Take a frame of the peer: nearly always a message.
 
         Raises:
             ProtocolViolation: it makes no sense.
         """
+        session, office = self.session, self._office
+        size = len(frame)
+        if size < MESSAGE_SIZE or not session.is_ready:
+            self._take_other(frame)
+            return
+        kind, flags, hops, _, tag, sequence, ack, credit, names, number = unpack_message(frame)
+        if kind != _MESSAGE:
+            self._take_other(frame)
+            return
+        if ack != session.acknowledged:
+            self._go_on(session.acknowledge(ack, credit))
+        elif credit > session.credit:
+            session.credit = credit
+            if session.queue:
+                self.pump()
+        cost = size + (MESSAGE_COST - MESSAGE_SIZE)
+        if session.accept(sequence, cost):
+            data = frame[MESSAGE_SIZE:].tobytes()
+            if names == self._names_in and not flags & _OF_RELAYS:
+                name = self._peer_name
+                office.arrived(_new_tuple(Message, (name, name, tag, data, number)), self)
+            else:
+                self._take_from_afar(names, flags, hops, tag, data, number)
+        if not session.unacknowledged or not session.is_ready:
+            return
+        if flags & _ACK_NOW or session.unacknowledged >= _ACK_EVERY:
+            self.send_ack()
+        elif not self._is_ack_due:
+            self._is_ack_due, self._ack_for = True, sequence
+            self.node.after(_ACK_AFTER_S, self._ack_late)
+
+    def _take_from_afar(
+        self, names: bytes, flags: int, hops: int, tag: int, data: bytes, number: int
+    ) -> None:
+        """Take a message that comes or goes over relays, or says what became of one."""
+        session, office = self.session, self._office
+        origin_job, origin_rank, destination_job, destination_rank = unpack_names(names)
+        origin = PeerName(origin_job, origin_rank)
+        destination = PeerName(destination_job, destination_rank)
+        cost = len(data) + MESSAGE_COST
+        if destination != office.name:
+            letter = Letter(origin, destination, tag, (data,), hops - 1)
+            office.transit(self, letter, number, flags, cost)
+        elif flags & _RECEIPT:
+            session.consume(cost)
+            office.settle(origin, number, tag)
+        else:
+            if flags & _WANTS_RECEIPT:
+                office.receipt(origin, session.name, destination, number, 0)
+            office.arrived(Message(origin, session.name, tag, data, number), self)
+
+    def _take_other(self, frame: memoryview) -> None:
         kind = frame[0] if len(frame) else 0
-        if kind == _MESSAGE and len(frame) >= MESSAGE_SIZE and self.session.is_ready:
-            self._take_message(frame)
-        elif kind == _ACK and len(frame) == ACK.size and self.session.is_ready:
-            head: Any = ACK.unpack_from(frame)
-            self._acknowledge(head.ack, head.credit)
+        if kind == _ACK and len(frame) == ACK.size and self.session.is_ready:
+            _, _, _, _, ack, credit = unpack_ack(frame)
+            self._go_on(self.session.acknowledge(ack, credit))
         elif kind == _RESUME and len(frame) == RESUME.size and not self.session.is_ready:
             said: Any = RESUME.unpack_from(frame)
             self._resume(Resume(said.id, said.peer_id, said.received, said.credit, said.window))
         else:
             raise ProtocolViolation(f"a message frame of kind {kind} with {len(frame)} bytes")
 
-    def _take_message(self, frame: memoryview) -> None:
-        (
-            _,
-            flags,
-            hops,
-            _,
-            tag,
-            sequence,
-            ack,
-            credit,
-            origin_job,
-            origin_rank,
-            destination_job,
-            destination_rank,
-            number,
-        ) = unpack_message(frame)
-        session, office = self.session, self._office
-        cost = len(frame) - MESSAGE_SIZE + MESSAGE_COST
-        self._acknowledge(ack, credit)
-        if session.accept(sequence, cost):
-            data = bytes(frame[MESSAGE_SIZE:])
-            origin, destination = session.name, office.name
-            if origin_job != origin.job or origin_rank != origin.rank:
-                origin = PeerName(origin_job, origin_rank)
-            if destination_job != destination.job or destination_rank != destination.rank:
-                destination = PeerName(destination_job, destination_rank)
-            if destination is not office.name:
-                letter = Letter(origin, destination, tag, (data,), hops - 1)
-                office.transit(self, letter, number, flags, cost)
-            elif flags & _RECEIPT:
-                session.consume(cost)
-                office.settle(origin, number, tag)
-            else:
-                if flags & _WANTS_RECEIPT:
-                    office.receipt(origin, session.name, destination, number, 0)
-                office.arrived(Message(origin, session.name, tag, data, number))
+    def _ack_late(self) -> None:
+        """Acknowledge what waits for it that long; what came since then has as much time."""
+        session = self.session
+        self._is_ack_due = False
         if not session.is_ready or not session.unacknowledged:
             return
-        if flags & _ACK_NOW or session.unacknowledged >= _ACK_EVERY:
+        if session.received - session.unacknowledged < self._ack_for:
             self.send_ack()
-        elif not self._is_ack_due:
-            self._is_ack_due = True
+        else:
+            self._is_ack_due, self._ack_for = True, session.received
             self.node.after(_ACK_AFTER_S, self._ack_late)
 
-    def _ack_late(self) -> None:
-        self._is_ack_due = False
-        if self.session.is_ready and self.session.unacknowledged:
-            self.send_ack()
-
-    def _acknowledge(self, ack: int, credit: int) -> None:
+    def _go_on(self, done: list[Outgoing]) -> None:
+        """End what the peer has, and send what it has room for now."""
         office = self._office
-        done = self.session.acknowledge(ack, credit)
         for message in done:
-            office.acknowledged(message)
+            if message.flags & _WANTS_RECEIPT:
+                office.acknowledged(message)
+            elif message.on_done is None:
+                message.is_over, message.parts = True, ()
+            else:
+                message.finish(None)
         if self.session.queue:
             self.pump()
-        if done:
+        if done and office.is_watched:
             office.notify()
 
     def _resume(self, said: Resume) -> None:
@@ -301,9 +375,13 @@ class NodeSink:
             hop = self._hops[number] = self._office.hop(name)
         return hop
 
+    def taker(self, peer: int) -> Callable[[memoryview], None]:
+        """Return the hop's own function: it raises ProtocolViolation, which ends the link."""
+        return self._hop(peer).take
+
     def frame_arrived(self, peer: int, frame: memoryview) -> None:
-        """Give a frame to its hop; raises ProtocolViolation, which ends the link."""
-        self._hops[peer].take(frame)
+        """Give a frame to its hop, if somebody does not ask for a taker."""
+        self._hop(peer).take(frame)
 
     def frame_sent(self, peer: int, token: object) -> None:
         """Do nothing: a message has arrived when it is acknowledged."""

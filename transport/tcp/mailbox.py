@@ -51,8 +51,11 @@ class Receive:
         callback: Callable[[Message], None],
         is_persistent: bool = False,
     ) -> None:
-        self.tag, self.origin, self.source = tag, origin, source
-        self.callback, self.is_persistent = callback, is_persistent
+        self.tag = tag
+        self.origin = origin
+        self.source = source
+        self.callback = callback
+        self.is_persistent = is_persistent
         self.is_over = False
 
     def takes(self, message: Message) -> bool:
@@ -65,26 +68,35 @@ class Receive:
 
 
 class Mailbox:
-    """First come, first served, on both sides."""
+    """First come, first served, on both sides.
+
+    Attributes:
+        kept: messages that nobody has asked for yet, by their tags.
+    """
 
     def __init__(self) -> None:
         self._receives: list[Receive] = []
-        self._kept: dict[int, deque[tuple[int, Message]]] = {}
+        self.kept: dict[int, deque[tuple[int, Message]]] = {}
         self._order = itertools.count()
 
     def __len__(self) -> int:
         """Messages that nobody has asked for yet."""
-        return sum(map(len, self._kept.values()))
+        return sum(map(len, self.kept.values()))
 
     def match(self, message: Message) -> Receive | None:
         """Return the receive that a message which came is for, or keep the message."""
-        for index, receive in enumerate(self._receives):
-            if receive.takes(message):
+        receives = self._receives
+        for receive in receives:  # as `takes` does, without a call for each
+            if (
+                (receive.tag == message.tag or receive.tag == ANY_TAG)
+                and (receive.origin is ANYBODY or receive.origin in (ANYBODY, message.origin))
+                and (receive.source is ANYBODY or receive.source in (ANYBODY, message.source))
+            ):
                 if not receive.is_persistent:
-                    del self._receives[index]
+                    receives.remove(receive)
                     receive.is_over = True
                 return receive
-        self._kept.setdefault(message.tag, deque()).append((next(self._order), message))
+        self.kept.setdefault(message.tag, deque()).append((next(self._order), message))
         return None
 
     def take(self, receive: Receive) -> Message | None:
@@ -93,13 +105,13 @@ class Mailbox:
         if found is None:
             return None
         message = found[1]
-        kept = self._kept[message.tag]
+        kept = self.kept[message.tag]
         if kept[0] is found:
             kept.popleft()
         else:
             kept.remove(found)
         if not kept:
-            del self._kept[message.tag]
+            del self.kept[message.tag]
         return message
 
     def has_for(self, receive: Receive) -> bool:
@@ -107,10 +119,10 @@ class Mailbox:
         return self._find(receive) is not None
 
     def _find(self, receive: Receive) -> tuple[int, Message] | None:
-        tags = self._kept if receive.tag == ANY_TAG else (receive.tag,)
+        tags = self.kept if receive.tag == ANY_TAG else (receive.tag,)
         best: tuple[int, Message] | None = None
         for tag in tags:
-            for entry in self._kept.get(tag, ()):
+            for entry in self.kept.get(tag, ()):
                 if receive.takes(entry[1]):
                     if best is None or entry[0] < best[0]:
                         best = entry
@@ -131,4 +143,4 @@ class Mailbox:
     def clear(self) -> None:
         """Forget everything."""
         self._receives.clear()
-        self._kept.clear()
+        self.kept.clear()

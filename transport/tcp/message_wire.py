@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum, IntFlag
 from typing import Final
 
 from construct import Int8ul, Int16ul, Int32ul, Int64ul
 
 from i2o.frames.layout import Layout, Part, structure
-from i2o.transport.tcp.wire import compiled
+from i2o.transport.tcp.wire import FRAME_HEAD, compiled
 
 ANY_TAG: Final = 0xFFFFFFFF
 """Stands for any tag in a receive; no message has it."""
@@ -86,6 +87,22 @@ RESUME: Final = _layout(
 LAYOUTS: Final = (MESSAGE, ACK, RESUME)
 
 MESSAGE_SIZE: Final = MESSAGE.size
-_MESSAGE: Final = compiled(MESSAGE)
+_NAMES: Final = struct.Struct("<IIII")
+
+
+def _with_names_as_one(form: str) -> struct.Struct:
+    """Return a format in which the names of origin and destination are 16 bytes: one value."""
+    before, names, after = form.partition("IIIIQ")
+    return struct.Struct(f"{before}{_NAMES.size}sQ{after}" if names else form)
+
+
+_MESSAGE: Final = _with_names_as_one(compiled(MESSAGE).format)
+_FRAMED: Final = struct.Struct(compiled(FRAME_HEAD).format + _MESSAGE.format[1:])
 pack_message = _MESSAGE.pack
 unpack_message = _MESSAGE.unpack_from
+pack_framed = _FRAMED.pack
+_ACK: Final = compiled(ACK)
+pack_ack = _ACK.pack
+unpack_ack = _ACK.unpack_from
+pack_names = _NAMES.pack
+unpack_names = _NAMES.unpack

@@ -99,7 +99,7 @@ class Messenger(Closing):
         self._clock = clock
         self._lock = threading.RLock() if loops else None
         self._changed = None if self._lock is None else threading.Condition(self._lock)
-        notify = _nothing if self._changed is None else self._changed.notify_all
+        notify = None if self._changed is None else self._changed.notify_all
         self._office = PostOffice(name, self.options, clock, components, notify)
         self._office.handlers[STATUS_TAG] = self._tell_status
         self._office.handlers[STATUS_REPLY_TAG] = self._take_status
@@ -337,9 +337,13 @@ class Messenger(Closing):
             QueueFull: as much as may waits for this peer already.
             PeerError: EMSGSIZE, it is too long; EINVAL, the tag is none; ESHUTDOWN, closed.
         """
-        _check_tag(tag)
+        if not 0 <= tag < FIRST_RESERVED_TAG:
+            _check_tag(tag)
         done = None if callback is None else partial(call_safely, callback)
-        with self._guard():
+        if self._lock is None:
+            self._office.post(destination, iov, tag, 0, done)
+            return
+        with self._lock:
             self._office.post(destination, iov, tag, 0, done)
 
     def send(
@@ -418,7 +422,9 @@ class Messenger(Closing):
         """
         got: list[Message] = []
         receive = Receive(tag, origin, source, got.append)
-        with self._guard():
+        if self._lock is None:
+            return self._recv_alone(receive, got, timeout_s)
+        with self._lock:
             message = self._office.take(receive)
             if message is not None:
                 return message
@@ -428,13 +434,42 @@ class Messenger(Closing):
             self._wait(lambda: got, timeout_s)
         finally:
             if not receive.is_over:
-                with self._guard():
+                with self._lock:
                     self._office.mailbox.cancel(receive)
         if got:
             return got[0]
+        raise self._nothing_came(timeout_s)
+
+    def _recv_alone(self, receive: Receive, got: list[Message], timeout_s: float | None) -> Message:
+        """Receive in the only thread there is: nothing to lock, and nobody to be woken by."""
+        office, node = self._office, self._nodes[0]
+        mailbox = office.mailbox
+        if mailbox.kept:
+            message = office.take(receive)
+            if message is not None:
+                return message
+        if node.is_handling:
+            self._refuse_to_wait()
+        mailbox.post(receive)
+        deadline = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        left_s = -1.0 if timeout_s is None else timeout_s
+        progress = node.progress
+        try:
+            while not self._is_over and (deadline is None or left_s > 0):
+                progress(left_s)
+                if got:
+                    return got[0]
+                if deadline is not None:
+                    left_s = deadline - self._clock.monotonic()
+        finally:
+            if not got:
+                mailbox.cancel(receive)
+        raise self._nothing_came(timeout_s)
+
+    def _nothing_came(self, timeout_s: float | None) -> PeerError:
         if self._office.is_closed:
-            raise PeerError(errno.ESHUTDOWN, "the messenger was closed")
-        raise RecvTimeout(f"no message in {timeout_s} s")
+            return PeerError(errno.ESHUTDOWN, "the messenger was closed")
+        return RecvTimeout(f"no message in {timeout_s} s")
 
     def recv_nb(
         self,
@@ -550,7 +585,3 @@ def _check_tag(tag: int) -> None:
         raise PeerError(
             errno.EINVAL, f"tag {tag:#x} is not between 0 and {FIRST_RESERVED_TAG - 1:#x}"
         )
-
-
-def _nothing() -> None:
-    """Notify nobody: the only thread there is does not wait."""

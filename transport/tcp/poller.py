@@ -30,14 +30,17 @@ class Poller(Closing):
     Args:
         clock: for the spin.
         spin_s: how long to look before sleeping, if the wait before was over soon.
+
+    Attributes:
+        is_handling: whether a handler runs.
     """
 
     def __init__(self, clock: Clock, spin_s: float) -> None:
-        self._clock, self._spin_ns = clock, round(spin_s * 1e9)
+        self._now_ns, self._spin_ns = clock.monotonic_ns, round(spin_s * 1e9)
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._dropped: list[Callable[[], None]] = []
-        self._is_handling = self._is_closed = self._is_hot = False
+        self.is_handling = self._is_closed = self._is_hot = False
         self._epoll = select.epoll()
         self._look = self._epoll.poll
         try:
@@ -73,7 +76,7 @@ class Poller(Closing):
     def drop(self, number: int, close: Callable[[], None]) -> None:
         """Let go of a descriptor, and close it as soon as that is safe."""
         self.remove(number)
-        if self._is_handling:
+        if self.is_handling:
             self._dropped.append(close)
         else:
             close()
@@ -86,36 +89,57 @@ class Poller(Closing):
 
     def wake(self) -> None:
         """Let a `poll` that waits in another thread return."""
-        if not self._is_handling and not self._is_closed:
+        if not self.is_handling and not self._is_closed:
             os.eventfd_write(self._bell, 1)
 
-    @property
-    def is_handling(self) -> bool:
-        """Whether a handler runs."""
-        return self._is_handling
-
     def poll(
-        self, timeout_s: float = 0.0, guard: AbstractContextManager[object] | None = None
-    ) -> None:
+        self,
+        timeout_s: float = 0.0,
+        guard: AbstractContextManager[object] | None = None,
+        due_ns: int | None = None,
+    ) -> int:
         """Handle what is ready, waiting for the first of it at most `timeout_s` (-1: for ever).
 
         Args:
             timeout_s: how long.
             guard: held while events are handled, but not while waiting for them.
+            due_ns: do not wait any longer than until then.
+
+        Returns:
+            The time just before events were handled, in nanoseconds; 0 from within a handler,
+            where nothing is done: the events that it waits for are being handled.
         """
-        if self._is_handling:
-            return  # called by a handler: the events that it waits for are being handled
-        events = self._wait(timeout_s) if timeout_s else self._look(0, _MOST_EVENTS)
+        if self.is_handling:
+            return 0
+        look, now = self._look, self._now_ns
+        begin = looked = now()
+        events = look(0, _MOST_EVENTS) if self._is_hot or not timeout_s else None
+        if not events and timeout_s:
+            if self._is_hot:
+                end = begin + self._spin_ns
+                if due_ns is not None and due_ns < end:
+                    end = due_ns
+                while looked < end and not events:
+                    events = look(0, _MOST_EVENTS)
+                    looked = now()
+            if not events:
+                if due_ns is not None:
+                    left_s = max(0, due_ns - looked) / 1e9
+                    timeout_s = left_s if timeout_s < 0 else min(timeout_s, left_s)
+                events = look(timeout_s, _MOST_EVENTS)
+                looked = now()
+                self._is_hot = bool(events) and looked - begin < _HOT_FACTOR * self._spin_ns
         if not events:
-            return
+            return looked
         if guard is None:
             self._handle(events)
         else:
             with guard:
                 self._handle(events)
+        return looked
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
-        self._is_handling = True
+        self.is_handling = True
         handlers = self._handlers
         try:
             for number, mask in events:
@@ -123,26 +147,11 @@ class Poller(Closing):
                 if handler is not None:
                     handler(mask)
         finally:
-            self._is_handling = False
+            self.is_handling = False
             if self._dropped:
                 dropped, self._dropped = self._dropped, []
                 for close in dropped:
                     close()
-
-    def _wait(self, timeout_s: float) -> list[tuple[int, int]]:
-        poll, now = self._look, self._clock.monotonic_ns
-        begin = now()
-        if self._is_hot:
-            end = begin + self._spin_ns
-            while True:
-                events = poll(0, _MOST_EVENTS)
-                if events:
-                    return events
-                if now() >= end:
-                    break
-        events = poll(timeout_s, _MOST_EVENTS)
-        self._is_hot = bool(events) and now() - begin < _HOT_FACTOR * self._spin_ns
-        return events
 
     def _answer_bell(self, mask: int) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -54,13 +54,15 @@ class PostOffice:
         options: limits and times.
         clock: for deadlines.
         components: asked for destinations that are unknown here.
-        notify: called when something happened that somebody may be waiting for.
+        notify: called when something happened that another thread may be waiting for, if there
+            are others.
 
     Attributes:
         hops: neighbours by name.
         routes: relays by destination.
         pings: who waits for a round trip to whom.
         handlers: what takes messages with reserved tags.
+        is_watched: whether `notify` does anything.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class PostOffice:
         options: MessengerOptions,
         clock: Clock,
         components: Sequence[Component],
-        notify: Callable[[], None],
+        notify: Callable[[], None] | None,
     ) -> None:
-        self.name, self.options, self.clock, self.notify = name, options, clock, notify
+        self.name, self.options, self.clock = name, options, clock
+        self.notify = notify or _nothing
+        self.is_watched = notify is not None
         self.hops: dict[PeerName, Hop] = {}
         self.routes: dict[PeerName, PeerName] = {}
         self.pings: dict[PeerName, list[list[int]]] = {}
@@ -79,6 +83,7 @@ class PostOffice:
         self.mailbox = Mailbox()
         self.is_closed = False
         self.nodes: list[Node] = []
+        self._longest = options.peer.frame_limit - MESSAGE_SIZE
         self._components = tuple(components)
         self._numbers: dict[PeerName, itertools.count[int]] = {}
         self._receipts: dict[tuple[PeerName, int], Outgoing] = {}
@@ -96,7 +101,8 @@ class PostOffice:
         hop = self.hops.get(name)
         if hop is None:
             session = Session(name, _random_id(), self.options.window)
-            hop = self.hops[name] = Hop(self, self.node_of(name), session)
+            hop = Hop(self, self.node_of(name), session, self._numbers_of(name))
+            self.hops[name] = hop
         return hop
 
     def known_hop(self, name: PeerName) -> Hop:
@@ -141,12 +147,30 @@ class PostOffice:
         """Send a message; see `Messenger.send_nb`. Returns it if it goes over a hop of ours."""
         if self.is_closed:
             raise PeerError(errno.ESHUTDOWN, "the messenger is closed")
-        size = sum(map(len, iov))
-        if size > self.options.peer.frame_limit - MESSAGE_SIZE:
+        size = len(iov[0]) if len(iov) == 1 else sum(map(len, iov))
+        if size > self._longest:
             raise PeerError(errno.EMSGSIZE, f"a message of {size} bytes")
-        numbers = self._numbers.get(destination)
-        if numbers is None:
-            numbers = self._numbers[destination] = itertools.count(1)
+        if not self.routes:
+            hop = self.hops.get(destination)
+            if hop is not None:  # nearly always: it is a neighbour
+                if hop.session.waiting_bytes or self._receipts:
+                    self._check_room(hop, size)
+                number = next(hop.numbers)
+                message = Outgoing(self.name, destination, tag, iov, number, flags, HOP_LIMIT, done)
+                hop.post(message)
+                return message
+        return self._post_by_route(destination, iov, size, tag, flags, done)
+
+    def _post_by_route(
+        self,
+        destination: PeerName,
+        iov: Sequence[Buffer],
+        size: int,
+        tag: int,
+        flags: int,
+        done: Done | None,
+    ) -> Outgoing | None:
+        numbers = self._numbers_of(destination)
         if destination == self.name:
             self._send_to_myself(iov, size, tag, next(numbers), done)
             return None
@@ -167,6 +191,13 @@ class PostOffice:
         hop.post(message)
         return message
 
+    def _numbers_of(self, destination: PeerName) -> itertools.count[int]:
+        """Return what numbers the messages to a destination, whichever way they go."""
+        numbers = self._numbers.get(destination)
+        if numbers is None:
+            numbers = self._numbers[destination] = itertools.count(1)
+        return numbers
+
     def _expecting(self, destination: PeerName, number: int, done: Done) -> Done:
         """Return what ends a message that goes over relays: nothing is expected any more then."""
 
@@ -178,8 +209,6 @@ class PostOffice:
 
     def _check_room(self, hop: Hop, size: int) -> None:
         session, options = hop.session, self.options
-        if not session.waiting_bytes and not self._receipts:
-            return
         if len(self._receipts) >= options.queue_messages:
             raise QueueFull(f"{len(self._receipts)} messages wait for receipts of relays")
         if session.waiting and (
@@ -220,7 +249,7 @@ class PostOffice:
             message = self._own.popleft()
             data = b"".join(message.parts)
             message.finish(None)
-            self.arrived(Message(self.name, self.name, message.tag, data, message.number))
+            self.arrived(Message(self.name, self.name, message.tag, data, message.number), None)
 
     def give_up_on(self, message: Outgoing | None) -> SendTimeout:
         """Do no more for a message whose time is over; return what to tell its sender."""
@@ -271,8 +300,13 @@ class PostOffice:
             receive.is_over = not receive.is_persistent
             call_safely(receive.callback, message)
 
-    def arrived(self, message: Message) -> None:
-        """Deliver a message that is for this process."""
+    def arrived(self, message: Message, hop: Hop | None) -> None:
+        """Deliver a message that is for this process.
+
+        Args:
+            message: it.
+            hop: over which it came; None if this process sent it to itself.
+        """
         if message.tag >= FIRST_RESERVED_TAG:
             self._consumed(message)
             handler = self.handlers.get(message.tag)
@@ -281,9 +315,18 @@ class PostOffice:
             return
         receive = self.mailbox.match(message)
         if receive is not None:
-            self._consumed(message)
-            call_safely(receive.callback, message)
-        self.notify()
+            if hop is None:
+                self._consumed(message)
+            else:
+                session = hop.session
+                if session.consume(len(message.data) + MESSAGE_COST) and session.is_ready:
+                    hop.send_ack()
+            try:
+                receive.callback(message)
+            except Exception:
+                logger.exception("callback %r", receive.callback)
+        if self.is_watched:
+            self.notify()
 
     def _consumed(self, message: Message) -> None:
         cost = len(message.data) + MESSAGE_COST
@@ -378,6 +421,10 @@ def call_safely(callback: Callable[[Any], None], argument: Any) -> None:
 
 def _nobody_asks(error: PeerError | None) -> None:
     """Stand in for a callback that was not given."""
+
+
+def _nothing() -> None:
+    """Notify nobody: the only thread there is does not wait."""
 
 
 def _random_id() -> int:

@@ -46,7 +46,6 @@ class Outgoing:
         "parts",
         "sequence",
         "tag",
-        "tries",
     )
 
     def __init__(
@@ -60,11 +59,16 @@ class Outgoing:
         hops: int,
         done: Callable[[PeerError | None], None] | None,
     ) -> None:
-        self.origin, self.destination, self.tag, self.parts = origin, destination, tag, parts
-        self.number, self.flags, self.hops, self.on_done = number, flags, hops, done
-        self.cost = MESSAGE_COST + sum(map(len, parts))
+        self.origin = origin
+        self.destination = destination
+        self.tag = tag
+        self.parts = parts
+        self.number = number
+        self.flags = flags
+        self.hops = hops
+        self.on_done = done
+        self.cost = MESSAGE_COST + (len(parts[0]) if len(parts) == 1 else sum(map(len, parts)))
         self.sequence = 0
-        self.tries = 0
         self.is_over = False
 
     def finish(self, error: PeerError | None) -> None:
@@ -108,6 +112,8 @@ class Session:
         is_ready: whether a link is up, and the peer has said how far it came.
         number: the node's number of the peer.
         received: the last sequence number that came.
+        acknowledged: the last sequence number that the peer has.
+        credit: bytes that may be sent altogether.
         peer_id: of the peer's session, to which all these numbers belong; 0 before the first.
     """
 
@@ -125,8 +131,8 @@ class Session:
     def _begin(self) -> None:
         self._sequence = 0
         self._sent_bytes = 0
-        self._acknowledged = 0
-        self._credit = 0
+        self.acknowledged = 0
+        self.credit = 0
         self.received = 0
         self._received_bytes = self._consumed_bytes = 0
         self._granted = self._window
@@ -139,6 +145,28 @@ class Session:
 
     # --- outgoing --------------------------------------------------------------------------------
 
+    def begin(self, message: Outgoing) -> bool:
+        """Take note that a message is sent at once; or keep it in the queue, if that cannot be.
+
+        Returns:
+            Whether it has its sequence number now and is on its way.
+        """
+        cost = message.cost
+        self.waiting_bytes += cost
+        sent_bytes = self._sent_bytes + cost
+        if self.queue or sent_bytes > self.credit or not self.is_ready:
+            self.queue.append(message)
+            return False
+        self._sent_bytes = sent_bytes
+        self._sequence = message.sequence = self._sequence + 1
+        self.messages_sent += 1
+        self.in_flight.append(message)
+        return True
+
+    def put_back(self) -> None:
+        """The message that was sent last could not be: it waits, with its sequence number."""
+        self.queue.appendleft(self.in_flight.pop())
+
     def enqueue(self, message: Outgoing) -> None:
         """Keep a message until it is acknowledged."""
         self.queue.append(message)
@@ -150,7 +178,7 @@ class Session:
             return None
         message = self.queue[0]
         if not message.sequence:
-            if self._sent_bytes + message.cost > self._credit:
+            if self._sent_bytes + message.cost > self.credit:
                 return None
             self._sequence += 1
             self._sent_bytes += message.cost
@@ -170,18 +198,28 @@ class Session:
         """
         if ack > self._sequence:
             raise ProtocolViolation(f"message {ack} is acknowledged, {self._sequence} were sent")
-        if credit > self._credit:
-            self._credit = credit
-        if ack <= self._acknowledged:
+        if credit > self.credit:
+            self.credit = credit
+        if ack <= self.acknowledged:
             return []
-        self._acknowledged = ack
+        self.acknowledged = ack
         done = []
-        for waiting in (self.in_flight, self.queue):
-            while waiting and 0 < waiting[0].sequence <= ack:
-                message = waiting.popleft()
-                self.waiting_bytes -= message.cost
-                done.append(message)
+        waiting = self.in_flight
+        while waiting and waiting[0].sequence <= ack:
+            message = waiting.popleft()
+            self.waiting_bytes -= message.cost
+            done.append(message)
+        if self.queue:
+            self._take_acknowledged(ack, done)
         return done
+
+    def _take_acknowledged(self, ack: int, done: list[Outgoing]) -> None:
+        """Take those that were sent over an earlier link from the queue."""
+        queue = self.queue
+        while queue and 0 < queue[0].sequence <= ack:
+            message = queue.popleft()
+            self.waiting_bytes -= message.cost
+            done.append(message)
 
     def withdraw(self, message: Outgoing) -> bool:
         """Take back a message that was never sent; return whether it was one."""
@@ -221,20 +259,20 @@ class Session:
         self.unacknowledged += 1
         return True
 
-    def consume(self, cost: int) -> None:
-        """Take note that a message that came does not occupy memory here any more."""
-        self._consumed_bytes += cost
+    def consume(self, cost: int) -> bool:
+        """Take note that a message that came does not occupy memory here any more.
+
+        Returns:
+            Whether the peer should hear that there is much more room than it knows.
+        """
+        consumed = self._consumed_bytes = self._consumed_bytes + cost
+        return consumed + self._window - self._granted >= self._window // 4
 
     def grant(self) -> int:
         """Return how many bytes the peer may have sent altogether; it counts as told."""
         self.unacknowledged = 0
         self._granted = self._consumed_bytes + self._window
         return self._granted
-
-    @property
-    def owes_credit(self) -> bool:
-        """Whether the peer should hear that there is much more room than it knows."""
-        return self._consumed_bytes + self._window - self._granted >= self._window // 4
 
     # --- links -----------------------------------------------------------------------------------
 
@@ -275,7 +313,7 @@ class Session:
             for message in self.queue:
                 message.sequence = 0
             self._begin()
-            self.peer_id, self._credit = said.id, said.window
+            self.peer_id, self.credit = said.id, said.window
         self.is_ready = True
         self.resent += sum(1 for message in self.queue if message.sequence)
         return done, failed

@@ -122,3 +122,9 @@ def test_errors_say_what_they_mean() -> None:
         assert FabricError(code, "why").errno == code
         assert "why" in str(FabricError(code, "why"))
     assert {kind.value for kind in EventKind} == {"CONNREQ", "CONNECTED", "SHUTDOWN", "ERROR"}
+
+
+@pytest.mark.parametrize("code", [1 << 31, -(1 << 31) - 1, (1 << 64) - 1, 1 << 100, 999_999])
+def test_errors_that_nobody_knows(code: int) -> None:
+    assert meaning(code) == f"Unknown error {code}"
+    assert FabricError(code, "why").errno == code

@@ -301,6 +301,26 @@ def test_a_poller_spins_only_when_the_last_wait_was_short() -> None:
         assert looks[8:] == [1.0]
 
 
+def test_a_poller_neither_spins_nor_sleeps_beyond_a_deadline() -> None:
+    clock = ManualClock()
+    looks: list[float] = []
+    with Poller(clock, 50e-6) as poller:
+
+        def look(timeout_s: float, most: int) -> list[tuple[int, int]]:
+            looks.append(timeout_s)
+            clock.advance(20e-6)
+            return [(99, 1)] if len(looks) == 1 else []
+
+        poller._look = look  # type: ignore[assignment]
+        poller.poll(1.0)
+        assert poller.poll(1.0, None, clock.monotonic_ns() + 30_000) == clock.monotonic_ns()
+        assert looks[1:] == [0, 0, 0]  # the last one is the sleep, of no time
+        assert poller.poll(-1, None, clock.monotonic_ns() + 2_000_000_000) == clock.monotonic_ns()
+        assert looks[4:] == [2.0]
+        poller.poll(0.5, None, clock.monotonic_ns() + 2_000_000_000)
+        assert looks[5:] == [0.5]
+
+
 def test_a_descriptor_is_closed_when_all_events_are_handled() -> None:
     with Poller(ManualClock(), 0) as poller:
         (r1, w1), (r2, w2) = os.pipe(), os.pipe()
