@@ -43,6 +43,7 @@ DEFAULT_SPACE: Final = 8 << 20
 """Bytes of messages of its own processes that a node buffers: as many as LAM's buffer."""
 DEFAULT_WINDOW: Final = 256 << 10
 """Bytes of messages that another node may have waiting here."""
+LINGER_S: Final = 2.0
 SPIN_S: Final = 100e-6
 _BEAT_S: Final = 1.0
 _MOST_SLEEP_S: Final = 0.05
@@ -66,6 +67,7 @@ class Node(Closing):
         max_nodes: other nodes that may be known.
         receives: packets that an endpoint has room for.
         dead_after_s: how long a node that is waited for may say nothing at all.
+        linger_s: how long `close` may take to let what was sent leave this node.
         spin_s: how long a call that waits is busy before it sleeps.
         is_big_endian: in which order it writes headers; this machine's unless for a test.
         clock: the time.
@@ -89,6 +91,7 @@ class Node(Closing):
         max_nodes: int = 64,
         receives: int = 64,
         dead_after_s: float = 10.0,
+        linger_s: float = LINGER_S,
         spin_s: float = SPIN_S,
         is_big_endian: bool = IS_BIG_ENDIAN,
         clock: Clock = SYSTEM_CLOCK,
@@ -102,6 +105,7 @@ class Node(Closing):
         self._clock = clock
         self._space, self._local_used = space, 0
         self._dead_after_ns, self._spin_ns = round(dead_after_s * 1e9), round(spin_s * 1e9)
+        self._linger_ns = round(linger_s * 1e9)
         self._mailbox = Mailbox(space, None if ttl_s is None else round(ttl_s * 1e9))
         self._ttl = ttl_s is not None
         self._receiver = self._mailbox.receiver
@@ -686,7 +690,11 @@ class Node(Closing):
             raise NotAttached(f"node {self.number} is closed")
 
     def close(self) -> None:
-        """Say goodbye to other nodes; calls that wait get `NotAttached`. Again does nothing."""
+        """Let what was sent leave, and say goodbye to other nodes. Again does nothing.
+
+        Calls that wait get `NotAttached`. What the medium has not taken after `linger_s`, because
+        the other node does not answer, is lost.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -695,7 +703,26 @@ class Node(Closing):
                 wait.finish(NotAttached(f"node {self.number} was closed"))
                 self._nudge(wait)
             if self._links is not None:
-                self._links.close()
+                self._leave(self._links)
             if self._wake_fd >= 0:
                 os.close(self._wake_fd)
                 self._wake_fd = -1
+
+    def _leave(self, links: Links) -> None:
+        """Send what is left; called with the lock."""
+        end = self._now_ns() + self._linger_ns
+        while not links.say_goodbye():
+            left = end - self._now_ns()
+            if left <= 0:
+                break
+            if self._pause is None and self._poll is None:
+                self._open_poll(links)
+            self._lock.release()
+            try:
+                if self._pause is not None:
+                    self._pause(left / 1e9)
+                else:
+                    self._poll_once(left / 1e9)
+            finally:
+                self._lock.acquire()
+        links.close()
