@@ -2,7 +2,7 @@
 """A node: processes that send messages to one another, here and on other nodes.
 
 A node is what LAM's daemon is: it buffers messages, matches them with receivers, and knows the way
-to other nodes. It has no thread. Whoever waits drives it; of several threads that wait one does,
+to other nodes. It has no thread unless it is asked to. Whoever waits drives it; of several threads that wait one does,
 and the others sleep until theirs is there. All of it is under one lock, so a `try` is atomic.
 """
 
@@ -67,6 +67,7 @@ class Node(Closing):
         max_nodes: other nodes that may be known.
         receives: packets that an endpoint has room for.
         dead_after_s: how long a node that is waited for may say nothing at all.
+        background: a thread drives the node between calls, as LAM's daemon does.
         linger_s: how long `close` may take to let what was sent leave this node.
         spin_s: how long a call that waits is busy before it sleeps.
         is_big_endian: in which order it writes headers; this machine's unless for a test.
@@ -92,6 +93,7 @@ class Node(Closing):
         receives: int = 64,
         dead_after_s: float = 10.0,
         linger_s: float = LINGER_S,
+        background: bool = False,
         spin_s: float = SPIN_S,
         is_big_endian: bool = IS_BIG_ENDIAN,
         clock: Clock = SYSTEM_CLOCK,
@@ -130,6 +132,17 @@ class Node(Closing):
                 is_big_endian=is_big_endian,
                 now_ns=self._now_ns,
             )
+        self._idler: Wait | None = None
+        self._thread: threading.Thread | None = None
+        if background and self._links is not None:
+            self._idler = Wait("background", RECEIVING, None, 0, 0, self._now_ns())
+            self._thread = threading.Thread(
+                target=self._run,
+                args=(self._links, self._idler),
+                name=f"i2o-node-{number}",
+                daemon=True,
+            )
+            self._thread.start()
 
     def _open_poll(self, links: Links) -> None:
         """Prepare for sleeping until a packet comes, or another thread has news.
@@ -607,7 +620,7 @@ class Node(Closing):
             raise
         finally:
             self._waits.remove(wait)
-            if self._waits and links is not None and self._driver is None:
+            if links is not None and self._driver is None:
                 self._hand_over()
         if wait.error is not None:
             raise wait.error
@@ -678,10 +691,19 @@ class Node(Closing):
 
     def _hand_over(self) -> None:
         """Let another thread drive the links."""
-        for other in self._waits:
-            if other.signal is not None:
+        for other in (*self._waits, self._idler):
+            if other is not None and other.signal is not None:
                 other.signal.set()
                 return
+
+    def _run(self, links: Links, idler: Wait) -> None:
+        """Drive the links whenever no call does; the thread in the background."""
+        with self._lock:
+            while not self._closed:
+                if links.progress():
+                    continue
+                self._expire()
+                self._sleep(idler, self._now_ns(), None)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -702,6 +724,12 @@ class Node(Closing):
             for wait in self._waits:
                 wait.finish(NotAttached(f"node {self.number} was closed"))
                 self._nudge(wait)
+            if self._idler is not None:
+                self._idler.finish()
+                self._nudge(self._idler)
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
             if self._links is not None:
                 self._leave(self._links)
             if self._wake_fd >= 0:

@@ -87,3 +87,48 @@ def test_somebody_who_never_answers_does_not_keep_a_node_open(silent: str) -> No
     one.attach("sender").nsend(nmsg(nh_node=2, nh_event=EVENT, nh_msg=b"m"))
     one.close()
     one.close()
+
+
+def test_a_thread_in_the_background_drives_a_node_between_calls(
+    opener: Callable[[], object],
+) -> None:
+    """Neither node makes a call after nsend, and yet the message is there."""
+    with (
+        Node(1, opener(), background=True) as one,  # type: ignore[arg-type]
+        Node(2, opener(), background=True) as two,  # type: ignore[arg-type]
+    ):
+        one.add_node(2, two.address)
+        one.attach("sender").nsend(nmsg(nh_node=2, nh_event=EVENT, nh_msg=b"m" * SIZE))
+        pause = threading.Event()
+        while not two._mailbox.count:
+            pause.wait(0.001)
+        (row,) = two.attach("receiver").listing()
+        assert (row.source, row.length) == (1, SIZE)
+        assert not one.waits() and not two.waits()
+
+
+def test_calls_work_beside_the_thread() -> None:
+    with Node(1, TcpCarrier(), background=True) as one, Node(2, TcpCarrier()) as two:
+        one.add_node(2, two.address)
+        two.add_node(1, one.address)
+
+        def answer() -> None:
+            process = two.attach("second")
+            for _ in range(50):
+                header = nmsg(nh_event=EVENT, nh_msg=bytearray(16))
+                process.nrecv(header, timeout_s=PATIENCE_S)
+                process.nsend(nmsg(nh_node=1, nh_event=EVENT), timeout_s=PATIENCE_S)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        process = one.attach("first")
+        for _ in range(50):
+            process.nsend(nmsg(nh_node=2, nh_event=EVENT, nh_msg=b"?"), timeout_s=PATIENCE_S)
+            process.nrecv(nmsg(nh_event=EVENT), timeout_s=PATIENCE_S)
+        thread.join()
+
+
+def test_a_node_that_is_alone_needs_no_thread() -> None:
+    with Node(1, background=True) as node:
+        assert not [thread for thread in threading.enumerate() if thread.name == "i2o-node-1"]
+        assert node.waits() == []
