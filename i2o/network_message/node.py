@@ -2,8 +2,9 @@
 """A node: processes that send messages to one another, here and on other nodes.
 
 A node is what LAM's daemon is: it buffers messages, matches them with receivers, and knows the way
-to other nodes. It has no thread unless it is asked to. Whoever waits drives it; of several threads that wait one does,
-and the others sleep until theirs is there. All of it is under one lock, so a `try` is atomic.
+to other nodes. It has no thread unless it is asked to. Whoever waits drives it; of several threads
+that wait one does, and the others sleep until theirs is there. All of it is under one lock, so a
+`try` is atomic.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def test_a_thread_in_the_background_drives_a_node_between_calls(
             pause.wait(0.001)
         (row,) = two.attach("receiver").listing()
         assert (row.source, row.length) == (1, SIZE)
-        assert not one.waits() and not two.waits()
+        assert one.waits() == two.waits() == []
 
 
 def test_calls_work_beside_the_thread() -> None:
