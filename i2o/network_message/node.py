@@ -50,6 +50,8 @@ _BEAT_S: Final = 1.0
 _MOST_SLEEP_S: Final = 0.05
 _BLIND_SLEEP_S: Final = 0.001
 
+_MAX_NUMBER: Final = (1 << 31) - 1
+
 Pause = Callable[[float], None]
 
 
@@ -100,8 +102,7 @@ class Node(Closing):
         clock: Clock = SYSTEM_CLOCK,
         pause: Pause | None = None,
     ) -> None:
-        if number < 0:
-            raise BadNode(f"a node has a number from 0 on, not {number}")
+        _check_number(number)
         self.number = number
         self.origin = number if origin is None else origin
         self._now_ns = clock.monotonic_ns
@@ -187,6 +188,7 @@ class Node(Closing):
             BadNode: there is no endpoint, the number is taken, or too many nodes are known.
             FabricError: it is no address of this kind of endpoint.
         """
+        _check_number(number)
         with self._lock:
             self._check_open()
             if self._links is None or number == self.number:
@@ -755,3 +757,9 @@ class Node(Closing):
             finally:
                 self._lock.acquire()
         links.close()
+
+
+def _check_number(number: int) -> None:
+    """Refuse what is no node's number."""
+    if not 0 <= number <= _MAX_NUMBER:
+        raise BadNode(f"a node has a number from 0 to {_MAX_NUMBER}, not {number}")
