@@ -23,7 +23,6 @@ from i2o.tools.arguments import (
     UsageError,
     add_iop,
     add_json,
-    number,
     number_up_to,
     seconds,
     size,
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
 _MAX_EVENT: Final = 0x3FFFFFFF
 _MAX_WORD: Final = 0xFFFFFFFF
 _SIGN: Final = 1 << 31
+_MAX_NODE: Final = _SIGN - 1
+_MAX_ROOM: Final = 1 << 30
+"""Bytes of memory that a receiver may set apart."""
 _NEEDS_IOP: Final = ("probe", "list", "sweep")
 
 
@@ -55,7 +57,10 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         "--type", type=_word, default=0, metavar="MASK", help="type mask; 0 matches any (0)"
     )
     parser.add_argument(
-        "--node", type=number, metavar="NUMBER", help="to whom, or the only one to receive from"
+        "--node",
+        type=_node_number,
+        metavar="NUMBER",
+        help="to whom, or the only one to receive from",
     )
     parser.add_argument(
         "--data", type=_pouch, default=(0,) * NHDSIZE, metavar="N,N…", help="words of the pouch"
@@ -63,10 +68,10 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     parser.add_argument("--nobuf", action="store_true", help="wait until a receiver took it")
     parser.add_argument("--transfer", action="store_true", help="with tsend and trecv")
     parser.add_argument(
-        "--length", type=size, default=MAXNMSGLEN, metavar="SIZE", help="room for a message (8192)"
+        "--length", type=_room, default=MAXNMSGLEN, metavar="SIZE", help="room for a message (8192)"
     )
     parser.add_argument(
-        "--priority", type=number, default=0, metavar="NUMBER", help="as a receiver (0)"
+        "--priority", type=_priority, default=0, metavar="NUMBER", help="as a receiver (0)"
     )
     parser.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="how long to wait (for ever); 0: do not"
@@ -76,7 +81,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         "--endpoint", metavar="URI", help="be a node over this endpoint: tcp://127.0.0.1:0, shm://a"
     )
     parser.add_argument(
-        "--number", type=number, default=0, metavar="NUMBER", help="number of that node (0)"
+        "--number", type=_node_number, default=0, metavar="NUMBER", help="number of that node (0)"
     )
     parser.add_argument(
         "--peer", type=_peer, action="append", default=[], metavar="NUMBER=ADDRESS",
@@ -98,6 +103,12 @@ def run(args: argparse.Namespace) -> int:
             f"{args.action} is for an IOP: nothing waits in a node that begins with this command",
             remedy="-i URI",
         )
+    if args.endpoint is not None and args.action == "send":
+        known = [args.number, *(peer for peer, _ in args.peer)]
+        if args.node is not None and args.node not in known:
+            raise UsageError(
+                f"nobody said where node {args.node} is", remedy=f"--peer {args.node}=ADDRESS"
+            )
     with _node(args) as node:
         process = node.attach("i2o nmsg", priority=args.priority)
         if args.action == "send":
@@ -253,6 +264,22 @@ def _event(text: str) -> int:
     return number_up_to(_MAX_EVENT, text, "event")
 
 
+def _node_number(text: str) -> int:
+    return number_up_to(_MAX_NODE, text, "number of a node")
+
+
+def _priority(text: str) -> int:
+    return number_up_to(_MAX_NODE, text, "priority")
+
+
+def _room(text: str) -> int:
+    """Read a number of bytes that there is memory for."""
+    value = size(text)
+    if value > _MAX_ROOM:
+        raise argparse.ArgumentTypeError(f"{text!r}: a receiver has room for 1G at most")
+    return value
+
+
 def _word(text: str) -> int:
     """Read 32 bits, as an integer with a sign."""
     value = number_up_to(_MAX_WORD, text, "word")
@@ -270,4 +297,4 @@ def _peer(text: str) -> tuple[int, str]:
     digits, equals, address = text.partition("=")
     if not equals or not address:
         raise argparse.ArgumentTypeError(f"{text!r}: write NUMBER=ADDRESS, as in 2=tcp://HOST:PORT")
-    return number(digits), address
+    return _node_number(digits), address

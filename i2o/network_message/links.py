@@ -107,6 +107,7 @@ class Links:
         self.peers: dict[int, Peer] = {}
         self._by_handle: dict[int, Peer] = {}
         self._stuck: set[Peer] = set()
+        self._parted: set[Peer] = set()
         self._offers: dict[int, _Offer] = {}
         self._parts: Reassembler[tuple[int, int]] = Reassembler(_MAX_UNDER_WAY, 1 << 62)
         self._next_message = 1
@@ -559,10 +560,30 @@ class Links:
                 self.packet_lost(f"node {peer.number} died in the middle of a message")
         self._owner.node_died(peer, reason)
 
-    def close(self) -> None:
-        """Say goodbye to every node, and close the endpoint."""
+    def say_goodbye(self) -> bool:
+        """Send what waits, and a goodbye behind it; to be called until it is True.
+
+        Returns:
+            Whether all of it has left, to every node that can be reached.
+        """
+        self.progress()
+        is_done = True
         for peer in self.peers.values():
-            if peer.own_session:
-                self._put(peer, Kind.BYE)
+            if not peer.own_session or peer in self._parted:
+                continue
+            try:
+                if not peer.outbox and self._medium.send_last(
+                    peer.handle, self._header(Kind.BYE, peer.own_session)
+                ):
+                    self._parted.add(peer)
+                    continue
+            except FabricError as error:
+                self.bury(peer, str(error))
+                continue
+            is_done = False
+        return is_done and not self._medium.unsent
+
+    def close(self) -> None:
+        """Close the medium; what has not left is lost."""
         self._is_closed = True
         self._medium.close()

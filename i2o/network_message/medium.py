@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Final, Protocol, TypeGuard, cast
+from typing import Final, NamedTuple, Protocol, TypeGuard, cast
 
 from i2o.network_message.packet import HEADER_SIZE
 from i2o.transport.fabric.carrier import Carrier
@@ -18,6 +18,8 @@ from i2o.transport.fabric.errors import ErrorAvailable, TryAgain
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind
 
 _READ_AT_ONCE: Final = 16
+_LAST: Final = object()
+"""Token of the last packet to a node."""
 NOBODY: Final = -1
 """The handle of a sender that the medium does not know."""
 
@@ -67,6 +69,13 @@ class Medium(Protocol):
     def progress(self) -> Callable[[], None]:
         """What brings to the sink what came."""
 
+    def send_last(self, handle: int, packet: bytes) -> bool:
+        """Send the last packet to a node, as `send` does; `unsent` tells when it has left."""
+
+    @property
+    def unsent(self) -> int:
+        """How many last packets have not left yet, and may still do so."""
+
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to do, or -1."""
 
@@ -83,6 +92,7 @@ class CarrierMedium:
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
+        self._last: set[int] = set()
         self.packet_limit = carrier.frame_limit
         self.fileno = carrier.fileno
         self.send: Callable[[int, tuple[bytes]], bool] = carrier.send
@@ -95,11 +105,24 @@ class CarrierMedium:
 
     def open(self, sink: MediumSink) -> None:
         """Open the carrier."""
-        self._carrier.open(_Arrivals(sink))
+        self._carrier.open(_Arrivals(sink, self._last))
 
     def insert(self, address: str) -> int:
         """Return the carrier's number of a peer."""
         return self._carrier.resolve(address)
+
+    def send_last(self, handle: int, packet: bytes) -> bool:
+        """Send a packet, and remember it until the carrier has written all before it, and it."""
+        self._last.add(handle)
+        if self._carrier.send(handle, (packet,), _LAST):
+            return True
+        self._last.discard(handle)
+        return False
+
+    @property
+    def unsent(self) -> int:
+        """How many last packets the carrier keeps."""
+        return len(self._last)
 
     def close(self) -> None:
         """Let the last frames go, and close the carrier."""
@@ -110,12 +133,14 @@ class CarrierMedium:
 class _Arrivals:
     """What a carrier tells, handed on; frames go straight to the sink."""
 
-    def __init__(self, sink: MediumSink) -> None:
-        self._sink = sink
+    def __init__(self, sink: MediumSink, last: set[int]) -> None:
+        self._sink, self._last = sink, last
         self.frame_arrived = sink.packet_arrived
 
     def frame_sent(self, peer: int, token: object) -> None:
-        """Nothing: packets are immutable."""
+        """Take note of the last packet; the others are immutable, and nobody waits for them."""
+        if token is _LAST:
+            self._last.discard(peer)
 
     def room_made(self, peer: int) -> None:
         """Nothing: what waits is tried again before every progress."""
@@ -125,6 +150,7 @@ class _Arrivals:
 
     def peer_lost(self, peer: int, error: int, reason: str) -> None:
         """Hand the news on."""
+        self._last.discard(peer)
         self._sink.link_lost(peer, reason)
 
 
@@ -135,6 +161,12 @@ class _Slot:
 
     def __init__(self, size: int) -> None:
         self.view = memoryview(bytearray(size))
+
+
+class _Last(NamedTuple):
+    """Context of the last packet to a node."""
+
+    handle: int
 
 
 class EndpointMedium:
@@ -151,6 +183,7 @@ class EndpointMedium:
         most = endpoint.attributes.max_msg_size
         self.packet_limit = min(packet_limit, most) if most else packet_limit
         self._is_closed = False
+        self._last: set[int] = set()
         self._cq = endpoint.open_cq()
         self.fileno = self._cq.fileno
         endpoint.bind(self._cq, Bind.TRANSMIT | Bind.RECV)
@@ -179,12 +212,24 @@ class EndpointMedium:
         """What sends a packet as a message."""
         return self._send
 
-    def _send(self, handle: int, packet: tuple[bytes]) -> bool:
+    def _send(self, handle: int, packet: tuple[bytes], context: object = None) -> bool:
         try:
-            self._send_message(packet[0], handle, context=handle)
+            self._send_message(packet[0], handle, context=handle if context is None else context)
         except TryAgain:
             return False
         return True
+
+    def send_last(self, handle: int, packet: bytes) -> bool:
+        """Send a packet, and remember it until it has completed."""
+        if not self._send(handle, (packet,), _Last(handle)):
+            return False
+        self._last.add(handle)
+        return True
+
+    @property
+    def unsent(self) -> int:
+        """How many last packets have no completion yet."""
+        return len(self._last)
 
     @property
     def progress(self) -> Callable[[], None]:
@@ -206,6 +251,8 @@ class EndpointMedium:
                 self._sink.packet_arrived(source, slot.view[: entry.length])
                 if not self._is_closed:
                     self._recv(slot.view, context=slot)
+            elif isinstance(slot, _Last):
+                self._last.discard(slot.handle)
 
     def _failed(self) -> None:
         entry = self._cq.readerr()
@@ -214,6 +261,8 @@ class EndpointMedium:
             if entry.err != errno.ECANCELED and not self._is_closed:
                 self._sink.packet_lost(reason)
                 self._recv(context.view, context=context)
+        elif isinstance(context, _Last):
+            self._last.discard(context.handle)
         elif isinstance(context, int):
             self._sink.link_lost(context, reason)
 

@@ -2,8 +2,9 @@
 """A node: processes that send messages to one another, here and on other nodes.
 
 A node is what LAM's daemon is: it buffers messages, matches them with receivers, and knows the way
-to other nodes. It has no thread. Whoever waits drives it; of several threads that wait one does,
-and the others sleep until theirs is there. All of it is under one lock, so a `try` is atomic.
+to other nodes. It has no thread unless it is asked to. Whoever waits drives it; of several threads
+that wait one does, and the others sleep until theirs is there. All of it is under one lock, so a
+`try` is atomic.
 """
 
 from __future__ import annotations
@@ -43,10 +44,13 @@ DEFAULT_SPACE: Final = 8 << 20
 """Bytes of messages of its own processes that a node buffers: as many as LAM's buffer."""
 DEFAULT_WINDOW: Final = 256 << 10
 """Bytes of messages that another node may have waiting here."""
+LINGER_S: Final = 2.0
 SPIN_S: Final = 100e-6
 _BEAT_S: Final = 1.0
 _MOST_SLEEP_S: Final = 0.05
 _BLIND_SLEEP_S: Final = 0.001
+
+_MAX_NUMBER: Final = (1 << 31) - 1
 
 Pause = Callable[[float], None]
 
@@ -66,6 +70,8 @@ class Node(Closing):
         max_nodes: other nodes that may be known.
         receives: packets that an endpoint has room for.
         dead_after_s: how long a node that is waited for may say nothing at all.
+        background: a thread drives the node between calls, as LAM's daemon does.
+        linger_s: how long `close` may take to let what was sent leave this node.
         spin_s: how long a call that waits is busy before it sleeps.
         is_big_endian: in which order it writes headers; this machine's unless for a test.
         clock: the time.
@@ -89,19 +95,21 @@ class Node(Closing):
         max_nodes: int = 64,
         receives: int = 64,
         dead_after_s: float = 10.0,
+        linger_s: float = LINGER_S,
+        background: bool = False,
         spin_s: float = SPIN_S,
         is_big_endian: bool = IS_BIG_ENDIAN,
         clock: Clock = SYSTEM_CLOCK,
         pause: Pause | None = None,
     ) -> None:
-        if number < 0:
-            raise BadNode(f"a node has a number from 0 on, not {number}")
+        _check_number(number)
         self.number = number
         self.origin = number if origin is None else origin
         self._now_ns = clock.monotonic_ns
         self._clock = clock
         self._space, self._local_used = space, 0
         self._dead_after_ns, self._spin_ns = round(dead_after_s * 1e9), round(spin_s * 1e9)
+        self._linger_ns = round(linger_s * 1e9)
         self._mailbox = Mailbox(space, None if ttl_s is None else round(ttl_s * 1e9))
         self._ttl = ttl_s is not None
         self._receiver = self._mailbox.receiver
@@ -126,6 +134,17 @@ class Node(Closing):
                 is_big_endian=is_big_endian,
                 now_ns=self._now_ns,
             )
+        self._idler: Wait | None = None
+        self._thread: threading.Thread | None = None
+        if background and self._links is not None:
+            self._idler = Wait("background", RECEIVING, None, 0, 0, self._now_ns())
+            self._thread = threading.Thread(
+                target=self._run,
+                args=(self._links, self._idler),
+                name=f"i2o-node-{number}",
+                daemon=True,
+            )
+            self._thread.start()
 
     def _open_poll(self, links: Links) -> None:
         """Prepare for sleeping until a packet comes, or another thread has news.
@@ -169,6 +188,7 @@ class Node(Closing):
             BadNode: there is no endpoint, the number is taken, or too many nodes are known.
             FabricError: it is no address of this kind of endpoint.
         """
+        _check_number(number)
         with self._lock:
             self._check_open()
             if self._links is None or number == self.number:
@@ -603,7 +623,7 @@ class Node(Closing):
             raise
         finally:
             self._waits.remove(wait)
-            if self._waits and links is not None and self._driver is None:
+            if links is not None and self._driver is None:
                 self._hand_over()
         if wait.error is not None:
             raise wait.error
@@ -674,10 +694,19 @@ class Node(Closing):
 
     def _hand_over(self) -> None:
         """Let another thread drive the links."""
-        for other in self._waits:
-            if other.signal is not None:
+        for other in (*self._waits, self._idler):
+            if other is not None and other.signal is not None:
                 other.signal.set()
                 return
+
+    def _run(self, links: Links, idler: Wait) -> None:
+        """Drive the links whenever no call does; the thread in the background."""
+        with self._lock:
+            while not self._closed:
+                if links.progress():
+                    continue
+                self._expire()
+                self._sleep(idler, self._now_ns(), None)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -686,7 +715,11 @@ class Node(Closing):
             raise NotAttached(f"node {self.number} is closed")
 
     def close(self) -> None:
-        """Say goodbye to other nodes; calls that wait get `NotAttached`. Again does nothing."""
+        """Let what was sent leave, and say goodbye to other nodes. Again does nothing.
+
+        Calls that wait get `NotAttached`. What the medium has not taken after `linger_s`, because
+        the other node does not answer, is lost.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -694,8 +727,39 @@ class Node(Closing):
             for wait in self._waits:
                 wait.finish(NotAttached(f"node {self.number} was closed"))
                 self._nudge(wait)
+            if self._idler is not None:
+                self._idler.finish()
+                self._nudge(self._idler)
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
             if self._links is not None:
-                self._links.close()
+                self._leave(self._links)
             if self._wake_fd >= 0:
                 os.close(self._wake_fd)
                 self._wake_fd = -1
+
+    def _leave(self, links: Links) -> None:
+        """Send what is left; called with the lock."""
+        end = self._now_ns() + self._linger_ns
+        while not links.say_goodbye():
+            left = end - self._now_ns()
+            if left <= 0:
+                break
+            if self._pause is None and self._poll is None:
+                self._open_poll(links)
+            self._lock.release()
+            try:
+                if self._pause is not None:
+                    self._pause(left / 1e9)
+                else:
+                    self._poll_once(left / 1e9)
+            finally:
+                self._lock.acquire()
+        links.close()
+
+
+def _check_number(number: int) -> None:
+    """Refuse what is no node's number."""
+    if not 0 <= number <= _MAX_NUMBER:
+        raise BadNode(f"a node has a number from 0 to {_MAX_NUMBER}, not {number}")

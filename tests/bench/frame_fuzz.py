@@ -740,7 +740,7 @@ class FrameFuzz:
         written = self.dma.written
         certain = [(self.far.status.bus_address, 4)]
         others: list[bytes] = []
-        for frame in self._under_way:
+        for frame in dict.fromkeys(self._under_way):
             declared = self._declared.get(frame)
             if declared is None:
                 others.append(frame)

@@ -119,6 +119,11 @@ def test_an_iop_without_network_messages(cli) -> None:
         (["send", "7", "--peer", "2"], "NUMBER=ADDRESS"),
         (["send", "7", "--data", "1,2,3,4,5,6,7,8,9"], "8 words"),
         (["send", "0x40000000"], "no event"),
+        (["receive", "7", "--length", "99999G"], "room for 1G at most"),
+        (["receive", "7", "--priority", "0x80000000"], "no priority"),
+        (["send", "7", "--number", "0x80000000"], "no number of a node"),
+        (["send", "7", "--peer", "0x80000000=tcp://127.0.0.1:1"], "no number of a node"),
+        (["send", "7", "--endpoint", "tcp://127.0.0.1:0", "--node", "3"], "--peer 3=ADDRESS"),
     ],
 )
 def test_wrong_usage(cli, arguments: list[str], says: str) -> None:

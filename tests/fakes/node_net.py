@@ -75,7 +75,7 @@ class NodeNet:
 
     def _pause(self, seconds: float) -> None:
         for _ in range(_QUIET):  # what an endpoint does for itself is no news
-            if any(node.progress() for node in self.nodes.values()):
+            if any(node.progress() for node in self.nodes.values() if not node._closed):
                 return
         if self.later:
             self.later.popleft()()

@@ -281,6 +281,16 @@ def locks(table: FrameTable) -> list[ValidFrame]:
 
 
 @builds(0.3)
+def locked_and_released(table: FrameTable) -> list[ValidFrame]:
+    tid = table.tid()
+    pair = table.one_of(
+        (utility.UTIL_LOCK, utility.UTIL_LOCK_RELEASE),
+        (utility.UTIL_DEVICE_RESERVE, utility.UTIL_DEVICE_RELEASE),
+    )
+    return [table.message(layout, tid) for layout in pair]
+
+
+@builds(0.3)
 def reply_fault(table: FrameTable) -> list[ValidFrame]:
     return [table.message(utility.UTIL_REPLY_FAULT_NOTIFY, table.tid(), failure_code=0x81)]
 
@@ -576,6 +586,7 @@ _FORMS: tuple[tuple[dict[str, object] | bytes | None, int], ...] = (
     (b"device_name=a&device_name=b", 1),
     (b"no form at all", 1),
     (b"a=b", 0),
+    (b"device_name=a%00b", 1),
     (b"device_name=" + b"x" * (65 << 10), 1),
 )
 
@@ -965,6 +976,8 @@ def _software(table: FrameTable) -> dict[str, int]:
 def upload(table: FrameTable) -> list[ValidFrame]:
     total = table.one_of(1, 1, 3)
     listed = table.lists.make(Buffer(None, table.one_of(8192, 300)))
+    if table.rng.random() < 0.05:
+        listed = None
     return [
         table.message(
             exe.EXEC_SW_UPLOAD,
@@ -1032,6 +1045,36 @@ def more_errors_than_are_logged(table: FrameTable) -> list[ValidFrame]:
     return [table.message(bsa.BSA_MEDIA_VERIFY, FAULTY, **fields) for _ in range(90)]
 
 
+@builds(0.5)
+def errors_that_are_noted(table: FrameTable) -> list[ValidFrame]:
+    """Blocks that cannot be read, spared or not, and words of the user about what was logged."""
+    control, log = bsa_groups.BSA_OPERATIONAL_CONTROL, bsa_groups.BSA_ERROR_LOG
+    spare = _Operations()
+    spare.start(ParamOperation.FIELD_SET, control.number)
+    spare.word(1)
+    spare.word(_index(control, "auto_reassign"))
+    spare.value(bytes([table.rng.randrange(2)]))
+    notes = _Operations()
+    notes.start(ParamOperation.LIST_SET, log.number)
+    notes.word(1)
+    notes.word(_index(log, "user_info"))
+    notes.word(2)
+    size = log.fields[_index(log, "user_info")].width_bits // 8
+    for key in (1, table.rng.randrange(4)):
+        notes.value(key.to_bytes(log.fields[0].width_bits // 8, "little"))
+        notes.value(b"seen".ljust(size))
+    block = {"byte_count": 512, "logical_byte_address": 512 * table.rng.randrange(1, 4)}
+    return [
+        _with_lists(table, utility.UTIL_PARAMS_SET, FAULTY, [spare], 512),
+        table.message(bsa.BSA_MEDIA_VERIFY, FAULTY, **block),
+        _with_lists(table, utility.UTIL_PARAMS_SET, FAULTY, [notes], 512),
+    ]
+
+
+def _index(group: ParameterGroup, path: str) -> int:
+    return [field.path for field in group.fields].index(path)
+
+
 _CONTENTS = bytes(range(256)) * 64
 
 
@@ -1070,6 +1113,22 @@ def medium(table: FrameTable) -> list[ValidFrame]:
     fields = {"load_flags": table.one_of(0, 0x80)} if layout is bsa.BSA_MEDIA_MOUNT else {}
     tid = table.disk(REMOVABLE, REMOVABLE, ALIAS_REMOVABLE)
     return [table.message(layout, tid, **fields)]
+
+
+@builds(0.2)
+def block_requests_that_lack_something(table: FrameTable) -> list[ValidFrame]:
+    """Memory to read into, which is data in the frame; and the last word, which counts as 0."""
+    listed = Listed(  # 128 bytes of data, and 384 that go nowhere
+        struct.pack("<I", 0x0C << 24 | 128) + _CONTENTS[:128] + struct.pack("<II", 0xC9000180, 7)
+    )
+    short = table.message(bsa.BSA_POWER_MANAGEMENT, DISK)
+    cut = bytearray(short.frame[:16])
+    struct.pack_into("<H", cut, 2, 4)
+    places = {"header": short.places["header"]}
+    return [
+        table.message(bsa.BSA_BLOCK_READ, DISK, listed, transfer_byte_count=512),
+        replace(short, frame=bytes(cut), places=places),
+    ]
 
 
 @builds(1.5)
