@@ -59,7 +59,7 @@ CONNECT_S: Final = 10.0
 """How long a server may take to answer, at first and after a link broke."""
 RESET_S: Final = 5.0
 """How long a server may take to cycle the power of its IOP."""
-QUIET_S: Final = 5.0
+QUIET_S: Final = 1.0
 """After how long without a packet a host that waits asks whether anybody is there."""
 ANSWER_S: Final = 10.0
 """How long the answer to that may take."""

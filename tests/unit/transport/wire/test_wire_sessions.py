@@ -175,6 +175,19 @@ def test_a_server_that_stopped_answering_is_noticed_by_who_waits() -> None:
     station.close()
 
 
+def test_a_server_that_was_killed_is_noticed_by_who_waits_for_a_second(
+    station: WireStation,
+) -> None:
+    """All that was sent has arrived: nothing but a question finds out."""
+    with station.port(clock=FastClock(), connect_s=100.0) as port:
+        port.fileno()
+        assert not port.wait(0.1)
+        station.medium.kill("server")
+        with pytest.raises(IopDead, match="gone"):
+            for _ in range(4):
+                port.wait(1.0)
+
+
 def test_before_a_request_after_a_pause_it_is_asked_whether_anybody_is_there() -> None:
     medium, clock = MemoryMedium(), FastClock()
     station = WireStation(medium=medium)
