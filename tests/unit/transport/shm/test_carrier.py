@@ -16,7 +16,7 @@ from i2o.errors import UriError
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.shm.carrier import FRAME_LIMIT, MAX_WAITING, ShmCarrier
-from i2o.transport.shm.greeting import Hello, Mode, Refusal, Refused, hear, say
+from i2o.transport.shm.greeting import Hello, Mode, Refusal, Refused, close_all, hear, say
 from i2o.transport.shm.rendezvous import Meeting, path_of
 
 
@@ -305,6 +305,138 @@ def test_a_peer_that_writes_nonsense_is_lost(ends):
         channel.send(bytes(FRAME_LIMIT + 1))
     drive(b)
     assert b.news[-1] == ("lost", "a", errno.ECONNRESET)
+
+
+def test_a_frame_to_a_peer_that_is_gone_is_lost_and_told(ends):
+    """Also when sending is the first to notice."""
+    a, b = ends("a", "b")
+    send(a, "b", b"one", b)
+    drive(a, b)
+    b.carrier.close()
+    peer = a.carrier.resolve("b")
+    for _ in range(40):  # more than fits into a ring
+        assert a.carrier.send(peer, [bytes(FRAME_LIMIT)])
+    drive(a)
+    assert a.news[-1] == ("lost", "b", errno.ECONNRESET)
+
+
+def test_a_frame_before_the_first_one_arrived_waits(ends):
+    a, _ = ends("a", "b")
+    peer = a.carrier.resolve("b")
+    assert not a.carrier.send(peer, [b"one"])
+    assert not a.carrier.send(peer, [b"one"]), "still nobody has answered"
+    assert a.carrier.next_deadline_ns() is None
+
+
+def test_closing_sends_strangers_away(ends):
+    (b,) = ends("b")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.settimeout(30)
+        stranger.connect(str(path_of("b", Meeting.PEER)))
+        drive(b, rounds=2)
+        assert len(b.carrier._waiting) == 1
+        b.carrier.close()
+        assert stranger.recv(1) == b""
+
+
+def test_a_sink_may_disconnect_whoever_it_hears(ends):
+    a, b = ends("a", "b")
+    send(a, "b", b"one", b)
+    drive(a, b)
+    for number in range(3):
+        send(a, "b", b"%d" % number, b)
+    keep = b.frame_arrived
+
+    def hear_one(peer: int, frame: memoryview) -> None:
+        keep(peer, frame)
+        b.carrier.disconnect(peer)
+
+    b.frame_arrived = hear_one
+    drive(b)
+    assert [frame for _, frame in b.frames] == [b"one", b"0"]
+
+
+@pytest.mark.parametrize("by", ["accept", "offer"])
+def test_without_descriptors_a_carrier_lives(ends, monkeypatch, by):
+    a, b = ends("a", "b")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.connect(str(path_of("b", Meeting.PEER)))
+        drive(b, rounds=2)
+        peer = a.carrier.resolve("b")
+        a.carrier.send(peer, [b"early"])
+        if by == "offer":
+            with monkeypatch.context() as patch:
+                patch.setattr("i2o.transport.shm.carrier.offer", no_descriptors)
+                drive(b, a)
+            assert b.news[-1] == ("lost", "a", errno.ECONNRESET)
+            assert a.news[-1] == ("lost", "b", errno.ECONNRESET)
+        else:
+            listener = b.carrier._listener
+            refusing = RefusingOnce(listener.socket)
+            monkeypatch.setattr(listener, "socket", refusing)
+            drive(b)
+            assert refusing.refused
+            assert not stranger.recv(1), "it was there first, and said nothing"
+        send(a, "b", b"good", b)
+        drive(a, b)
+    assert b.frames[-1] == ("a", b"good")
+
+
+def no_descriptors(*_: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+class RefusingOnce:
+    """A listening socket that finds no descriptor the first time."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening, self.refused = listening, False
+        self.fileno, self.close = listening.fileno, listening.close
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if not self.refused:
+            self.refused = True
+            no_descriptors()
+        return self._listening.accept()
+
+
+def test_somebody_elses_carrier_is_not_welcome(ends, monkeypatch):
+    (b,) = ends("b")
+    monkeypatch.setattr("i2o.transport.shm.carrier.may_share", lambda peer: False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.settimeout(30)
+        stranger.connect(str(path_of("b", Meeting.PEER)))
+        drive(b, rounds=2)
+        assert stranger.recv(1) == b""
+
+
+@pytest.mark.parametrize("answer", [Hello(Mode.SOCKET, "a"), None])
+def test_an_answer_that_is_none_ends_the_link(ends, answer):
+    (b,) = ends("b")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path_of("a", Meeting.PEER)))
+        listener.listen()
+        b.carrier.send(b.carrier.resolve("a"), [b"x"])
+        other, _ = listener.accept()
+        with other:
+            if answer is not None:
+                say(other, answer)
+        drive(b)
+    assert b.news[-1] == ("lost", "a", errno.ECONNRESET)
+
+
+def test_whoever_makes_a_new_link_while_the_old_one_stands_has_lost_that(ends, carried):
+    a, b = ends("a", "b")
+    send(a, "b", b"one", b)
+    drive(a, b)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as again:
+        again.settimeout(30)
+        again.connect(str(path_of("b", Meeting.PEER)))
+        say(again, Hello(hello_modes(), "a"))
+        drive(b)
+        close_all(hear(again).descriptors)
+    assert ("lost", "a", errno.ECONNRESET) in b.news
+    assert b.news.count(("up", "a")) == 2
 
 
 def test_endpoints_by_uri():

@@ -17,7 +17,7 @@ from i2o.frames import block_storage as bsa
 from i2o.transport import EMPTY
 from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
 from i2o.transport.shm.channel import PeerGone, SocketChannel
-from i2o.transport.shm.records import Word
+from i2o.transport.shm.records import PACKET, Word
 from i2o.transport.shm.ring import native_rings
 from i2o.transport.shm.segment import Segment, Shape
 
@@ -42,6 +42,18 @@ def test_a_frame_goes_there_and_back(halves):
     device.recycle(mfa)
     device.flush()
     assert [host.alloc() for _ in range(5)][3:] == [mfa, EMPTY]
+
+
+@pytest.mark.parametrize(("words", "size"), [(0, 16), (3, 16), (5, 20), (32, 128), (0xFFFF, 128)])
+def test_a_frame_is_fetched_within_its_bounds(halves, words, size):
+    """Whatever its header says: no less than a header, no more than the frame."""
+    host, device = halves
+    mfa = host.alloc()
+    frame = bytes((1, 0, *words.to_bytes(2, "little"))) + bytes(range(124))
+    host.write(mfa, frame)
+    host.post(mfa)
+    device.drain()
+    assert device.fetch() == (mfa, frame[:size])
 
 
 def test_a_reply_goes_there_and_back(halves):
@@ -451,6 +463,26 @@ def test_the_device_sees_only_what_the_host_gave(halves):
     first.from_device()
 
 
+def test_a_buffer_that_was_used_last_is_not_one_for_ever():
+    """It is found without a search, and not any more when it was given back."""
+    space = ArenaSpace(memoryview(bytearray(16 * 4096)))
+    first, second = space.allocate(100), space.allocate(100)
+    space.write(first.bus_address, b"a" * 100)
+    for bad in (b"x" * 101, b"x" * 5000):
+        with pytest.raises(DmaFault):
+            space.write(first.bus_address, bad)
+    with pytest.raises(DmaFault):
+        space.read(first.bus_address, -1)
+    space.write(second.bus_address + 99, b"b")
+    space.write(second.bus_address, b"b")
+    assert space.read(second.bus_address, 1) == b"b"
+    assert space.read(first.bus_address, 100) == b"a" * 100
+    first.free()
+    with pytest.raises(DmaFault):
+        space.write(first.bus_address, b"x")
+    assert space.read(second.bus_address + 99, 1) == b"b"
+
+
 def test_an_arena_is_used_around_and_up():
     space = ArenaSpace(memoryview(bytearray(16 * 4096)))
     first = [space.allocate(4096) for _ in range(12)]
@@ -558,9 +590,39 @@ def test_a_unit_without_a_host(halves):
         lambda: device.dma.read(ARENA_BASE, 4),
         lambda: device.dma.write(ARENA_BASE, b"x"),
         lambda: device.dma.windows([(ARENA_BASE, 4)], writable=True),
+        lambda: device.post_reply(ARENA_BASE, b"x"),
     ):
         with pytest.raises(DmaFault, match="no host is connected"):
             call()
+
+
+def test_what_was_told_in_many_packets_is_taken_in_at_once(halves):
+    host, device = halves
+    for number in range(4):
+        host.post(host.alloc())
+        host.release(0x100000 + 4 * number)
+    assert not device.drain()
+    assert (device.posted_inbound(), device.idle_outbound()) == (4, 4)
+    most = 2 * PACKET // 12 + 2
+    for _ in range(most):
+        host._tell(Word.POWER_CYCLE)
+    assert device.drain(), "more than one look takes"
+    while device.drain():
+        pass
+    assert device.take_power_cycle()
+
+
+def test_a_packet_that_is_too_large_is_noticed_behind_good_ones(halves):
+    host, device = halves
+    if not isinstance(host._channel, SocketChannel):
+        return  # a ring does not take it
+    host.post(host.alloc())
+    host._channel._end.send(bytes(PACKET + 1))
+    assert not device.drain()
+    assert device.posted_inbound() == 1
+    for _ in range(2):
+        with pytest.raises(PeerGone, match="more than"):
+            device.drain()
 
 
 def test_something_said_where_nothing_is_to_be_said(halves):

@@ -135,6 +135,33 @@ def test_an_iop_that_does_not_reset_is_let_go_of(serving, monkeypatch):
         assert select.select([port.fileno()], [], [], 0)[0]
 
 
+def test_a_masked_port_tells_of_nothing(serving):
+    with open_port("shm:test") as port:
+        host = BareHost(port)
+        host.init_outbound()
+        descriptor = port.fileno()
+        port.mask_interrupt(True)
+        host.post(bsa.BSA_STATUS_CHECK.build(target_address=0x010))
+        _until(lambda: serving.iop.soft_iop.counters.replies)
+        assert not select.select([descriptor], [], [], 0)[0]
+        port.mask_interrupt(False)
+        assert select.select([descriptor], [], [], 30)[0]
+
+
+def test_reply_frames_that_come_back_do_not_run_the_iop(serving):
+    with open_port("shm:test") as port:
+        host = BareHost(port)
+        host.init_outbound()
+        run, ran = serving.iop.soft_iop.run, []
+        serving.iop.soft_iop.run = lambda *of: (ran.append(of), run(*of))[1]
+        frame = port.memory.allocate(128)
+        port.release(frame.bus_address)
+        _until(lambda: frame.bus_address in serving.iop.unit._idle_replies)
+        assert not ran
+        host.post(bsa.BSA_STATUS_CHECK.build(target_address=0x010))
+        _until(lambda: ran)
+
+
 def test_a_spinning_pair():
     with Serving(spin_s=0.001), open_iop("shm:test?spin=1000") as iop, iop.block() as disk:
         for _ in range(50):
