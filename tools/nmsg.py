@@ -8,6 +8,7 @@ as long as it runs: it can send to the nodes that --peer names, and receive from
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _MAX_EVENT: Final = 0x3FFFFFFF
 _MAX_WORD: Final = 0xFFFFFFFF
+_MAX_LENGTH: Final = 1 << 30
 _SIGN: Final = 1 << 31
 _NEEDS_IOP: Final = ("probe", "list", "sweep")
 
@@ -63,7 +65,11 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     parser.add_argument("--nobuf", action="store_true", help="wait until a receiver took it")
     parser.add_argument("--transfer", action="store_true", help="with tsend and trecv")
     parser.add_argument(
-        "--length", type=size, default=MAXNMSGLEN, metavar="SIZE", help="room for a message (8192)"
+        "--length",
+        type=_length,
+        default=MAXNMSGLEN,
+        metavar="SIZE",
+        help="room for a message, up to 1G (8192)",
     )
     parser.add_argument(
         "--priority", type=number, default=0, metavar="NUMBER", help="as a receiver (0)"
@@ -157,7 +163,7 @@ def _send(args: argparse.Namespace, node: Node | IopNode, process: Process) -> i
 def _body(text: str | None) -> bytes:
     if text == "-":
         return sys.stdin.buffer.read()
-    return (text or "").encode()
+    return os.fsencode(text or "")  # an argument is bytes, whatever they mean
 
 
 def _receive(args: argparse.Namespace, process: Process) -> int:
@@ -251,6 +257,12 @@ def _sweep(args: argparse.Namespace, process: Process) -> int:
 
 def _event(text: str) -> int:
     return number_up_to(_MAX_EVENT, text, "event")
+
+
+def _length(text: str) -> int:
+    if (value := size(text)) > _MAX_LENGTH:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large: 1G at most")
+    return value
 
 
 def _word(text: str) -> int:

@@ -71,6 +71,12 @@ def test_raw_bytes_from_stdin_to_stdout(iop: Iop, cli, monkeypatch) -> None:
     assert cli("nmsg", "receive", "7", "--raw").out == "text"
 
 
+def test_an_argument_is_sent_as_the_bytes_that_it_is(iop: Iop, cli) -> None:
+    assert cli("nmsg", "send", "7", "\udcff\u00e9").code == 0
+    (got,) = cli("nmsg", "receive", "7", "--json").records
+    assert bytes.fromhex(got["body"]) == b"\xff\xc3\xa9"
+
+
 def test_probe_list_and_sweep(iop: Iop, cli) -> None:
     ran = cli("nmsg", "probe", "7")
     assert (ran.code, ran.err) == (1, "i2o: no such message is here\n")
@@ -119,6 +125,7 @@ def test_an_iop_without_network_messages(cli) -> None:
         (["send", "7", "--peer", "2"], "NUMBER=ADDRESS"),
         (["send", "7", "--data", "1,2,3,4,5,6,7,8,9"], "8 words"),
         (["send", "0x40000000"], "no event"),
+        (["receive", "7", "--length", "2G"], "1G at most"),
     ],
 )
 def test_wrong_usage(cli, arguments: list[str], says: str) -> None:
