@@ -549,6 +549,7 @@ class Node(Closing):
         for number in peer.numbers:
             self._by_number[number] = found
         found.numbers += peer.numbers
+        self._callers.pop(found, None)  # somebody here asked for it, too
         self._learn(found, peer.plan.addresses)
         for frame in peer.outbox.take_all():
             found.outbox.add(frame.buffers, frame.size, frame.token, frame.number)
@@ -636,8 +637,7 @@ class Node(Closing):
                     del self._by_number[number]
                     if self.on_evicted is not None:
                         self.on_evicted(number)
-                if peer.name is not None:
-                    del self._by_name[peer.name]
+                self._forget_name(peer)
                 for address in peer.plan.addresses:
                     if self._by_address.get(address) is peer:
                         del self._by_address[address]
@@ -869,10 +869,15 @@ class Node(Closing):
         """Know a peer by a name; one under another name before is another process."""
         if peer.name != name:
             if peer.name is not None:
-                self._by_name.pop(peer.name, None)
+                self._forget_name(peer)
                 peer.incarnation = 0
             peer.name = name
             self._by_name[name] = peer
+
+    def _forget_name(self, peer: Peer) -> None:
+        """Let nobody find a peer by its name; another one may have that name by now."""
+        if peer.name is not None and self._by_name.get(peer.name) is peer:
+            del self._by_name[peer.name]
 
     def _learn(self, peer: Peer, addresses: Sequence[Address]) -> None:
         peer.plan.add(addresses)
