@@ -299,6 +299,20 @@ def test_addresses_that_callers_tell(nodes: Nodes) -> None:
         assert tuple(map(str, peer.plan.addresses)) == known
 
 
+def test_without_a_key_nobody_is_called_at_an_address_that_a_caller_told(nodes: Nodes) -> None:
+    """An address of this end's own choice would have been refused at once."""
+    a, at_a = nodes.open(0)
+    other, _ = nodes.open(1, address="tcp://192.0.2.9:7")
+    other.send(other.add_peer(None, a.addresses), [b"x"])
+    drive(a, other, until=lambda: at_a.frames)
+    other.close()
+    drive(a, until=lambda: at_a.events[-1][0] == "lost")
+    a.send(0, [b"y"])
+    drive(a, until=lambda: len(at_a.events) == 3)
+    assert at_a.events[-1] == ("lost", 0, errno.EACCES)
+    assert "no key" in at_a.reasons[-1]
+
+
 def test_a_caller_that_begins_with_a_proof(nodes: Nodes) -> None:
     a, _ = nodes.open(0)
     raw = nodes.raw(5)
