@@ -161,6 +161,10 @@ def test_the_callback_comes_once_and_not_from_within_the_call(office: Messengers
     drive(a, b, until=lambda: len(ends))
     drive(a, b, until=lambda: True)
     assert ends.errors == [None]
+    a.send_nb(a.name, [b"to myself"], 1, ends)
+    assert len(ends) == 1
+    drive(a, until=lambda: len(ends) == 2)
+    assert ends.errors == [None, None]
 
 
 def test_a_message_to_oneself_is_delivered_without_a_link(office: Messengers) -> None:
