@@ -616,8 +616,8 @@ class Node(Closing):
         address = _told_address(remote, link)
         if peer is None and address is not None:
             peer = self._by_address.get(address)
-            if peer is not None and peer.is_named:
-                peer = None
+            if peer is not None and (peer.is_named or peer.link is not None):
+                peer = None  # anybody can tell an address: the link to who answers there stands
         if peer is None:
             if len(self._callers) >= self.options.peer_limit and not self._evict():
                 return None

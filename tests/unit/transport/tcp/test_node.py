@@ -299,6 +299,22 @@ def test_addresses_that_callers_tell(nodes: Nodes) -> None:
         assert tuple(map(str, peer.plan.addresses)) == known
 
 
+def test_a_caller_that_tells_the_address_of_another_does_not_get_its_messages(
+    nodes: Nodes,
+) -> None:
+    (a, at_a), (b, at_b) = nodes.open(0), nodes.open(1)
+    number = a.add_peer(None, b.addresses)
+    a.send(number, [b"one"])
+    drive(a, b, until=lambda: at_b.frames)
+    other, at_other = nodes.open(2, address=str(b.addresses[0]))
+    other.send(other.add_peer(None, a.addresses), [b"I am at the same address"])
+    drive(a, b, other, until=lambda: at_a.frames)
+    a.send(number, [b"two"])
+    drive(a, b, other, until=lambda: len(at_b.frames) == 2)
+    assert not at_other.frames
+    assert ("lost", number, errno.ECONNRESET) not in at_a.events
+
+
 def test_without_a_key_nobody_is_called_at_an_address_that_a_caller_told(nodes: Nodes) -> None:
     """An address of this end's own choice would have been refused at once."""
     a, at_a = nodes.open(0)
