@@ -38,7 +38,8 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         metavar="URI",
         action="append",
         help="serve an IOP there: vfio-user:SOCKET?OPTIONS is a PCI device for QEMU, "
-        "shm:NAME?OPTIONS is for programs that open shm:NAME",
+        "shm:NAME?OPTIONS is for programs that open shm:NAME, tcp://HOST:PORT?OPTIONS and "
+        "ofi://PROVIDER/ADDRESS?OPTIONS are for those of other machines, too",
     )
     parser.add_argument(
         "--disk",

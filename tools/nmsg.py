@@ -8,6 +8,7 @@ as long as it runs: it can send to the nodes that --peer names, and receive from
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,11 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
     parser.add_argument("--nobuf", action="store_true", help="wait until a receiver took it")
     parser.add_argument("--transfer", action="store_true", help="with tsend and trecv")
     parser.add_argument(
-        "--length", type=_room, default=MAXNMSGLEN, metavar="SIZE", help="room for a message (8192)"
+        "--length",
+        type=_room,
+        default=MAXNMSGLEN,
+        metavar="SIZE",
+        help="room for a message, up to 1G (8192)",
     )
     parser.add_argument(
         "--priority", type=_priority, default=0, metavar="NUMBER", help="as a receiver (0)"
@@ -168,7 +173,7 @@ def _send(args: argparse.Namespace, node: Node | IopNode, process: Process) -> i
 def _body(text: str | None) -> bytes:
     if text == "-":
         return sys.stdin.buffer.read()
-    return (text or "").encode()
+    return os.fsencode(text or "")  # an argument is bytes, whatever they mean
 
 
 def _receive(args: argparse.Namespace, process: Process) -> int:

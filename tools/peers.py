@@ -7,9 +7,9 @@ It becomes a peer itself for a moment, under a name that nobody has, and asks.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, Final
 
-from i2o.errors import I2OError
+from i2o.errors import I2OError, RemoteFrameError
 from i2o.tools import output
 from i2o.tools.arguments import SubParsers
 from i2o.tools.failures import OK
@@ -33,6 +33,8 @@ _COLUMNS = (
     ("lost", "losses"),
     ("nacks", "nacks"),
 )
+_NONSENSE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading the other end's JSON may raise: it can say anything."""
 
 
 def add_parser(subparsers: SubParsers, summary: str) -> None:
@@ -54,15 +56,21 @@ def run(args: argparse.Namespace) -> int:
         me, (), key=key_of(args), insecure=args.insecure, client_tls=tls_of(args)
     ) as messenger:
         messenger.set_peer(there.name, [args.address])
-        table = messenger.ask_status(there.name, args.timeout)
-    table["peers"] = [peer for peer in table["peers"] if peer["name"] != str(me)]
+        try:
+            table = messenger.ask_status(there.name, args.timeout)
+            table["peers"] = [peer for peer in table["peers"] if peer["name"] != str(me)]
+            shown = [] if args.json else lines(table)
+        except _NONSENSE as error:
+            raise RemoteFrameError(
+                f"{args.address}: the answer is no table of peers: {type(error).__name__}"
+            ) from None
     if args.json:
         peers = table.pop("peers")
         output.emit(table)
         for peer in peers:
             output.emit(peer)
     else:
-        output.show(*lines(table))
+        output.show(*shown)
     return OK
 
 

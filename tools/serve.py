@@ -17,7 +17,7 @@ from i2o.errors import UriError
 from i2o.frames.functions import Function
 from i2o.frames.utility import UTIL_NOP
 from i2o.tools import output
-from i2o.tools.arguments import SubParsers, add_iop
+from i2o.tools.arguments import SubParsers, add_iop, with_faults
 from i2o.tools.failures import OK
 from i2o.tools.serving_wire import server_endpoint
 from i2o.tools.stop_signals import stop_signals
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise UriError(f"{uri.text!r}: an IOP cannot be served there; write {known}")
     file = environment_capture()
     with stop_signals() as (wake, is_stopped), ExitStack() as opened:
-        port = open_port(args.iop)
+        port = open_port(with_faults(args.iop, args.faults))
         if file is not None:
             port = captured(port, file)
         opened.enter_context(port)

@@ -71,6 +71,12 @@ def test_raw_bytes_from_stdin_to_stdout(iop: Iop, cli, monkeypatch) -> None:
     assert cli("nmsg", "receive", "7", "--raw").out == "text"
 
 
+def test_an_argument_is_sent_as_the_bytes_that_it_is(iop: Iop, cli) -> None:
+    assert cli("nmsg", "send", "7", "\udcff\u00e9").code == 0
+    (got,) = cli("nmsg", "receive", "7", "--json").records
+    assert bytes.fromhex(got["body"]) == b"\xff\xc3\xa9"
+
+
 def test_probe_list_and_sweep(iop: Iop, cli) -> None:
     ran = cli("nmsg", "probe", "7")
     assert (ran.code, ran.err) == (1, "i2o: no such message is here\n")

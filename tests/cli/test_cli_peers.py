@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from i2o.transport.tcp.messenger import Messenger
 from i2o.transport.tcp.peer_name import PeerName
 from i2o.transport.tcp.tls import TlsContexts
 from i2o.transport.tcp.wire import Kind
+
+from .conftest import one_line
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,16 @@ def test_peers_of_somebody_alone_who_cannot_reach_anybody(cli, office):
     with pytest.raises(OSError, match="refused"):
         a.ping(raw.identity.name, timeout_s=20)
     assert f"1.1: {raw.address}: Connection refused" in cli("peers", a.address).out
+
+
+@pytest.mark.parametrize(
+    "answer", ["{", "[]", '{"peers": [1]}', '{"peers": []}', "[" * 100_000, '{"peers": [{}]}']
+)
+def test_an_answer_that_is_no_table(cli, served, monkeypatch, answer):
+    monkeypatch.setattr(Messenger, "ask_status", lambda *_: json.loads(answer))
+    ran = cli("peers", served.address)
+    assert ran.code == 1
+    assert "no table of peers" in one_line(ran)
 
 
 def test_peers_of_an_endpoint(cli, endpoint):

@@ -139,6 +139,14 @@ def test_03_a_caller_that_nobody_registered_becomes_a_peer_and_leaks_nothing(
     assert answer == Answer.ACCEPTED
     link.resume()
     assert state_of(a, raw.identity.name) is PeerState.CONNECTED
+    assert a.status()["half_open"] == 0
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):  # an attempt from before the link: it is refused
+        again, answer = raw.call(a.address, serial=1)
+        assert answer == Answer.NACK
+        assert again.is_closed_by_peer
+        again.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_03_a_caller_who_is_rejected_touches_neither_the_live_link_nor_the_table(
@@ -413,6 +421,34 @@ def test_17_who_is_not_the_one_that_is_meant_gets_nothing(office: Messengers) ->
         assert link.expect(Kind.HELLO)
         link.frame(Kind.REJECT, wire.REJECT.build(objection=Objection.NOT_ME))
         assert link.is_closed_by_peer
+    drive(a, until=lambda: len(ends))
+    assert isinstance(ends.errors[0], Unreachable)
+
+
+def test_17_who_answers_by_another_name_gets_nothing(office: Messengers) -> None:
+    """As before, but the other end does not say itself that it is somebody else."""
+    a, raw = office.open(1, 0, loops=1), office.raw(1, 7)
+    ends = Ends()
+    a.set_peer(PeerName(1, 1), [raw.address])
+    a.send_nb(PeerName(1, 1), [b"secret"], 1, ends)
+    answer = wire.CHALLENGE.build(
+        version=wire.VERSION,
+        flags=0,
+        purpose=wire.Purpose.MESSAGES,
+        job=1,
+        rank=7,
+        incarnation=1,
+        frame_limit=1 << 20,
+        nonce=bytes(wire.NONCE_SIZE),
+        proof=wire.NO_PROOF,
+    )
+    for _ in range(QUICK.rounds):
+        link = raw.accept()
+        assert link.expect(Kind.HELLO)
+        link.frame(Kind.CHALLENGE, answer)
+        with pytest.raises((EOFError, ConnectionError)):
+            assert link.take()[0] == Kind.REJECT
+            link.take()
     drive(a, until=lambda: len(ends))
     assert isinstance(ends.errors[0], Unreachable)
 

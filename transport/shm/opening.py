@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from i2o.clock import SYSTEM_CLOCK, Clock
-from i2o.errors import TransportUnavailable
+from i2o.errors import TransportUnavailable, UriError
 from i2o.transport.fabric.endpoint import Endpoint, PassiveEndpoint
 from i2o.transport.fabric.flags import EndpointType
 from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
 from i2o.transport.shm.carrier import ShmCarrier, name_is_taken
 from i2o.transport.uri import Uri
+
+_TYPES: Final = {"rdm": EndpointType.RDM, "msg": EndpointType.MSG}
 
 
 def open_endpoint(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Endpoint:
@@ -22,7 +26,9 @@ def open_endpoint(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> Endpoint:
     """
     parsed = uri if isinstance(uri, Uri) else Uri.parse(uri)
     parsed.require_known(("type",))
-    kind = EndpointType.MSG if parsed.one("type", "rdm") == "msg" else EndpointType.RDM
+    kind = _TYPES.get(parsed.one("type", "rdm"))
+    if kind is None:
+        raise UriError(f"{parsed.text!r}: type is rdm or msg")
     return SoftwareEndpoint(_carrier(parsed, clock), kind, provider="shm", clock=clock)
 
 

@@ -57,9 +57,10 @@ class PeerKey:
             with open(path, "rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 secret = file.read(MAX_KEY + 2)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            why = error.strerror if isinstance(error, OSError) else error
             raise TransportUnavailable(
-                "tcp", f"key file {str(path)!r}: {error.strerror}", remedy="name a readable file"
+                "tcp", f"key file {str(path)!r}: {why}", remedy="name a readable file"
             ) from None
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise TransportUnavailable(
@@ -78,7 +79,7 @@ class PeerKey:
         """
         variables = os.environ if environment is None else environment
         if text := variables.get(KEY_VARIABLE):
-            return cls(text.encode())
+            return cls(os.fsencode(text))
         if path := variables.get(KEY_FILE_VARIABLE):
             return cls.from_file(path)
         return None

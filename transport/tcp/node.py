@@ -581,6 +581,7 @@ class Node(Closing):
         for number in peer.numbers:
             self._by_number[number] = found
         found.numbers += peer.numbers
+        self._callers.pop(found, None)  # somebody here asked for it, too
         self._learn(found, peer.plan.addresses)
         for frame in peer.outbox.take_all():
             found.outbox.add(frame.buffers, frame.size, frame.token, frame.number)
@@ -647,8 +648,8 @@ class Node(Closing):
         address = _told_address(remote, link)
         if peer is None and address is not None:
             peer = self._by_address.get(address)
-            if peer is not None and peer.is_named:
-                peer = None
+            if peer is not None and (peer.is_named or peer.link is not None):
+                peer = None  # anybody can tell an address: the link to who answers there stands
         if peer is None:
             if len(self._callers) >= self.options.peer_limit and not self._evict():
                 return None
@@ -668,8 +669,7 @@ class Node(Closing):
                     del self._by_number[number]
                     if self.on_evicted is not None:
                         self.on_evicted(number)
-                if peer.name is not None:
-                    del self._by_name[peer.name]
+                self._forget_name(peer)
                 for address in peer.plan.addresses:
                     if self._by_address.get(address) is peer:
                         del self._by_address[address]
@@ -905,10 +905,15 @@ class Node(Closing):
         """Know a peer by a name; one under another name before is another process."""
         if peer.name != name:
             if peer.name is not None:
-                self._by_name.pop(peer.name, None)
+                self._forget_name(peer)
                 peer.incarnation = 0
             peer.name = name
             self._by_name[name] = peer
+
+    def _forget_name(self, peer: Peer) -> None:
+        """Let nobody find a peer by its name; another one may have that name by now."""
+        if peer.name is not None and self._by_name.get(peer.name) is peer:
+            del self._by_name[peer.name]
 
     def _learn(self, peer: Peer, addresses: Sequence[Address]) -> None:
         peer.plan.add(addresses)

@@ -24,7 +24,8 @@ from i2o.transport.tcp.tls import TlsContexts
 from i2o.transport.uri import Uri
 
 _TYPES: Final = {"rdm": EndpointType.RDM, "msg": EndpointType.MSG}
-_OPTIONS: Final = ("type", "key", "insecure", "cert", "cert_key", "ca")
+_FILES: Final = ("key", "cert", "cert_key", "ca")
+_OPTIONS: Final = ("type", "insecure", *_FILES)
 
 
 def open_endpoint(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> SoftwareEndpoint:
@@ -56,8 +57,11 @@ def open_carrier(uri: Uri, *, clock: Clock = SYSTEM_CLOCK) -> TcpCarrier:
         listen = find_addresses(uri.address.removeprefix("//"))[:1]
     except PeerError as error:
         raise UriError(f"{uri.text!r}: {error.strerror}") from None
+    for name in _FILES:
+        if "" in uri.all(name):  # an empty variable of a script must not open the door
+            raise UriError(f"{uri.text!r}: {name} names no file")
     path = uri.one("key", "")
-    files = [uri.one(name, "") for name in ("cert", "cert_key", "ca")]
+    files = [uri.one(name, "") for name in _FILES[1:]]
     if any(files) and not all(files):
         raise UriError(f"{uri.text!r}: cert, cert_key and ca go together")
     tls = TlsContexts.from_files(*files) if all(files) else None

@@ -200,10 +200,11 @@ def test_type_becomes_the_senders_by_receiving(process: Process) -> None:
 
 
 def test_event_is_never_altered(process: Process) -> None:
-    process.nsend(to(LOCAL))
+    header = to(LOCAL)
+    process.nsend(header)
     got = room()
     process.nrecv(got)
-    assert got.nh_event == EVENT
+    assert (header.nh_event, got.nh_event) == (EVENT, EVENT)
 
 
 def test_messages_are_received_in_their_order(net: NodeNet) -> None:

@@ -447,6 +447,6 @@ def test_endpoints_by_uri():
             open_endpoint("shm://a")
         assert caught.value.errno == errno.EADDRINUSE
     open_listener("shm://a").close()
-    for uri in ("shm://a b", "shm://a?nonsense=1"):
+    for uri in ("shm://a b", "shm://a?nonsense=1", "shm://a?type=dgram"):
         with pytest.raises(UriError):
             open_endpoint(uri)

@@ -147,6 +147,33 @@ def test_callers_beyond_the_limit_push_out_who_is_gone_or_are_refused(nodes: Nod
     assert a.find(PeerName(1, 2)) == 1
 
 
+def test_a_caller_that_is_asked_for_here_is_not_pushed_out(nodes: Nodes) -> None:
+    """Two numbers become one peer, which called first; the program's number stays good."""
+    a, at_a = nodes.open(0, replace(QUICK, peer_limit=1))
+    b, at_b = nodes.open(1, address="tcp://192.0.2.9:7")
+    b.send(b.add_peer(None, a.addresses), [b"x"])
+    drive(a, b, until=lambda: at_a.frames)
+    number = a.add_peer(None, b.addresses)
+    a.send(number, [b"y"])
+    drive(a, b, until=lambda: at_b.frames)
+    b.close()
+    drive(a, until=lambda: ("lost", number, errno.ECONNRESET) in at_a.events)
+    c, _ = nodes.open(2)
+    c.send(c.add_peer(None, a.addresses), [b"z"])
+    drive(a, c, until=lambda: len(at_a.frames) == 2)
+    assert a.peer(number).name == b.identity.name
+
+
+def test_a_name_that_went_over_to_another_peer_stays_with_it(nodes: Nodes) -> None:
+    a, _ = nodes.open(0, replace(QUICK, peer_limit=1))
+    name = PeerName(1, 1)
+    old, new = a.peer(a.add_peer(name)), a.peer(a.add_peer(None))
+    a._callers[old] = None
+    a._call(new, name)
+    assert a._evict()
+    assert a.find(name) == new.number
+
+
 def test_memory_for_all_peers_together_is_limited(nodes: Nodes) -> None:
     a, at_a = nodes.open(0, replace(QUICK, total_queue_limit=10_000))
     b, at_b = nodes.open(1)
@@ -270,6 +297,36 @@ def test_addresses_that_callers_tell(nodes: Nodes) -> None:
         drive(a, other, until=lambda rank=rank: len(at_a.frames) == rank)
         peer = a.peer(rank - 1)
         assert tuple(map(str, peer.plan.addresses)) == known
+
+
+def test_a_caller_that_tells_the_address_of_another_does_not_get_its_messages(
+    nodes: Nodes,
+) -> None:
+    (a, at_a), (b, at_b) = nodes.open(0), nodes.open(1)
+    number = a.add_peer(None, b.addresses)
+    a.send(number, [b"one"])
+    drive(a, b, until=lambda: at_b.frames)
+    other, at_other = nodes.open(2, address=str(b.addresses[0]))
+    other.send(other.add_peer(None, a.addresses), [b"I am at the same address"])
+    drive(a, b, other, until=lambda: at_a.frames)
+    a.send(number, [b"two"])
+    drive(a, b, other, until=lambda: len(at_b.frames) == 2)
+    assert not at_other.frames
+    assert ("lost", number, errno.ECONNRESET) not in at_a.events
+
+
+def test_without_a_key_nobody_is_called_at_an_address_that_a_caller_told(nodes: Nodes) -> None:
+    """An address of this end's own choice would have been refused at once."""
+    a, at_a = nodes.open(0)
+    other, _ = nodes.open(1, address="tcp://192.0.2.9:7")
+    other.send(other.add_peer(None, a.addresses), [b"x"])
+    drive(a, other, until=lambda: at_a.frames)
+    other.close()
+    drive(a, until=lambda: at_a.events[-1][0] == "lost")
+    a.send(0, [b"y"])
+    drive(a, until=lambda: len(at_a.events) == 3)
+    assert at_a.events[-1] == ("lost", 0, errno.EACCES)
+    assert "no key" in at_a.reasons[-1]
 
 
 def test_a_caller_that_begins_with_a_proof(nodes: Nodes) -> None:
@@ -441,6 +498,8 @@ def test_endpoints_by_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("tcp://127.0.0.1:0?password=x", "unknown option"),
         ("tcp://127.0.0.1:0?cert=x", "go together"),
         ("tcp://127.0.0.1:0?insecure=2", "is not between"),
+        ("tcp://127.0.0.1:0?key=", "key names no file"),
+        ("tcp://127.0.0.1:0?cert=&cert_key=&ca=", "cert names no file"),
     ],
 )
 def test_uris_that_make_no_sense(uri: str, why: str) -> None:

@@ -106,6 +106,8 @@ def test_a_key_comes_from_a_file_that_only_its_owner_can_read(tmp_path: Path) ->
         PeerKey.from_file(path)
     with pytest.raises(TransportUnavailable, match="No such file"):
         PeerKey.from_file(tmp_path / "none")
+    with pytest.raises(TransportUnavailable, match="null byte"):
+        PeerKey.from_file("a\0b")
 
 
 @pytest.mark.parametrize("size", [0, 15, 4097])
@@ -125,6 +127,9 @@ def test_a_key_comes_from_the_environment(tmp_path: Path) -> None:
     assert text.proof(b"", b"") == PeerKey(b"e" * 20).proof(b"", b"")
     assert file.proof(b"", b"") == PeerKey(b"f" * 20).proof(b"", b"")
     assert PeerKey.from_environment({}) is None
+    odd = PeerKey.from_environment({"I2O_PEER_KEY": "\udcff" * 20})  # bytes that are no UTF-8
+    assert odd is not None
+    assert odd.proof(b"", b"") == PeerKey(b"\xff" * 20).proof(b"", b"")
 
 
 # --- plans ---------------------------------------------------------------------------------------
