@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with Messenger(
         me, (), key=key_of(args), insecure=args.insecure, client_tls=tls_of(args)
     ) as messenger:
-        for error in messenger.set_peer(there.name, [args.address]).values():
-            raise error
+        messenger.set_peer(there.name, [args.address])
         table = messenger.ask_status(there.name, args.timeout)
     table["peers"] = [peer for peer in table["peers"] if peer["name"] != str(me)]
     if args.json:

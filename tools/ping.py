@@ -100,8 +100,6 @@ class Pinger(Closing):
         args: the command line.
         clock: for intervals and deadlines.
 
-    Raises:
-        PeerError: the address may not be used.
     """
 
     def __init__(
@@ -111,6 +109,7 @@ class Pinger(Closing):
         self._trip_ns: int | None = None
         self._is_up = False
         self._failure: PeerError | None = None
+        addresses = find_addresses(args.address)
         self._node = Node(
             random_name(),
             Purpose(there.purpose),
@@ -121,11 +120,7 @@ class Pinger(Closing):
         )
         self._node.on_round_trip = self._answered
         self._node.open(self)
-        try:
-            self._peer = self._node.add_peer(there.name, find_addresses(args.address))
-        except PeerError:
-            self.close()
-            raise
+        self._peer = self._node.add_peer(there.name, addresses)
 
     def trips(self) -> Iterator[float | None]:
         """Yield the seconds of each round trip, or None where no answer came in time.

@@ -30,7 +30,7 @@ int i2o_ring_push(i2o_ring *ring, const char *packet, uint32_t length);
 int i2o_ring_push_record(i2o_ring *ring, uint32_t word, uint32_t value, uint32_t more);
 int i2o_ring_push_two(i2o_ring *ring, const char *head, uint32_t head_length, const char *rest,
                       uint32_t rest_length);
-int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room);
+int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room, int64_t nanoseconds);
 int i2o_ring_pending(i2o_ring *ring);
 int i2o_ring_arm(i2o_ring *ring);
 void i2o_ring_disarm(i2o_ring *ring);
@@ -110,6 +110,12 @@ static void i2o_from_device(void) { FROM_DEVICE(); }
 /* ---- rings ---------------------------------------------------------------------------------- */
 
 /* Four words, each on a cache line of its own: who writes one does not disturb the others. */
+#if defined(__x86_64__) || defined(__i386__)
+#define FENCE_BEHIND_EXCHANGE __ATOMIC_ACQ_REL /* it was one, for the compiler only */
+#else
+#define FENCE_BEHIND_EXCHANGE __ATOMIC_SEQ_CST
+#endif
+
 enum { TAIL = 0, HEAD = 64, SLEEPS = 128, WAITS = 192 };
 enum { EMPTY_RING = -1, BROKEN_RING = -2, NO_SPACE = 0, PUSHED = 1 };
 #define SKIP 0xFFFFFFFFu
@@ -188,6 +194,14 @@ static void wake(i2o_ring *ring, uint32_t *flag)
     }
 }
 
+/* Let the other side see how far we are, and only then look whether it sleeps. An exchange is a
+   store with a full fence, and costs less than the two. */
+static void publish(uint32_t *word, uint32_t place)
+{
+    (void)__atomic_exchange_n(word, place, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(FENCE_BEHIND_EXCHANGE);
+}
+
 /* Return how many bytes are free, or BROKEN_RING. */
 static int64_t room_of(i2o_ring *ring)
 {
@@ -234,8 +248,7 @@ static int push(i2o_ring *ring, const void *head, uint32_t head_length, const vo
     if (rest_length)
         memcpy(ring->data + at + 4 + head_length, rest, rest_length);
     ring->place += total;
-    __atomic_store_n(ring->tail, ring->place, __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    publish(ring->tail, ring->place);
     wake(ring, ring->sleeps);
     return PUSHED;
 }
@@ -292,19 +305,9 @@ static int pop(i2o_ring *ring, char *into, uint32_t room)
         return BROKEN_RING;
     memcpy(into, ring->data + at + 4, length);
     ring->place += skipped + need;
-    __atomic_store_n(ring->head, ring->place, __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    publish(ring->head, ring->place);
     wake(ring, ring->waits);
     return (int)length;
-}
-
-static int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room)
-{
-    int outcome;
-    lock(ring);
-    outcome = ring->closed ? BROKEN_RING : pop(ring, into, room);
-    unlock(ring);
-    return outcome;
 }
 
 /* A ring that is closed has something to tell: that it is. */
@@ -348,23 +351,36 @@ static void i2o_ring_disarm(i2o_ring *ring)
 static int i2o_ring_spin(i2o_ring *ring, int64_t nanoseconds)
 {
     struct timespec now;
-    int64_t end;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    end = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + nanoseconds;
+    int64_t end = 0, time;
     for (;;) {
         int found = 0;
         lock(ring);
         for (int round = 0; round < 64 && !found; round++) {
             found = pending(ring);
-            relax();
+            if (!found)
+                relax();
         }
         unlock(ring);
-        if (found)
-            return 1;
+        if (found || !nanoseconds)
+            return found;
         clock_gettime(CLOCK_MONOTONIC, &now);
-        if (now.tv_sec * INT64_C(1000000000) + now.tv_nsec >= end)
+        time = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+        if (!end)
+            end = time + nanoseconds;
+        else if (time >= end)
             return 0;
     }
+}
+
+static int i2o_ring_pop(i2o_ring *ring, char *into, uint32_t room, int64_t nanoseconds)
+{
+    int outcome;
+    if (nanoseconds > 0 && !i2o_ring_spin(ring, nanoseconds))
+        return EMPTY_RING;
+    lock(ring);
+    outcome = ring->closed ? BROKEN_RING : pop(ring, into, room);
+    unlock(ring);
+    return outcome;
 }
 """
 

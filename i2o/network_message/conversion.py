@@ -28,7 +28,7 @@ from i2o.network_message.descriptor import (
     DMSKMSG,
     DRAWDATA,
     DRAWMSG,
-    NHDSIZE,
+    NO_WORDS,
     Pouch,
 )
 from i2o.network_message.errors import BadDescriptor
@@ -49,7 +49,7 @@ _FORMATS: Final = {
 _POUCH_UNITS: Final = {0: 4, DINT4DATA: 4, DFLT4DATA: 4, DFLT8DATA: 8, DRAWDATA: 1}
 _WORDS: Final = _FORMATS[0]
 _NO_POUCH: Final = bytes(POUCH_SIZE)
-_NO_WORDS: Final = (0,) * NHDSIZE
+_NO_WORDS: Final = NO_WORDS
 
 
 def pack_pouch(data: Pouch, flags: int) -> bytes:

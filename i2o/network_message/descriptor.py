@@ -69,6 +69,8 @@ EVDL0: Final = LAM_BASE_EVENT + 19
 PRIORITY: Final = 0
 """Priority of a process that asks for none."""
 
+NO_WORDS: Final = (0,) * NHDSIZE
+"""The pouch of a descriptor that names none."""
 Pouch = Sequence[int] | Sequence[float] | bytes
 
 
@@ -102,7 +104,7 @@ class nmsg:  # noqa: N801 - LAM's name
         nh_type: int = 0,
         nh_length: int | None = None,
         nh_flags: int = 0,
-        nh_data: Pouch = (0,) * NHDSIZE,
+        nh_data: Pouch = NO_WORDS,
         nh_msg: Buffer = b"",
     ) -> None:
         self.nh_dl_event = self.nh_dl_link = 0

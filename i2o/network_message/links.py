@@ -16,7 +16,7 @@ from i2o.errors import RemoteFrameError
 from i2o.network_message.conversion import IS_BIG_ENDIAN
 from i2o.network_message.descriptor import DTBO
 from i2o.network_message.errors import BadNode, NodeDied, Swept
-from i2o.network_message.medium import Medium
+from i2o.network_message.medium import NOBODY, Medium
 from i2o.network_message.packet import (
     HEADER_SIZE,
     INITIAL_WINDOW,
@@ -112,6 +112,7 @@ class Links:
         self._next_message = 1
         self._next_session = SystemRandom().getrandbits(31)
         self._is_closed = False
+        self._news = 0
         self.dropped = 0
         self.last_drop = ""
         self._send = medium.send
@@ -146,6 +147,12 @@ class Links:
         peer = Peer(number, address, len(self.peers), handle, self._window)
         self.peers[number] = self._by_handle[handle] = peer
         return peer
+
+    def _move_to(self, peer: Peer, address: str) -> None:
+        """Take note that a node that died came back at another address."""
+        peer.handle = self._medium.insert(address)
+        peer.address, peer.own_session = address, 0
+        self._by_handle[peer.handle] = peer
 
     def reach(self, number: int) -> Peer:
         """Return a node, which is introduced from now on; raises BadNode."""
@@ -215,7 +222,7 @@ class Links:
             flags, length, 0, pouch,
         ) + body  # fmt: skip
         try:
-            if self._send(peer.handle, packet):
+            if self._send(peer.handle, (packet,)):
                 return peer.link
         except FabricError as error:
             self.bury(peer, str(error))
@@ -304,7 +311,7 @@ class Links:
     def _post(self, peer: Peer, packet: bytes) -> None:
         """Give a packet to the medium, behind those that it had no room for."""
         try:
-            if not peer.outbox and self._send(peer.handle, packet):
+            if not peer.outbox and self._send(peer.handle, (packet,)):
                 return
         except FabricError as error:
             self.bury(peer, str(error))
@@ -319,19 +326,22 @@ class Links:
         if self._stuck:
             for peer in tuple(self._stuck):
                 self._flush(peer)
-        return self._move()
+        before = self._news
+        self._move()
+        return self._news != before
 
     def _flush(self, peer: Peer) -> None:
         try:
-            while peer.outbox and self._send(peer.handle, peer.outbox[0]):
+            while peer.outbox and self._send(peer.handle, (peer.outbox[0],)):
                 peer.outbox.popleft()
         except FabricError as error:
             self.bury(peer, str(error))
         if not peer.outbox:
             self._stuck.discard(peer)
 
-    def packet_arrived(self, packet: memoryview, handle: int | None) -> None:
+    def packet_arrived(self, handle: int, packet: memoryview) -> None:
         """Handle a packet; one that makes no sense is dropped."""
+        self._news += 1
         if len(packet) >= HEADER_SIZE and packet[1] == _DATA and packet[2] == IS_BIG_ENDIAN:
             # most packets: a whole message, from a node of this byte order
             (
@@ -366,6 +376,7 @@ class Links:
 
     def link_lost(self, handle: int, reason: str) -> None:
         """Bury the node behind a link that broke."""
+        self._news += 1
         peer = self._by_handle.get(handle)
         if peer is not None and not self._is_closed:
             self.bury(peer, reason)
@@ -375,7 +386,7 @@ class Links:
         self.dropped += 1
         self.last_drop = reason
 
-    def _handle(self, header: Header, body: memoryview, handle: int | None) -> None:
+    def _handle(self, header: Header, body: memoryview, handle: int) -> None:
         peer = self.peers.get(header.source)
         kind = header.kind
         if kind == Kind.HELLO:
@@ -386,7 +397,7 @@ class Links:
                 self.bury(peer, "it was restarted")
             return
         if peer is None or peer.session != header.session:
-            if kind != Kind.BYE and handle is not None:
+            if kind != Kind.BYE and handle != NOBODY:
                 self._be_strange(handle, header.session)
             raise RemoteFrameError(f"a packet of node {header.source}, which did not say hello")
         peer.is_heard = True
@@ -420,7 +431,7 @@ class Links:
     def _be_strange(self, handle: int, session: int) -> None:
         """Tell somebody that it does not know us, whoever it is."""
         try:
-            self._send(handle, self._header(Kind.STRANGER, session))
+            self._send(handle, (self._header(Kind.STRANGER, session),))
         except FabricError as error:
             self.packet_lost(f"a stranger was not told so: {error}")
 
@@ -432,7 +443,10 @@ class Links:
         address = body.decode("utf-8", "replace")
         if peer is None or peer.address != address:
             try:
-                peer = self.add(header.source, address)
+                if peer is not None and peer.session is None:
+                    self._move_to(peer, address)
+                else:
+                    peer = self.add(header.source, address)
             except (BadNode, FabricError) as error:
                 raise RemoteFrameError(str(error)) from None
         if peer.session != header.session:

@@ -8,6 +8,7 @@ endpoint is for fabrics that are nothing else, such as libfabric's.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final, Protocol, TypeGuard, cast
 
 from i2o.network_message.packet import HEADER_SIZE
@@ -17,17 +18,19 @@ from i2o.transport.fabric.errors import ErrorAvailable, TryAgain
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind
 
 _READ_AT_ONCE: Final = 16
+NOBODY: Final = -1
+"""The handle of a sender that the medium does not know."""
 
 
 class MediumSink(Protocol):
     """Who gets what a medium brings; called from within its `progress` and `send`."""
 
-    def packet_arrived(self, packet: memoryview, handle: int | None) -> None:
+    def packet_arrived(self, handle: int, packet: memoryview) -> None:
         """A packet came; the view is valid until this returns.
 
         Args:
+            handle: who sent it; `NOBODY` if the medium does not know.
             packet: its bytes.
-            handle: who sent it, as far as the medium knows.
         """
 
     def link_lost(self, handle: int, reason: str) -> None:
@@ -56,11 +59,13 @@ class Medium(Protocol):
     def insert(self, address: str) -> int:
         """Return a number for an address; raises FabricError if it is none."""
 
-    def send(self, handle: int, packet: bytes) -> bool:
-        """Send a packet; return whether there was room for it. Raises FabricError."""
+    @property
+    def send(self) -> Callable[[int, tuple[bytes]], bool]:
+        """What sends a packet, and returns whether there was room for it; raises FabricError."""
 
-    def progress(self) -> bool:
-        """Bring what came to the sink; return whether there was anything."""
+    @property
+    def progress(self) -> Callable[[], None]:
+        """What brings to the sink what came."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to do, or -1."""
@@ -80,8 +85,8 @@ class CarrierMedium:
         self._carrier = carrier
         self.packet_limit = carrier.frame_limit
         self.fileno = carrier.fileno
-        self._send, self._progress = carrier.send, carrier.progress
-        self._news = False
+        self.send: Callable[[int, tuple[bytes]], bool] = carrier.send
+        self.progress = carrier.progress
 
     @property
     def name(self) -> str:
@@ -90,49 +95,36 @@ class CarrierMedium:
 
     def open(self, sink: MediumSink) -> None:
         """Open the carrier."""
-        self._sink = sink
-        self._arrived = sink.packet_arrived
-        self._carrier.open(self)
+        self._carrier.open(_Arrivals(sink))
 
     def insert(self, address: str) -> int:
         """Return the carrier's number of a peer."""
         return self._carrier.resolve(address)
 
-    def send(self, handle: int, packet: bytes) -> bool:
-        """Send a packet as a frame."""
-        return self._send(handle, (packet,))
-
-    def progress(self) -> bool:
-        """Move frames."""
-        self._news = False
-        self._progress()
-        return self._news
-
     def close(self) -> None:
         """Let the last frames go, and close the carrier."""
-        self._progress()
+        self.progress()
         self._carrier.close()
 
-    # --- CarrierSink -----------------------------------------------------------------------------
 
-    def frame_arrived(self, peer: int, frame: memoryview) -> None:
-        """Hand a packet on."""
-        self._news = True
-        self._arrived(frame, peer)
+class _Arrivals:
+    """What a carrier tells, handed on; frames go straight to the sink."""
+
+    def __init__(self, sink: MediumSink) -> None:
+        self._sink = sink
+        self.frame_arrived = sink.packet_arrived
 
     def frame_sent(self, peer: int, token: object) -> None:
         """Nothing: packets are immutable."""
 
     def room_made(self, peer: int) -> None:
-        """Let what waits be sent: that follows every progress."""
-        self._news = True
+        """Nothing: what waits is tried again before every progress."""
 
     def peer_up(self, peer: int) -> None:
         """Nothing: nodes introduce themselves."""
 
     def peer_lost(self, peer: int, error: int, reason: str) -> None:
         """Hand the news on."""
-        self._news = True
         self._sink.link_lost(peer, reason)
 
 
@@ -172,7 +164,7 @@ class EndpointMedium:
         """Enable the endpoint, and post receives."""
         self._sink = sink
         self._endpoint.enable()
-        self._read, self._send = self._cq.read, self._endpoint.send
+        self._read, self._send_message = self._cq.read, self._endpoint.send
         self._recv = self._endpoint.recv
         for _ in range(self._receives):
             slot = _Slot(self.packet_limit)
@@ -182,31 +174,38 @@ class EndpointMedium:
         """Return the endpoint's number of an address."""
         return self._endpoint.insert(address)
 
-    def send(self, handle: int, packet: bytes) -> bool:
-        """Send a packet as a message."""
+    @property
+    def send(self) -> Callable[[int, tuple[bytes]], bool]:
+        """What sends a packet as a message."""
+        return self._send
+
+    def _send(self, handle: int, packet: tuple[bytes]) -> bool:
         try:
-            self._send(packet, handle, context=handle)
+            self._send_message(packet[0], handle, context=handle)
         except TryAgain:
             return False
         return True
 
-    def progress(self) -> bool:
-        """Read completions."""
+    @property
+    def progress(self) -> Callable[[], None]:
+        """What reads completions."""
+        return self._progress
+
+    def _progress(self) -> None:
         try:
             entries = self._read(_READ_AT_ONCE)
         except ErrorAvailable:
             self._failed()
-            return True
+            return
         except TryAgain:
-            return False
+            return
         for entry in entries:
             slot = entry.context
             if isinstance(slot, _Slot):
-                source = None if entry.source == ADDR_UNSPEC else entry.source
-                self._sink.packet_arrived(slot.view[: entry.length], source)
+                source = NOBODY if entry.source == ADDR_UNSPEC else entry.source
+                self._sink.packet_arrived(source, slot.view[: entry.length])
                 if not self._is_closed:
                     self._recv(slot.view, context=slot)
-        return True
 
     def _failed(self) -> None:
         entry = self._cq.readerr()

@@ -581,8 +581,8 @@ class Node(Closing):
         self._waits.append(wait)
         progress = None if links is None else links.progress
         try:
-            while not wait.is_over:
-                if progress is not None and progress():
+            while True:
+                if progress is not None and progress() and not wait.is_over:
                     continue
                 if wait.is_over:
                     break

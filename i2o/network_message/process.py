@@ -7,7 +7,7 @@ tells whether a message was longer than asked for.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from i2o.closing import Closing
 from i2o.network_message.conversion import body_unit, pack_pouch, swapped, unpack_pouch
@@ -18,6 +18,7 @@ from i2o.network_message.descriptor import (
     LAM_BASE_EVENT,
     N2ND,
     NMORE,
+    NO_WORDS,
     NOBUF,
     NREEL,
     PRIORITY,
@@ -26,12 +27,18 @@ from i2o.network_message.descriptor import (
 )
 from i2o.network_message.errors import BadDescriptor, MessageTruncated, NotAttached
 from i2o.network_message.station import Station
-from i2o.transport.fabric.mailbox import Letter, Listed, Want
+from i2o.transport.fabric.mailbox import POUCH_SIZE, Letter, Listed, Want
+
+if TYPE_CHECKING:
+    from i2o.transport.fabric.endpoint import Buffer
 
 Truncation: TypeAlias = Literal["report", "silent", "raise"]
 _TYPED: Final = DMSKDATA | DMSKMSG
 _OURS: Final = N2ND | NMORE | NREEL
 _WORD: Final = 1 << 31
+_NO_POUCH: Final = bytes(POUCH_SIZE)
+_NO_WORDS: Final = NO_WORDS
+_received: Final = tuple.__new__  # half as long as the class's own
 DEFAULT: Final = -1.0
 """Time limit of a call that names none: the process's own."""
 
@@ -101,28 +108,26 @@ class Process(Closing):
     def _send(
         self, header: nmsg, *, may_wait: bool, timeout_s: float | None, is_transfer: bool = False
     ) -> None:
-        station = self._attached()
+        station = self._station or self._attached()
         flags, length = header.nh_flags, header.nh_length
-        view = memoryview(header.nh_msg)
-        if view.format != "B":
-            view = view.cast("B")
-        if not 0 <= length <= len(view):
-            raise BadDescriptor(f"nh_length {length}; nh_msg has {len(view)} bytes")
-        event, type = header.nh_event, header.nh_type
-        if not (0 <= event < LAM_BASE_EVENT and -_WORD <= type < _WORD):
+        body = header.nh_msg
+        if type(body) is not bytes or len(body) != length:
+            body = _bytes_of(body, length)
+        event, mask = header.nh_event, header.nh_type
+        if not (0 <= event < LAM_BASE_EVENT and -_WORD <= mask < _WORD):
             _check(header)
         if flags & _TYPED:
             body_unit(flags)
         if flags & _OURS:
             raise BadDescriptor(f"nh_flags {flags:#x}: N2ND, NREEL and NMORE are set by packets")
-        pouch = pack_pouch(header.nh_data, flags)
-        body = view[:length].tobytes()
+        data = header.nh_data
+        pouch = _NO_POUCH if data is _NO_WORDS else pack_pouch(data, flags)
         if not (flags & NOBUF or is_transfer):
-            link = self._send_now(header.nh_node, event, type, flags, pouch, body, length)
+            link = self._send_now(header.nh_node, event, mask, flags, pouch, body, length)
             if link >= 0:
                 header.nh_dl_event, header.nh_dl_link = EVDL0, link
                 return
-        letter = Letter(station.number, event, type, flags, pouch, body, length, is_transfer)
+        letter = Letter(station.number, event, mask, flags, pouch, body, length, is_transfer)
         taken_by, link_or_none = station.send(
             self.name,
             header.nh_node,
@@ -173,7 +178,7 @@ class Process(Closing):
         timeout_s: float | None,
         is_transfer: bool = False,
     ) -> Received:
-        station = self._attached()
+        station = self._station or self._attached()
         view = memoryview(header.nh_msg)
         if view.format != "B":
             view = view.cast("B")
@@ -207,7 +212,11 @@ class Process(Closing):
                 body = swapped(body, body_unit(flags))
             view[:] = body
         header.nh_length, header.nh_type = length, letter.type
-        header.nh_data = unpack_pouch(letter.pouch, flags, is_swapped=letter.is_swapped)
+        header.nh_data = (
+            _NO_WORDS
+            if letter.pouch == _NO_POUCH and not flags
+            else unpack_pouch(letter.pouch, flags, is_swapped=letter.is_swapped)
+        )
         if length < sent:
             if self.truncation == "raise":
                 raise MessageTruncated(
@@ -217,7 +226,7 @@ class Process(Closing):
                 )
             if self.truncation == "silent":
                 sent = length
-        return Received(letter.source, length, sent, flags)
+        return _received(Received, (letter.source, length, sent, flags))
 
     def nprobe(self, header: nmsg, *, source: int | None = None) -> bool:
         """Return whether `ntry_recv` would receive a message; it stays.
@@ -284,6 +293,14 @@ class Process(Closing):
         if self._station is None:
             raise NotAttached(f"{self.name} was detached")
         return self._station
+
+
+def _bytes_of(memory: Buffer, length: int) -> bytes:
+    """Return the first bytes of `nh_msg`, which must have as many."""
+    view = memoryview(memory).cast("B")
+    if not 0 <= length <= len(view):
+        raise BadDescriptor(f"nh_length {length}; nh_msg has {len(view)} bytes")
+    return view[:length].tobytes()
 
 
 def _check(header: nmsg) -> None:

@@ -580,6 +580,21 @@ class EndpointMessages(EndpointBackend):
         assert bench.error(a).flags & KINDS == SENT
         bench.nothing()
 
+    def test_what_had_arrived_outlives_the_link(self, bench: Bench, a: Station, b: Station) -> None:
+        """It is received after the link broke, and the next link carries as much as the first."""
+        for round_ in range(3):
+            for number in range(4):
+                bench.post(a.endpoint.send, bytes([round_, number]), a.addresses[b])
+            bench.completions(a, 4)
+            self.lose(bench, a, b)
+            bench.settle()
+            into = [bytearray(2) for _ in range(4)]
+            for buffer in into:
+                b.endpoint.recv(buffer)
+            bench.completions(b, 4)
+            assert into == [bytes([round_, number]) for number in range(4)]
+        bench.nothing()
+
     def test_what_a_broken_link_takes_along_is_told_once(
         self, bench: Bench, a: Station, b: Station
     ) -> None:

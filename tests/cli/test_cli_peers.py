@@ -14,6 +14,8 @@ from fakes.recording_sink import RecordingSink
 from fakes.tls_files import TlsFiles
 from i2o.tools import ping as ping_command
 from i2o.transport.tcp.carrier import TcpCarrier
+from i2o.transport.tcp.handshake import Listener
+from i2o.transport.tcp.key import PeerKey
 from i2o.transport.tcp.messenger import Messenger
 from i2o.transport.tcp.peer_name import PeerName
 from i2o.transport.tcp.tls import TlsContexts
@@ -132,8 +134,6 @@ def test_nobody_there(cli, office, command):
 
 
 def test_a_key_is_needed(cli, office, tmp_path, monkeypatch):
-    from i2o.transport.tcp.key import PeerKey
-
     path = tmp_path / "key"
     path.write_bytes(b"k" * 16)
     path.chmod(0o600)
@@ -161,8 +161,6 @@ def test_tls(cli, office, tmp_path):
 def raw_answers(raw, pings: int, *, ends: bool):
     """Answer a probe, shake hands, and answer so many pings."""
     link = raw.accept()
-    from i2o.transport.tcp.handshake import Listener
-
     link.write(Listener(raw.identity, bytes(32)).hello(link.expect(Kind.HELLO))[1])
     link, _ = raw.admit()
     for _ in range(pings):
@@ -171,6 +169,37 @@ def raw_answers(raw, pings: int, *, ends: bool):
         link.close()
     else:
         assert link.is_closed_by_peer
+
+
+def test_a_link_that_does_not_come(cli, office):
+    raw = office.raw(1, 1)
+
+    def answer_the_probe_only() -> None:
+        link = raw.accept()
+        link.write(Listener(raw.identity, bytes(32)).hello(link.expect(Kind.HELLO))[1])
+        assert raw.accept().is_closed_by_peer
+
+    thread = threading.Thread(target=answer_the_probe_only)
+    thread.start()
+    ran = cli("ping", raw.address, "--timeout", 0.2)
+    thread.join()
+    assert ran.code == 1
+    assert "no link in 0.2 s" in ran.err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_answer_at_all(cli, office, as_json):
+    raw = office.raw(1, 1)
+    thread = threading.Thread(target=raw_answers, args=(raw, 0), kwargs={"ends": False})
+    thread.start()
+    options = ["--json"] if as_json else []
+    ran = cli("ping", raw.address, "-c", 1, "--timeout", 0.1, *options)
+    thread.join()
+    assert ran.code == 1
+    if as_json:
+        assert ran.records[-1]["median_ms"] is None
+    else:
+        assert ran.out.endswith("1 sent, 0 answered\n")
 
 
 @pytest.mark.parametrize("as_json", [False, True])

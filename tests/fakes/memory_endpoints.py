@@ -64,7 +64,10 @@ class MemoryQueue:
             os.eventfd_write(self._bell, 1)
 
     def read(self, count: int = 1) -> list[Completion]:
-        """Return entries."""
+        """Return entries. The bell is silenced first: what comes meanwhile rings it again."""
+        if not self._is_closed:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
         self._endpoint.deliver()
         found: list[Completion] = []
         while len(found) < count and self.entries:
@@ -73,12 +76,12 @@ class MemoryQueue:
                 break
             found.append(entry)
             self.entries.popleft()
+        if self.entries and not self._is_closed:
+            os.eventfd_write(self._bell, 1)
         if found:
             return found
         if self.entries:
             raise ErrorAvailable
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
         raise TryAgain("nothing there")
 
     def readerr(self) -> CompletionError:
@@ -184,8 +187,11 @@ class MemoryEndpoint:
             self.queue.push(Completion(context, Flag.SEND | Flag.MSG))
 
     def recvmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
-        """Queue a buffer."""
+        """Queue a buffer; a message that waits for one can be read now."""
         self._receives.append((message.buffers[0], message.context))
+        if self._inbox:
+            with contextlib.suppress(OSError):  # closed just now
+                os.eventfd_write(self.queue._bell, 1)
 
     def deliver(self) -> None:
         """Put messages into buffers."""

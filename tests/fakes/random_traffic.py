@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from itertools import count
 
-from i2o.frames import catalog, executive, tables
+from i2o.frames import catalog, executive, network_message, tables
 from i2o.frames.functions import UNANSWERED, DeviceClass, Function
 from i2o.frames.header import MsgFlags, ReqStatus
 from i2o.frames.host_ranges import host_ranges
@@ -68,8 +68,17 @@ class RandomTraffic:
             tid = self._tid(function, layout)
             yield from self.request(layout, tid)
             return
-        function, tid, flags, status = self._way_to(layout)
-        asked = catalog.request_layout(function, CLASSES.get(tid, DeviceClass.EXECUTIVE).value)
+        own = [
+            asked
+            for asked in network_message.REQUESTS.values()
+            if network_message.REPLIES[asked.name] is layout
+        ]
+        asked: MessageLayout | None
+        if own:
+            asked, tid, flags, status = self.random.choice(own), 0, _REPLY | _LAST, 0
+        else:
+            function, tid, flags, status = self._way_to(layout)
+            asked = catalog.request_layout(function, CLASSES.get(tid, DeviceClass.EXECUTIVE).value)
         assert asked is not None
         packets = list(self.request(asked, tid))
         yield from packets

@@ -209,7 +209,9 @@ class Endpoint(Protocol):
     ) -> None:
         """Send one message; the buffer is the caller's again after the completion.
 
-        Raises (this and all other transfers):
+        All other transfers raise the same errors.
+
+        Raises:
             TryAgain: no resource now.
             FabricError: EOPBADSTATE, not enabled or not connected; EMSGSIZE, too long; EINVAL, a
                 bad address or argument; EBADFLAGS, a flag that has no meaning there; ENOTSUP, a

@@ -26,6 +26,9 @@ SMALLEST_FRAME: Final = 128
 """Bytes that a carrier must be able to move at once."""
 
 
+EPOCHS: Final = 1 << 16
+
+
 class Engine:
     """The sink of a carrier.
 
@@ -69,7 +72,7 @@ class Engine:
         self.links: dict[int, Link] = {}
         self.dirty: list[Link] = []
         self.incarnation = secrets.randbits(64)
-        self.first_epoch = 0 if is_datagram else secrets.randbits(16)
+        self._epoch = secrets.randbits(16)
         self.stale_frames = self.broken_links = 0
         self._is_progressing = False
         self.is_closed = False
@@ -84,6 +87,11 @@ class Engine:
         if link is None:
             link = self.links[peer] = Link(self, peer, self.owner)
         return link
+
+    def new_epoch(self) -> int:
+        """Return the epoch of another link, which the last 65,535 links had not."""
+        self._epoch = (self._epoch + 1) % EPOCHS
+        return self._epoch
 
     # --- moving on -------------------------------------------------------------------------------
 

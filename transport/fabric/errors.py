@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from enum import IntEnum
+from typing import Final
 
 from i2o.errors import I2OError
 
@@ -29,7 +30,7 @@ class FabricErrno(IntEnum):
     ENORX = 269
 
 
-_MEANINGS = {
+_MEANINGS: Final[dict[int, str]] = {
     FabricErrno.EOTHER: "unspecified error",
     FabricErrno.ETOOSMALL: "provided buffer is too small",
     FabricErrno.EOPBADSTATE: "operation not permitted in the current state",
@@ -49,10 +50,8 @@ _MEANINGS = {
 
 def meaning(code: int) -> str:
     """Return what an error code of an operation means (fi_strerror)."""
-    try:
-        return _MEANINGS[FabricErrno(code)]
-    except ValueError:
-        return os.strerror(code)
+    found = _MEANINGS.get(code)  # no exception: EAGAIN is asked for all the time
+    return os.strerror(code) if found is None else found
 
 
 class FabricError(I2OError, OSError):

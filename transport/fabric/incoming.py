@@ -7,7 +7,7 @@ bytes waiting here that nobody asked for, whatever happens to its links.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from i2o.errors import RemoteFrameError
 from i2o.transport.fabric.frames import (
@@ -21,11 +21,9 @@ from i2o.transport.fabric.frames import (
     FrameKind,
     MessageFlag,
 )
+from i2o.transport.fabric.link_parts import ReceivingLink
 from i2o.transport.fabric.operations import Arrival, ReceiveOperation, Receiver
 from i2o.transport.fabric.packets import Assembly
-
-if TYPE_CHECKING:
-    from i2o.transport.fabric.link_parts import ReceivingLink
 
 _MASK: Final = MODULUS - 1
 _ACK = int(FrameKind.ACK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from i2o.errors import RemoteFrameError
 from i2o.transport.fabric.flags import ADDR_UNSPEC, EndpointType
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _MESSAGE, _PIECE, _ACK = int(FrameKind.MESSAGE), int(FrameKind.PIECE), int(FrameKind.ACK)
 _HELLO, _ANSWER = int(FrameKind.HELLO), int(AckFlag.ANSWER)
-_EPOCHS: Final = 1 << 16
 
 
 class LinkEngine(Protocol):
@@ -44,9 +43,11 @@ class LinkEngine(Protocol):
     dirty: list[Link]
     eager_limit: int
     piece_size: int
-    first_epoch: int
     incarnation: int
     stale_frames: int
+
+    def new_epoch(self) -> int:
+        """Return the epoch of another link."""
 
     def doom(self, link: Link, code: int, reason: str) -> None:
         """Close a link as soon as the carrier can be called."""
@@ -127,7 +128,7 @@ class Link:
             is_reliable=is_reliable,
         )
         self.life = 0
-        self.epoch = engine.first_epoch
+        self.epoch = engine.new_epoch() if is_reliable else 0
         self.is_dirty = self.is_doomed = self.is_group = False
         self.incoming = (Incoming if is_reliable else IncomingDatagrams)(
             self,
@@ -188,7 +189,8 @@ class Link:
     def open(self) -> None:
         """Let messages be sent: both sides have greeted."""
         self.is_open = True
-        if not self.outgoing.is_idle:
+        # what was received between two links is due, too, and nobody marks for it again
+        if not self.outgoing.is_idle or self.incoming.is_due:
             self.mark()
 
     def refuse(self, code: int, parameter: bytes = b"") -> None:
@@ -302,7 +304,7 @@ class Link:
     def lost(self, code: int, reason: str) -> None:
         """The link is lost: everything ends with errors, and a new life begins."""
         self.life += 1
-        self.epoch = (self.epoch + 1) % _EPOCHS
+        self.epoch = self._engine.new_epoch()
         self.is_doomed = False
         self._begin(is_open=False)
         self.outgoing.lost(code, reason)

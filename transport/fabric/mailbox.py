@@ -164,12 +164,18 @@ class Mailbox:
     Args:
         space: bytes of messages that may wait.
         ttl_ns: how long a message may wait; None for ever.
+
+    Attributes:
+        used: bytes of messages that wait.
+        receiver: returns the receiver that a message goes to, which waits no longer; keeps
+            nothing.
     """
 
     def __init__(self, space: int, ttl_ns: int | None = None) -> None:
         self.space, self.ttl_ns = space, ttl_ns
         self.used = 0
         self._matcher: Matcher[Want, Letter] = Matcher(accepts)
+        self.receiver = self._matcher.offer
         self._next_number = 1
 
     # --- messages --------------------------------------------------------------------------------
@@ -177,10 +183,6 @@ class Mailbox:
     def has_room(self, cost: int) -> bool:
         """Whether a message of this cost may wait."""
         return self.used + cost <= self.space
-
-    def receiver(self, letter: Letter) -> Want | None:
-        """Return the receiver that a message goes to, and let it wait no longer; keep nothing."""
-        return self._matcher.offer(letter)
 
     def keep(self, letter: Letter, now_ns: int) -> None:
         """Let a message wait that has no receiver. The owner has asked `has_room`."""

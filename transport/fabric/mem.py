@@ -477,9 +477,11 @@ class MemoryCarrier:
     def progress(self) -> None:
         """Deliver what is in the inbox now."""
         if self._is_awake:
-            self._is_awake = False
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake_fd)
+            with self._fabric.lock:  # nobody may close the descriptor in between
+                if self._wake_fd >= 0:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake_fd)
+            self._is_awake = False  # last: who puts something in before that needs no wake-up
         sink, inbox = self._sink, self._inbox
         if sink is None:
             return
@@ -536,7 +538,6 @@ class MemoryCarrier:
         """Return an event descriptor, which is made when it is asked for first; -1 once closed."""
         if self._wake_fd < 0 and self._sink is not None:
             self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._is_awake = False
             if self._inbox:
                 self._wake()
         return self._wake_fd
@@ -574,6 +575,6 @@ class MemoryCarrier:
 
     def _wake(self) -> None:
         with self._fabric.lock:  # nobody may close the descriptor in between
-            if self._wake_fd >= 0:
-                self._is_awake = True
+            if self._wake_fd >= 0 and not self._is_awake:
                 os.eventfd_write(self._wake_fd, 1)
+                self._is_awake = True  # last: only then it is read

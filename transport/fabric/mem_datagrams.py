@@ -156,10 +156,13 @@ class MemoryDatagramCarrier:
             return
         self._inbox.append((source, frame))
         if self._wake_fd >= 0 and not self._is_awake:
-            with self._medium.lock:  # nobody may close the descriptor in between
-                if self._wake_fd >= 0:
-                    self._is_awake = True
-                    os.eventfd_write(self._wake_fd, 1)
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._medium.lock:  # nobody may close the descriptor in between
+            if self._wake_fd >= 0 and not self._is_awake:
+                os.eventfd_write(self._wake_fd, 1)
+                self._is_awake = True  # last: only then it is read
 
     def disconnect(self, peer: int) -> None:
         """Do nothing: there are no links."""
@@ -167,9 +170,9 @@ class MemoryDatagramCarrier:
     def progress(self) -> None:
         """Deliver what is in the inbox now."""
         if self._is_awake:
-            self._is_awake = False
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
+            self._is_awake = False  # last: who puts something in before that needs no wake-up
         for _ in range(len(self._inbox)):
             if self._sink is None:
                 return
@@ -179,8 +182,9 @@ class MemoryDatagramCarrier:
     def fileno(self) -> int:
         """Return an event descriptor, which is made when it is asked for first; -1 once closed."""
         if self._wake_fd < 0 and self._sink is not None:
-            self._wake_fd = os.eventfd(1 if self._inbox else 0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._is_awake = bool(self._inbox)
+            self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            if self._inbox:
+                self._wake()
         return self._wake_fd
 
     def next_deadline_ns(self) -> int | None:

@@ -22,12 +22,12 @@ from i2o.transport.fabric.frames import (
     FrameKind,
     MessageFlag,
 )
+from i2o.transport.fabric.link_parts import SendingLink
 from i2o.transport.fabric.operations import MULTICAST, TAGGED, Level, SendOperation
 from i2o.transport.fabric.packets import Gather
 
 if TYPE_CHECKING:
     from i2o.transport.fabric.endpoint import Buffer
-    from i2o.transport.fabric.link_parts import SendingLink
 
 _pack_message, _pack_piece = MESSAGE_FORMAT.pack, PIECE_FORMAT.pack
 _COPIED: Final = 4096  # shorter messages are copied behind their header: cheaper than two parts

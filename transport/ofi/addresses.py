@@ -66,6 +66,14 @@ def to_text(data: bytes, format: AddressFormat) -> str:
     return f"{_PREFIX_IN6}[{IPv6Address(packed)}{zone}]:{_PORT.unpack(port)[0]}"
 
 
+def is_group(data: bytes) -> bool:
+    """Return whether the bytes are the address of a multicast group of IPv4."""
+    if len(data) != _IN.size:
+        return False
+    family, _, packed = _IN.unpack(data)
+    return family == socket.AF_INET and IPv4Address(packed).is_multicast
+
+
 def split_host(text: str) -> tuple[str, int]:
     """Split `host:port` or `[host]:port`; without a port it is 0.
 

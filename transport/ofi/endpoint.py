@@ -13,7 +13,7 @@ from i2o.clock import Clock
 from i2o.transport.fabric.endpoint import EventKind
 from i2o.transport.fabric.errors import FabricErrno, FabricError
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Capability, CqFormat, Flag
-from i2o.transport.ofi.addresses import to_bytes
+from i2o.transport.ofi.addresses import is_group, to_bytes
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
 from i2o.transport.ofi.domain import Domain, name_of
 from i2o.transport.ofi.events import OfiEventQueue
@@ -273,7 +273,11 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             raise self._lacks(Capability.MULTICAST)
         if not self._is_enabled:
             raise FabricError(FabricErrno.EOPBADSTATE, "join() comes after enable()")
-        raw = self._ffi.new("char []", to_bytes(group, self._selection.format))
+        data = to_bytes(group, self._selection.format)
+        if not is_group(data) or any(group == peer.name for peer in self._groups.values()):
+            # libfabric could not close the endpoint after such an attempt
+            raise FabricError(errno.EINVAL, f"{group} is no group of IPv4, or was joined before")
+        raw = self._ffi.new("char []", data)
         out = self._ffi.new("struct fid_mc **")
         code = self._lib.fi_join(self._ep, raw, 0, out, self._null)
         check(self._library, code, "fi_join")

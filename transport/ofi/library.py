@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import CDLL, create_string_buffer
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +21,10 @@ REMEDY: Final = (
 )
 API_VERSION: Final = (1 << 16) | 17
 """The oldest libfabric that is known to work, 1.17: newer ones go on behaving like it."""
+
+
+_SIGACTION_SIZE: Final = 512
+"""More than a struct sigaction takes anywhere."""
 
 
 class Library(NamedTuple):
@@ -54,17 +61,39 @@ def load() -> Library:
         TransportUnavailable: it was not built, or libfabric is gone.
     """
     try:
-        module = import_module(MODULE)
+        with _handlers_kept():
+            module = import_module(MODULE)
     except ImportError as error:
         raise TransportUnavailable("ofi", f"no libfabric: {error}", remedy=REMEDY) from error
     return Library(module.ffi, module.lib)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put handlers of signals back that are taken meanwhile.
+
+    libinfinipath, which Debian's libfabric is linked to, takes most of them when it is loaded, and
+    ends the process at the first. Python's own calls cannot do that for handlers made in C, such
+    as faulthandler's, nor in every thread.
+    """
+    sigaction = CDLL(None).sigaction
+    numbers = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+    kept = {}
+    for number in numbers:
+        kept[number] = create_string_buffer(_SIGACTION_SIZE)
+        sigaction(int(number), None, kept[number])
+    try:
+        yield
+    finally:
+        for number, action in kept.items():
+            sigaction(int(number), action, None)
 
 
 def providers(library: Library) -> Iterator[ProviderFound]:
     """Yield what libfabric says can be opened on this machine, by name."""
     ffi, lib = library
     out = ffi.new("struct fi_info **")
-    code = lib.fi_getinfo(API_VERSION, ffi.NULL, ffi.NULL, 0, ffi.NULL, out)
+    code = lib.i2o_getinfo(API_VERSION, ffi.NULL, ffi.NULL, 0, ffi.NULL, out)
     if code == -errno.ENODATA:
         return
     check(library, code, "fi_getinfo")

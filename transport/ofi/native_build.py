@@ -96,8 +96,8 @@ static const int FI_OPT_MIN_MULTI_RECV;
 
 uint32_t fi_version(void);
 const char *fi_strerror(int errnum);
-int fi_getinfo(uint32_t version, const char *node, const char *service, uint64_t flags,
-               const struct fi_info *hints, struct fi_info **info);
+int i2o_getinfo(uint32_t version, const char *node, const char *service, uint64_t flags,
+                const struct fi_info *hints, struct fi_info **info);
 void fi_freeinfo(struct fi_info *info);
 struct fi_info *fi_dupinfo(const struct fi_info *info);
 int fi_fabric(struct fi_fabric_attr *attr, struct fid_fabric **fabric, void *context);
@@ -174,20 +174,42 @@ _SOURCE = r"""
 #include <rdma/fi_errno.h>
 #include <rdma/fi_tagged.h>
 
-/* fi_endpoint, but the process keeps its signal handlers: the first endpoint of the provider shm
-   would put its own there, which remove every segment of the process even when the signal is
-   handled and the process goes on, as at a KeyboardInterrupt. */
+/* fi_getinfo and fi_endpoint, but the process keeps its signal handlers. Providers put theirs in:
+   shm one that removes every segment of the process even when the signal is handled and the process
+   goes on, as at a KeyboardInterrupt. */
+struct handlers {
+    struct sigaction of[32];
+};
+
+static void keep_handlers(struct handlers *kept)
+{
+    for (int number = 1; number < 32; number++)
+        sigaction(number, NULL, &kept->of[number]);
+}
+
+static void put_back(const struct handlers *kept)
+{
+    for (int number = 1; number < 32; number++)
+        if (number != SIGKILL && number != SIGSTOP)
+            sigaction(number, &kept->of[number], NULL);
+}
+
+static int i2o_getinfo(uint32_t version, const char *node, const char *service, uint64_t flags,
+                       const struct fi_info *hints, struct fi_info **info)
+{
+    struct handlers kept;
+    keep_handlers(&kept);
+    int result = fi_getinfo(version, node, service, flags, hints, info);
+    put_back(&kept);
+    return result;
+}
+
 static int i2o_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep)
 {
-    static const int taken[] = {SIGBUS, SIGSEGV, SIGTERM, SIGINT};
-    struct sigaction before[4];
-    int result;
-
-    for (int place = 0; place < 4; place++)
-        sigaction(taken[place], NULL, &before[place]);
-    result = fi_endpoint(domain, info, ep, NULL);
-    for (int place = 0; place < 4; place++)
-        sigaction(taken[place], &before[place], NULL);
+    struct handlers kept;
+    keep_handlers(&kept);
+    int result = fi_endpoint(domain, info, ep, NULL);
+    put_back(&kept);
     return result;
 }
 

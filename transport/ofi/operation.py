@@ -7,13 +7,10 @@ message alive. Both go back to the pool when the operation is over, and not befo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from i2o.transport.fabric.flags import Flag
 from i2o.transport.ofi.library import Library
-
-if TYPE_CHECKING:
-    from i2o.transport.ofi.peer import Peer
 
 RECV_MSG: Final = Flag.RECV | Flag.MSG
 RECV_TAGGED: Final = Flag.RECV | Flag.TAGGED
@@ -32,7 +29,7 @@ class Operation:
         context: the caller's.
         is_wanted: success makes an entry.
         held: what must stay alive: buffers, and arguments that libfabric may look at later.
-        peer: to whom, of a send.
+        peer: to whom, of a send, a `Peer`; else None.
         order: counts up from operation to operation.
         limit: bytes that the caller's buffers take, of a receive; -1 if that does not count.
         is_special: one of the following was set.
@@ -75,7 +72,7 @@ class Operation:
         self.context: object = None
         self.is_wanted = True
         self.held: object = None
-        self.peer: Peer | None = None
+        self.peer: Any = None
         self.limit = -1
         self.is_special = False
         self.is_told = False

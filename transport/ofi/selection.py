@@ -152,7 +152,7 @@ def _ask(library: Library, wish: Wish, capabilities: Capability) -> Any:
     flags = 0 if wish.node is None and wish.service is None else lib.FI_SOURCE
     hints.fabric_attr.prov_name = name
     try:
-        code = lib.fi_getinfo(API_VERSION, node, service, flags, hints, out)
+        code = lib.i2o_getinfo(API_VERSION, node, service, flags, hints, out)
     finally:
         hints.fabric_attr.prov_name = ffi.NULL  # fi_freeinfo would free it
     if code == -errno.ENODATA:

@@ -197,8 +197,8 @@ class RingChannel:
         self._end, self.room = end, room
         self._own_bell, self._other_bell = own_bell, other_bell
         outgoing, incoming = (TO_DEVICE, TO_HOST) if is_host else (TO_HOST, TO_DEVICE)
-        self._producer = Producer(native, *segment.ring(outgoing), other_bell)
-        self._consumer = consumer = Consumer(native, *segment.ring(incoming), other_bell, room)
+        self._producer = Producer(native, segment.ring(outgoing), other_bell)
+        self._consumer = consumer = Consumer(native, segment.ring(incoming), other_bell, room)
         self._push, self._push_two = self._producer.push, self._producer.push_two
         self._push_record = self._producer.push_record
         self._pop, self._packet = consumer.pop, consumer.packet

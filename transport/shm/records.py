@@ -38,12 +38,11 @@ class Word(IntEnum):
     POST_STATIC = 14  # host: MFA, generation
 
 
-_unpack = RECORD.unpack
+_iter_unpack = RECORD.iter_unpack
 _SIZE: Final = RECORD.size
 
 
 def records_of(packet: memoryview) -> Iterator[tuple[int, int, int]]:
     """Yield the records of a packet; what is left over at its end is no record."""
-    if len(packet) == _SIZE:
-        return iter((_unpack(packet),))
-    return RECORD.iter_unpack(packet[: len(packet) // _SIZE * _SIZE])
+    surplus = len(packet) % _SIZE
+    return _iter_unpack(packet[:-surplus] if surplus else packet)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import Any, Final
+from mmap import mmap
+from typing import Any, Final, NamedTuple
 
 from i2o.errors import I2OError, LocalFrameError
 
@@ -41,18 +42,46 @@ def packet_limit(size: int) -> int:
     return size // 4
 
 
+class RingPlace(NamedTuple):
+    """Where a ring is.
+
+    Attributes:
+        memory: what it is in: a mapping, no view of one. Compiled code has its address.
+        control_at: offset of the control words.
+        data_at: offset of the data.
+        size: bytes of the data.
+    """
+
+    memory: mmap | bytearray
+    control_at: int
+    data_at: int
+    size: int
+
+
 class _End:
     """What both ends have in common."""
 
-    def __init__(self, native: Any, control: memoryview, data: memoryview, wake_fd: int) -> None:
+    def __init__(self, native: Any, place: RingPlace, wake_fd: int) -> None:
         ffi, lib = native.ffi, native.lib
-        self._kept: tuple[Any, ...] = ffi.from_buffer(control), ffi.from_buffer(data)
+        memory, control_at, data_at, size = place
+        ends = control_at + CONTROL_SIZE, data_at + size
+        self._kept: tuple[Any, ...] = (ffi.from_buffer(memory),)
         self._ring = ffi.new("i2o_ring *")
-        if len(control) < CONTROL_SIZE or lib.i2o_ring_open(
-            self._ring, *self._kept, len(data), wake_fd
+        if (
+            min(control_at, data_at, size) < 0
+            or max(ends) > len(memory)
+            or lib.i2o_ring_open(
+                self._ring, self._kept[0] + control_at, self._kept[0] + data_at, size, wake_fd
+            )
         ):
-            raise LocalFrameError(f"{len(control)} + {len(data)} bytes are no ring")
+            raise LocalFrameError(f"{size} bytes at {data_at:#x} of {len(memory):#x} are no ring")
         self._close, self._release = lib.i2o_ring_close, ffi.release
+
+    def _bind(self, function: Any, *more: object) -> partial[int]:
+        """Return a function of this end, which keeps the memory for as long as it can be called."""
+        bound: partial[int] = partial(function, self._ring, *more)
+        bound.__dict__["kept"] = self._kept
+        return bound
 
     def close(self) -> None:
         """Let go of the memory and the eventfd: every use of this end fails from now on."""
@@ -67,24 +96,23 @@ class Producer(_End):
 
     Args:
         native: see `native_rings`.
-        control: the control words.
-        data: the data.
+        place: where the ring is.
         wake_fd: an eventfd that is written when the consumer sleeps; -1 for none. Stays the
             caller's.
     """
 
-    def __init__(self, native: Any, control: memoryview, data: memoryview, wake_fd: int) -> None:
-        super().__init__(native, control, data, wake_fd)
+    def __init__(self, native: Any, place: RingPlace, wake_fd: int) -> None:
+        super().__init__(native, place, wake_fd)
         lib = native.lib
         self._from_buffer = native.ffi.from_buffer
-        self._push_two = partial(lib.i2o_ring_push_two, self._ring)
-        self.push = partial(lib.i2o_ring_push, self._ring)
+        self._push_two = self._bind(lib.i2o_ring_push_two)
+        self.push = self._bind(lib.i2o_ring_push)
         """Put in a packet, given as bytes and their number.
 
         Returns PUSHED, or what `check` understands. Where there is no room, the consumer writes
         our eventfd when it has made some.
         """
-        self.push_record = partial(lib.i2o_ring_push_record, self._ring)
+        self.push_record = self._bind(lib.i2o_ring_push_record)
         """Put in a packet of three words; returns what `push` does."""
 
     def push_two(self, head: bytes, rest: bytes | bytearray | memoryview) -> int:
@@ -112,8 +140,7 @@ class Consumer(_End):
 
     Args:
         native: see `native_rings`.
-        control: the control words.
-        data: the data.
+        place: where the ring is.
         wake_fd: an eventfd that is written when the producer waits for room; -1 for none.
         room: bytes of the largest packet that is expected; a larger one breaks the ring.
 
@@ -121,21 +148,21 @@ class Consumer(_End):
         packet: what was popped last is at its start.
     """
 
-    def __init__(
-        self, native: Any, control: memoryview, data: memoryview, wake_fd: int, room: int
-    ) -> None:
-        super().__init__(native, control, data, wake_fd)
+    def __init__(self, native: Any, place: RingPlace, wake_fd: int, room: int) -> None:
+        super().__init__(native, place, wake_fd)
         ffi, lib = native.ffi, native.lib
         self._buffer = ffi.new("char[]", room)
         self.packet = memoryview(ffi.buffer(self._buffer))
-        self.pop = partial(lib.i2o_ring_pop, self._ring, self._buffer, room)
+        self.pop_within = self._bind(lib.i2o_ring_pop, self._buffer, room)
+        """Look for a packet so many nanoseconds without the interpreter's lock; then `pop`."""
+        self.pop = self._bind(lib.i2o_ring_pop, self._buffer, room, 0)
         """Take a packet out, into `packet`; returns its length, or EMPTY_RING; else see `check`."""
-        self.pending = partial(lib.i2o_ring_pending, self._ring)
+        self.pending = self._bind(lib.i2o_ring_pending)
         """Return whether there is a packet, as far as one sees without a lock."""
-        self.disarm = partial(lib.i2o_ring_disarm, self._ring)
+        self.disarm = self._bind(lib.i2o_ring_disarm)
         """Take back what `arm` said."""
-        self._arm = partial(lib.i2o_ring_arm, self._ring)
-        self._spin = partial(lib.i2o_ring_spin, self._ring)
+        self._arm = self._bind(lib.i2o_ring_arm)
+        self._spin = self._bind(lib.i2o_ring_spin)
 
     def check(self, length: int) -> None:
         """Raise RingBroken if what `pop` returned says that the other side has written nonsense."""

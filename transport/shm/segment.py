@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from i2o.closing import Closing
 from i2o.errors import LocalFrameError, RemoteFrameError
 from i2o.transport.local_unit import FRAME_AREA, FRAME_AREA_END
-from i2o.transport.shm.ring import CONTROL_SIZE
+from i2o.transport.shm.ring import CONTROL_SIZE, RingPlace
 
 TO_DEVICE: Final = 0
 """The ring from the host, or from whoever connected."""
@@ -90,7 +90,6 @@ class Segment(Closing):
         self._map: mmap.mmap | None = mmap.mmap(descriptor, shape.size)
         self.memory = memoryview(self._map)
         self.arena = self.memory[RINGS_AT + 2 * shape.ring_size :]
-        self._parts: list[memoryview] = [self.arena]
 
     @classmethod
     def make(cls, shape: Shape) -> tuple[Segment, int]:
@@ -131,16 +130,14 @@ class Segment(Closing):
             raise RemoteFrameError(f"the shared memory has {size} bytes, not {shape.size}")
         return cls(descriptor, shape)
 
-    def ring(self, number: int) -> tuple[memoryview, memoryview]:
-        """Return control words and data of a ring."""
-        control_at = CONTROL_AT + number * CONTROL_SIZE
-        data_at = RINGS_AT + number * self.shape.ring_size
-        parts = (
-            self.memory[control_at : control_at + CONTROL_SIZE],
-            self.memory[data_at : data_at + self.shape.ring_size],
+    def ring(self, number: int) -> RingPlace:
+        """Return where a ring is."""
+        if self._map is None:
+            raise LocalFrameError("the segment is closed")
+        size = self.shape.ring_size
+        return RingPlace(
+            self._map, CONTROL_AT + number * CONTROL_SIZE, RINGS_AT + number * size, size
         )
-        self._parts += parts
-        return parts
 
     def mfas(self) -> range:
         """Return every MFA."""
@@ -150,10 +147,9 @@ class Segment(Closing):
     def close(self) -> None:
         """Unmap the memory, unless somebody still has a view of it (then when that is gone)."""
         shared, self._map = self._map, None  # views keep it, and nothing else does
-        for view in (*self._parts, self.memory):
+        for view in (self.arena, self.memory):
             with contextlib.suppress(BufferError):
                 view.release()
-        self._parts.clear()
         if shared is not None:
             with contextlib.suppress(BufferError):
                 shared.close()

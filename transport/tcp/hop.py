@@ -40,6 +40,7 @@ class Office(Protocol):
     clock: Clock
     pings: dict[PeerName, list[list[int]]]
     is_closed: bool
+    hops: dict[PeerName, Hop]
 
     def hop(self, name: PeerName) -> Hop:
         """Return the hop to a peer, a new one if there is none."""
@@ -183,7 +184,8 @@ class Hop:
         office.notify()
 
     def _call_again(self) -> None:
-        if not self.session.is_up and not self._office.is_closed:
+        is_known = self._office.hops.get(self.session.name) is self
+        if is_known and not self.session.is_up and not self._office.is_closed:
             self.node.connect(self.session.number)
 
     def take(self, frame: memoryview) -> None:

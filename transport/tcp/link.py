@@ -29,6 +29,10 @@ class Channel(Protocol):
     """
 
     @property
+    def is_tls(self) -> bool:
+        """Whether it may keep back what was read or written."""
+
+    @property
     def has_input(self) -> bool:
         """Whether something was read from the socket that nobody has taken yet."""
 
@@ -54,7 +58,7 @@ class PlainChannel:
 
     __slots__ = ("recv_into", "send", "sendmsg")
 
-    has_input = has_output = False
+    is_tls = has_input = has_output = False
 
     def __init__(self, end: socket.socket) -> None:
         self.recv_into: Callable[[memoryview], int] = end.recv_into
@@ -227,6 +231,8 @@ class TlsChannel:
         is_server: whether this end was called.
         host: whose certificate is expected.
     """
+
+    is_tls = True
 
     def __init__(
         self, end: socket.socket, context: ssl.SSLContext, *, is_server: bool, host: str

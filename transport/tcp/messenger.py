@@ -104,6 +104,7 @@ class Messenger(Closing):
         self._office.handlers[STATUS_TAG] = self._tell_status
         self._office.handlers[STATUS_REPLY_TAG] = self._take_status
         self._status: dict[PeerName, bytes] = {}
+        self._is_over = False
         self._nodes = self._office.nodes
         try:
             for index in range(max(1, loops)):
@@ -155,6 +156,7 @@ class Messenger(Closing):
         with self._guard():
             self._close_nodes()
             self._office.close()
+            self._is_over = True  # whoever waits has been told why, or is now
             self._office.notify()
 
     def _close_nodes(self) -> None:
@@ -170,7 +172,7 @@ class Messenger(Closing):
             self._nodes[0].progress(timeout_s)
         elif timeout_s:
             with self._changed:
-                if not self._office.is_closed:
+                if not self._is_over:
                     self._changed.wait(None if timeout_s < 0 else timeout_s)
 
     def fileno(self) -> int:
@@ -530,7 +532,7 @@ class Messenger(Closing):
         now = self._clock.monotonic
         deadline = None if timeout_s is None else now() + timeout_s
         changed, progress = self._changed, self._nodes[0].progress
-        while not until() and not self._office.is_closed:
+        while not until() and not self._is_over:
             left_s = -1.0 if deadline is None else deadline - now()
             if deadline is not None and left_s <= 0:
                 break
@@ -538,7 +540,7 @@ class Messenger(Closing):
                 progress(left_s)
                 continue
             with changed:
-                if not until() and not self._office.is_closed:
+                if not until() and not self._is_over:
                     changed.wait(None if left_s < 0 else left_s)
         return bool(until())
 

@@ -282,7 +282,8 @@ class Node(Closing):
         if peer is None:
             raise _no_peer(number)
         link, outbox = peer.link, peer.outbox
-        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        is_single = len(parts) == 1
+        size = len(parts[0]) if is_single else sum(map(len, parts))
         limit = self.options.frame_limit if link is None else link.limit
         if size > limit:
             raise PeerError(errno.EMSGSIZE, f"a frame of {size} bytes; at most {limit} go")
@@ -292,7 +293,7 @@ class Node(Closing):
         size += HEAD_SIZE
         try:
             if size <= _COPIED:
-                data = b"".join((head, *parts))
+                data = head + parts[0] if is_single else b"".join((head, *parts))
                 count = link.channel.send(data)
                 if count == size:
                     peer.counters.frames_sent += 1
@@ -656,11 +657,36 @@ class Node(Closing):
         if link.timer is not None:
             link.timer.cancel()
         link.stream.establish(self.options.frame_limit, self._receiver(peer, link))
+        self._poller.replace(link.number, self._reader(link))
         link.timer = self._after(self.options.keepalive_idle_s, lambda: self._keep_alive(link))
         for number in peer.numbers:
             self._sink.peer_up(number)
         if peer.link is link:
             self._flush(peer, link)
+
+    def _reader(self, link: Link) -> Callable[[int], None]:
+        """Return what handles the events of an established link, with a short way for frames."""
+        read, on_event = link.stream.read, self._on_event
+        channel = link.channel
+        if channel.is_tls:
+            return lambda mask: on_event(link, mask)
+        recv_into = channel.recv_into
+
+        def handle(mask: int) -> None:
+            if mask != READABLE:
+                on_event(link, mask)
+                return
+            try:
+                if read(recv_into):
+                    link.heard = True
+                else:
+                    self._broke(link, errno.ECONNRESET, _GONE)
+            except BlockingIOError:
+                pass
+            except (OSError, ProtocolViolation) as error:
+                self._fail(link, error)
+
+        return handle
 
     def _receiver(self, peer: Peer, link: Link) -> Callable[[int, memoryview], bool]:
         """Return what takes the frames of an established link."""
@@ -729,16 +755,18 @@ class Node(Closing):
                 self._flush(self._owner(link), link)
             else:
                 self._watch(link)
-        except Rejected as error:
-            if error.is_ours:
-                logger.warning("%s: %s", link.address, error)
-            self._broke(link, errno.EACCES, str(error))
-        except ProtocolViolation as error:
+        except (OSError, ProtocolViolation) as error:
+            self._fail(link, error)
+
+    def _fail(self, link: Link, error: OSError | ProtocolViolation) -> None:
+        """End a link on which something went wrong."""
+        if isinstance(error, OSError):
+            self._broke(link, error.errno or errno.EIO, error.strerror or str(error))
+            return
+        is_rejected = isinstance(error, Rejected)
+        if not isinstance(error, Rejected) or error.is_ours:
             logger.warning("%s: %s", link.address, error)
-            self._broke(link, errno.EPROTO, str(error))
-        except OSError as error:
-            code = error.errno or errno.EIO
-            self._broke(link, code, error.strerror or str(error))
+        self._broke(link, errno.EACCES if is_rejected else errno.EPROTO, str(error))
 
     def _flush(self, peer: Peer, link: Link) -> None:
         """Write once: others want to write, too."""

@@ -56,6 +56,10 @@ class Poller(Closing):
         self._handlers[number] = handler
         self._epoll.register(number, mask)
 
+    def replace(self, number: int, handler: Callable[[int], None]) -> None:
+        """Let another handler take the events of a descriptor."""
+        self._handlers[number] = handler
+
     def change(self, number: int, mask: int) -> None:
         """Wait for other events of a descriptor."""
         self._epoll.modify(number, mask)

@@ -112,6 +112,8 @@ class PostOffice:
 
     def hop_name(self, destination: PeerName) -> PeerName:
         """Return who gets what is for a destination."""
+        if not self.routes:
+            return destination
         hop = self.routes.get(destination)
         if hop is not None:
             return hop
@@ -121,8 +123,10 @@ class PostOffice:
 
     def forget(self, hop: Hop) -> None:
         """A caller is so long gone that its place was given away."""
-        if not hop.session.waiting:
-            self.hops.pop(hop.session.name, None)
+        self.hops.pop(hop.session.name, None)
+        error = Unreachable(f"{hop.session.name}: it is gone, and others took its place")
+        for message in hop.session.take_all():
+            message.finish(error)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -174,6 +178,8 @@ class PostOffice:
 
     def _check_room(self, hop: Hop, size: int) -> None:
         session, options = hop.session, self.options
+        if not session.waiting_bytes and not self._receipts:
+            return
         if len(self._receipts) >= options.queue_messages:
             raise QueueFull(f"{len(self._receipts)} messages wait for receipts of relays")
         if session.waiting and (
@@ -288,7 +294,7 @@ class PostOffice:
 
     def _free(self, source: PeerName, cost: int) -> None:
         hop = self.hops.get(source)
-        if hop is not None:
+        if hop is not None:  # it is forgotten when its place was given away
             hop.consumed(cost)
 
     # --- relays and receipts ---------------------------------------------------------------------
@@ -351,6 +357,9 @@ class PostOffice:
 
     def acknowledged(self, message: Outgoing) -> None:
         """The next hop has a message: that is all, unless it goes further."""
+        if not message.flags & _WANTS_RECEIPT:
+            message.finish(None)
+            return
         key = (message.destination, message.number)
         if message.origin != self.name or self._receipts.get(key) is not message:
             message.finish(None)

@@ -125,6 +125,7 @@ class Session:
     def _begin(self) -> None:
         self._sequence = 0
         self._sent_bytes = 0
+        self._acknowledged = 0
         self._credit = 0
         self.received = 0
         self._received_bytes = self._consumed_bytes = 0
@@ -169,7 +170,11 @@ class Session:
         """
         if ack > self._sequence:
             raise ProtocolViolation(f"message {ack} is acknowledged, {self._sequence} were sent")
-        self._credit = max(self._credit, credit)
+        if credit > self._credit:
+            self._credit = credit
+        if ack <= self._acknowledged:
+            return []
+        self._acknowledged = ack
         done = []
         for waiting in (self.in_flight, self.queue):
             while waiting and 0 < waiting[0].sequence <= ack:

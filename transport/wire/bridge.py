@@ -3,8 +3,8 @@
 
 The card reaches only memory of the machine that it is in. So one buffer there is the arena of the
 host's buffers: both have the same bus addresses, what a request reads is copied to it before the
-post, and what it wrote is sent back before the reply. Frames pass as they are, but for the frames
-that FAIL replies preserve: the host gets a copy of those, and the card gets its frame back.
+post, and what it wrote is sent back before the reply. Frames pass as they are, but for the
+addresses of frames that FAIL replies preserve: the card gets its frame back, the host its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from i2o.transport.wire.wire_unit import Range, WireUnit
 
 logger = logging.getLogger(__name__)
 
-SPARE_FRAMES: Final = 16
-"""Preserved frames that the host may keep at a time."""
-_FRAMES: Final = 128
+FRAMES: Final = 256
+"""Inbound frames of the host: as many requests can be on their way."""
 _MAX_FRAME_SIZE: Final = 4096
 _ARENA_SIZES: Final = tuple(1 << bits for bits in range(26, 18, -1))
 _LOOK_NS: Final = 1_000_000
@@ -40,6 +39,7 @@ _TRIES: Final = 3
 _LAST, _FAIL = int(MsgFlags.LAST), int(MsgFlags.FAIL)
 _READ, _WRITE = int(RangeFlags.READ), int(RangeFlags.WRITE)
 _STATUS: Final = 19
+_KEY: Final = slice(4, HEADER_SIZE)
 _PRESERVED: Final = slice(28, 32)
 _MOST: Final = 4 * 0xFFFF
 
@@ -89,9 +89,8 @@ class PortBridge:
         self._buffer = _arena_of(port)
         self.arena = Arena(self._buffer.bus_address, len(self._buffer.view))
         self.unit = WireUnit(
-            frame_count=_FRAMES,
+            frame_count=FRAMES,
             frame_size=min(port.inbound_size, _MAX_FRAME_SIZE) & ~3,
-            spare_frames=SPARE_FRAMES,
             on_misuse=lambda sentence: logger.warning("%s: %s", port.name, sentence),
             unanswered=rules.messages.unanswered,
         )
@@ -102,6 +101,7 @@ class PortBridge:
         self._reset_ns = 0
         self._is_used = False  # the card may write to the arena
         self._watched: deque[_Watched] = deque()
+        self._held: dict[int, bytes] = {}  # the host's frames: words 1 to 3 of what is in them
         port.mask_interrupt(False)
 
     def run(self, now_ns: int) -> int | None:
@@ -129,6 +129,7 @@ class PortBridge:
             self._is_used = False
             self._frame = EMPTY
         self._watched.clear()
+        self._held.clear()
         self._buffer.view[:] = bytes(len(self._buffer.view))
         self._is_resetting = False
         self.unit.starve(False)
@@ -193,8 +194,11 @@ class PortBridge:
                 self._is_resetting, self._is_used = True, False
                 self._reset_words = tuple(self._watched)[-len(ranges) :] if ranges else ()
                 self._reset_ns = now_ns
+                self._held.clear()
+            elif function in rules.messages.unanswered:
+                unit.recycle(mfa)
             else:
-                unit.take_home(mfa)
+                self._hold(mfa, frame)
             self._post(frame)
         return bool(unit.posted_inbound())
 
@@ -210,6 +214,19 @@ class PortBridge:
                 self._port.post(mfa)
                 return
         logger.warning("%s: a request is lost: no frame came free", self._port.name)
+
+    def _hold(self, mfa: int, frame: bytes) -> None:
+        """Keep the host's frame until there is an answer: a FAIL reply gives that very frame back.
+
+        Registrations may never be answered, so the oldest go when there are many.
+        """
+        self._held[mfa] = frame[_KEY]
+        if len(self._held) > FRAMES // 2:
+            self._let_go(next(iter(self._held)))
+
+    def _let_go(self, mfa: int) -> None:
+        del self._held[mfa]
+        self.unit.recycle(mfa)
 
     def _fill(self, ranges: list[Range]) -> None:
         """Put what the host's buffers hold into the arena."""
@@ -253,30 +270,39 @@ class PortBridge:
                 logger.warning("%s: reply at %#010x: %s", port.name, mfa, error)
                 continue
             if reply[1] & _FAIL:
-                self._save_preserved(reply)
-            if reply[1] & _LAST:
-                self._send_back(reply)
+                self._preserve(reply)
+            else:
+                held = self._held_for(reply[_KEY])
+                if held != EMPTY:
+                    self._let_go(held)
+                if reply[1] & _LAST:
+                    self._send_back(reply)
             self.unit.post_reply(mfa, bytes(reply))
 
-    def _save_preserved(self, reply: bytearray) -> None:
-        """Give a preserved frame home, and a copy of it to the host."""
+    def _held_for(self, key: bytes | bytearray) -> int:
+        """Return the host's frame with the oldest request that has these words, or EMPTY."""
+        return next((mfa for mfa, other in self._held.items() if other == key), EMPTY)
+
+    def _preserve(self, reply: bytearray) -> None:
+        """Give the card's preserved frame home, and leave the host's with the host."""
         inner = int.from_bytes(reply[_PRESERVED], "little")
         if len(reply) < _PRESERVED.stop or inner == EMPTY:
             return
-        port, lent = self._port, EMPTY
+        held = EMPTY
         try:
-            size = 4 * int.from_bytes(port.read_inbound(inner, HEADER_SIZE)[2:4], "little")
-            size = min(max(size, HEADER_SIZE), self.unit.frame_size)
-            lent = self.unit.lend_spare(port.read_inbound(inner, size))
-            port.write(inner, self._rules.nothing)
-            port.post(inner)
+            held = self._held_for(self._port.read_inbound(inner, HEADER_SIZE)[_KEY])
+            self._port.write(inner, self._rules.nothing)
+            self._port.post(inner)
         except I2OError as error:
-            logger.warning("%s: preserved frame %#010x: %s", port.name, inner, error)
-        reply[_PRESERVED] = lent.to_bytes(4, "little")
+            logger.warning("%s: preserved frame %#010x: %s", self._port.name, inner, error)
+        if held != EMPTY:
+            del self._held[held]
+            self.unit.preserve(held)
+        reply[_PRESERVED] = held.to_bytes(4, "little")
 
     def _send_back(self, reply: bytearray) -> None:
         """Send what a request wrote to the arena, unless its reply says that it wrote nothing."""
-        if reply[1] & _FAIL or (len(reply) > _STATUS and reply[_STATUS] in NOTHING_MOVED):
+        if len(reply) > _STATUS and reply[_STATUS] in NOTHING_MOVED:
             return
         for known in self.unit.ranges_answered(bytes(reply)):
             if known.flags & _WRITE:

@@ -67,8 +67,7 @@ class Terms:
     Attributes:
         credits: packets that the device takes at first.
         packet_size: bytes of the largest packet that it takes.
-        frame_count: inbound frames, spare ones included.
-        spare_frames: those, the last ones, that are not the host's to allocate.
+        frame_count: inbound frames.
         frame_size: bytes of each.
         has_arena: whether buffers must be in the device's arena.
         base: its bus address.
@@ -79,7 +78,6 @@ class Terms:
     def __init__(self, welcome: Any) -> None:
         self.credits, self.packet_size = welcome.window, welcome.packet_size
         self.frame_count, self.frame_size = welcome.frame_count, welcome.frame_size
-        self.spare_frames = welcome.spare_frames
         self.generation = welcome.generation
         self.reply_generation = welcome.reply_generation
         self.is_starved = bool(welcome.flags & WelcomeFlags.STARVED)
@@ -90,11 +88,9 @@ class Terms:
             self.frame_size < MIN_FRAME_SIZE
             or self.frame_size % 4
             or not 1 <= self.frame_count <= room // self.frame_size
-            or self.spare_frames >= self.frame_count
         ):
             raise RemoteFrameError(
-                f"{self.frame_count} inbound frames of {self.frame_size} bytes, of which "
-                f"{self.spare_frames} are spare: no IOP is like that"
+                f"{self.frame_count} inbound frames of {self.frame_size} bytes: no IOP is like that"
             )
         if self.has_arena and not (0 < self.size <= MAX_ARENA and self.base + self.size <= 1 << 32):
             raise RemoteFrameError(f"an arena of {self.size:#x} bytes at {self.base:#010x}")
@@ -134,7 +130,6 @@ class HostHalf:
         self.frame_size: int = terms.frame_size
         self.writer, self.memory, self._on_misuse = writer, memory, on_misuse
         self.rules = TapRules()
-        self._usable = terms.frame_count - terms.spare_frames
         self._frames = bytearray(self.frame_count * self.frame_size)
         self._places = [_WITH_DEVICE] * self.frame_count
         self._free: deque[int] = deque()
@@ -321,12 +316,7 @@ class HostHalf:
         self.news += 1
 
     def _on_preserve(self, fields: tuple[int, ...], text: memoryview) -> None:
-        index = self._with_device(fields[0])
-        if len(text) > self.frame_size:
-            raise RemoteFrameError(f"a preserved frame of {len(text)} bytes")
-        self._places[index] = _WITH_HOST
-        start = index * self.frame_size
-        self._frames[start : start + len(text)] = text
+        self._places[self._with_device(fields[0])] = _WITH_HOST
 
     def _on_static(self, fields: tuple[int, ...], text: memoryview) -> None:
         index = self._with_device(fields[0])
@@ -373,9 +363,8 @@ class HostHalf:
     def _refill(self) -> None:
         self._free.clear()
         self._posts_left.clear()
-        self._places[:] = [_WITH_DEVICE] * self.frame_count
-        self._places[: self._usable] = [_FREE] * self._usable
-        self._free.extend(range(self._usable))
+        self._places[:] = [_FREE] * self.frame_count
+        self._free.extend(range(self.frame_count))
 
     def _on_starve(self, fields: tuple[int, ...], text: memoryview) -> None:
         self._starved = bool(fields[0])

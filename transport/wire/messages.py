@@ -126,7 +126,6 @@ WELCOME: Final = _layout(
     "packet_size" / Int32ul,
     "token" / Int32ul,
     "frame_count" / Int16ul,
-    "spare_frames" / Int16ul,
     "frame_size" / Int16ul,
     "generation" / Int8ul,
     "reply_generation" / Int8ul,
@@ -151,7 +150,6 @@ RELEASE_RUN: Final = _layout(
 DATA: Final = _layout("data", "tag" / Int8ul, "length" / Int32ul)
 DONE: Final = _layout("done", "tag" / Int8ul, "status" / Int8ul)
 INDEX: Final = _layout("index", "index" / Int16ul)
-PRESERVE: Final = _layout("preserve", "index" / Int16ul, "words" / Int16ul)
 STATIC: Final = _layout("static", "index" / Int16ul, "posts" / Int32ul)
 REPLY: Final = _layout("reply", "address" / Int32ul, "words" / Int16ul)
 GENERATION: Final = _layout("generation", "generation" / Int8ul)
@@ -178,7 +176,7 @@ LAYOUTS: Final[dict[Kind, Layout]] = {
     Kind.REFUSED: REFUSED,
     Kind.UNKNOWN: UNKNOWN,
     Kind.FREE: INDEX,
-    Kind.PRESERVE: PRESERVE,
+    Kind.PRESERVE: INDEX,
     Kind.STATIC: STATIC,
     Kind.RENEW: INDEX,
     Kind.REPLY: REPLY,
@@ -198,7 +196,6 @@ TEXT_UNITS: Final[dict[Kind, int]] = {
     Kind.HELLO: 1,
     Kind.REFUSED: 1,
     Kind.POST: 4,
-    Kind.PRESERVE: 4,
     Kind.REPLY: 4,
 }
 """Kinds whose data are taken as a whole: their last field is the length, in so many bytes."""

@@ -63,6 +63,7 @@ class Pump(Closing):
     Attributes:
         packet_size: bytes of the largest packet that this end takes.
         buffer_limit: parts of the largest packet that is sent.
+        sent: packets that were handed to the endpoint.
         in_flight: packets that somebody follows, and that have not ended.
     """
 
@@ -80,7 +81,7 @@ class Pump(Closing):
             )
         self._endpoint, self._prefix = endpoint, attributes.msg_prefix_size
         self._depth = min(_DEPTH, attributes.tx_size or _DEPTH)
-        self.in_flight = 0
+        self.in_flight = self.sent = 0
         self._is_closed = False
         self._cq: CompletionQueue = endpoint.open_cq(0, CqFormat.TAGGED)
         try:
@@ -133,6 +134,7 @@ class Pump(Closing):
         except TryAgain:
             return False
         self.in_flight += packet.is_followed
+        self.sent += 1
         return True
 
     def run(self, sink: PacketSink) -> bool:

@@ -350,9 +350,16 @@ class WirePort(Closing):
     def _progress(self) -> None:
         """Take in what came, and send what there is to send."""
         self._looked_ns = self._clock.monotonic_ns()
-        self._pump.run(self)
-        if not self._lost:
+        while True:
+            self._pump.run(self)
+            if self._lost:
+                return
+            before = self._pump.sent
             self._flush()
+            if self._pump.sent == before:
+                return
+            # run again, or the descriptor would tell of what was sent; and what comes in with that
+            # may be the credit that more had to wait for
 
     def _flush(self) -> None:
         half = self._half

@@ -275,7 +275,6 @@ class WireServer(Closing):
             packet_size=self._pump.packet_size,
             token=guest.token,
             frame_count=unit.frame_count,
-            spare_frames=unit.spare_frames,
             frame_size=unit.frame_size,
             generation=unit.generation,
             reply_generation=unit.reply_generation,

@@ -44,7 +44,6 @@ _KEY: Final = slice(4, HEADER_SIZE)
 _READ, _WRITE = int(RangeFlags.READ), int(RangeFlags.WRITE)
 _pack_reply = record_packer(Kind.REPLY).pack
 _pack_index = record_packer(Kind.FREE).pack
-_pack_preserve = record_packer(Kind.PRESERVE).pack
 _pack_static = record_packer(Kind.STATIC).pack
 _pack_byte = record_packer(Kind.REFILL).pack
 _pack_place = record_packer(Kind.WRITE).pack
@@ -169,9 +168,8 @@ class WireUnit:
     """The queue pair of an IOP whose host is elsewhere.
 
     Args:
-        frame_count: inbound frames, spare ones included.
+        frame_count: inbound frames.
         frame_size: bytes of each, a multiple of 4 and at least 64.
-        spare_frames: frames that the host does not get, for `lend_spare`.
         on_misuse: called with a sentence when the host handles a frame wrongly.
         unanswered: functions of messages that have no reply.
 
@@ -193,7 +191,6 @@ class WireUnit:
         *,
         frame_count: int = 128,
         frame_size: int = 512,
-        spare_frames: int = 0,
         on_misuse: Callable[[str], None] = lambda sentence: None,
         unanswered: frozenset[int] = frozenset(),
     ) -> None:
@@ -202,22 +199,20 @@ class WireUnit:
             raise LocalFrameError(
                 f"inbound frames of {frame_size} bytes: at least {MIN_FRAME_SIZE}, whole words"
             )
-        if not 0 <= spare_frames < frame_count <= room // frame_size:
+        if not 1 <= frame_count <= room // frame_size:
             raise LocalFrameError(f"{frame_count} frames of {frame_size} bytes do not fit")
-        self.frame_count, self.frame_size, self.spare_frames = frame_count, frame_size, spare_frames
+        self.frame_count, self.frame_size = frame_count, frame_size
         self._on_misuse, self._unanswered = on_misuse, unanswered
         self.dma: DmaSpace = WireDma(self)
         self.wait_for: Callable[[Callable[[], bool]], bool] = lambda is_done: is_done()
         self.must_power_cycle = self.is_ended = False
         self.generation = self.reply_generation = 0
-        self._usable = frame_count - spare_frames
         self._writer: StreamWriter | None = None
         self._reader: StreamReader | None = None
         self._starved = False
         self._with_device: set[int] = set()
         self._posts_left: dict[int, int] = {}
         self._static_frames: dict[int, bytes] = {}
-        self._spares: list[int] = []
         self._posted: deque[PostedFrame] = deque()
         self._reply_frames: deque[int] = deque()
         self._held: set[int] = set()
@@ -315,7 +310,7 @@ class WireUnit:
         latest = next((key for key in reversed(self._open) if self._open[key].mfa == mfa), None)
         if latest is not None:
             self._taken += self._open.pop(latest).pushed
-        self._tell(_pack_preserve(Kind.PRESERVE, index, 0))
+        self._tell(_pack_index(Kind.PRESERVE, index))
 
     def withdraw(self, mfa: int) -> None:
         """Free a preserved frame that the host was never told of."""
@@ -372,7 +367,6 @@ class WireUnit:
         self._static_frames.clear()
         self._with_device.clear()
         self._close(lambda request: True, most=_MAX_OPEN)
-        self._spares = list(range(self._usable, self.frame_count))
         self.generation = self.generation + 1 & 0xFF
         self._tell(_pack_byte(Kind.REFILL, self.generation))
 
@@ -383,7 +377,7 @@ class WireUnit:
 
     def idle_inbound(self) -> int:
         """Return how many inbound frames are free or with the host."""
-        return self._usable - len(self._with_device)
+        return self.frame_count - len(self._with_device)
 
     def posted_inbound(self) -> int:
         """Return how many requests wait to be fetched, and can be."""
@@ -399,24 +393,6 @@ class WireUnit:
         return 0
 
     # --- for who passes on somebody else's frames ------------------------------------------------
-
-    def lend_spare(self, frame: bytes) -> int:
-        """Leave a message with the host in a frame of its own; return its MFA, EMPTY if none is."""
-        if not self._spares:
-            return EMPTY
-        index = self._spares.pop()
-        words = min(len(frame), self.frame_size) >> 2
-        self._tell(_pack_preserve(Kind.PRESERVE, index, words) + frame[: 4 * words])
-        return FRAME_AREA + index * self.frame_size
-
-    def take_home(self, mfa: int) -> None:
-        """Recycle a fetched frame, whether it is the host's or a spare one."""
-        index = self._index(mfa)
-        if index < self._usable:
-            self.recycle(mfa)
-        else:
-            self._with_device.discard(index)
-            self._spares.append(index)
 
     def ranges_of(self, mfa: int) -> list[Range]:
         """Return the memory that the request which was posted last in a frame points to."""

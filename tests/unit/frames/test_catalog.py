@@ -43,7 +43,7 @@ def test_qualified_names_are_unique() -> None:
         *catalog.structures(),
         *catalog.parameter_groups(),
     ]
-    assert len({layout.qualified_name for layout in every}) == len(every) == 225
+    assert len({layout.qualified_name for layout in every}) == len(every) == 235
     for layout in every:
         assert catalog.layout(layout.qualified_name) is layout
 
@@ -72,7 +72,7 @@ def test_request_layouts(function: int, expected: tuple[MessageLayout, ...]) -> 
 def test_private_requests_start_with_the_one_all_share() -> None:
     first, *others = catalog.request_layouts(0xFF)
     assert first is private.PRIVATE_MESSAGE
-    assert len(others) == 5
+    assert len(others) == 11
 
 
 @pytest.mark.parametrize(

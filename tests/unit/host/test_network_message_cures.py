@@ -456,6 +456,130 @@ def test_a_restarted_node_is_known_again(net: NodeNet) -> None:
     assert net.process(2).nrecv(room(), timeout_s=60).length == 7
 
 
+def test_what_a_dead_node_left_gives_no_credit_to_its_successor() -> None:
+    with NodeNet() as net:
+        meet(net)
+        net.process(1).nsend(to(2, bytes(8000)))
+        net.drive()
+        net.lose(1)
+        net.drive()
+        net.start(1)
+        net.process(1).nsend(to(2))
+        net.drive()
+        for length in (8000, 12):
+            assert net.process(2).nrecv(room(8000), timeout_s=1).length == length
+        links = net.nodes[2]._links
+        assert links is not None
+        assert links.peers[1].held == 0
+
+
+def test_nobody_is_paid_more_than_the_window() -> None:
+    with NodeNet() as net:
+        meet(net)
+        links = net.nodes[1]._links
+        assert links is not None
+        inject(net, Packer(1).header(Kind.CREDIT, links.peers[2].own_session, length=1 << 31))
+        other = net.nodes[2]._links
+        assert other is not None
+        assert other.peers[1].credit == other.peers[1].window
+
+
+def test_a_local_try_send_does_not_overtake_who_waits_for_room() -> None:
+    with Node(1, space=1000) as node:
+        process = node.attach("p")
+        process.nsend(to(LOCAL, bytes(800)))
+        thread = threading.Thread(
+            target=lambda: node.attach("q").nsend(to(LOCAL, bytes(500)), timeout_s=20)
+        )
+        thread.start()
+        wait_for(lambda: len(node.waits()) == 1)
+        with pytest.raises(WouldBlock):
+            process.ntry_send(to(LOCAL, b"x"))
+        assert process.sweep() == 1
+        thread.join()
+        assert process.nrecv(room(500)).length == 500
+
+
+def test_a_restarted_node_may_be_somewhere_else() -> None:
+    with NodeNet() as net:
+        meet(net)
+        net.lose(2)
+        net.drive()
+        moved = Node(2, net.fabric.carrier("elsewhere"), clock=net.clock, pause=net._pause)
+        moved.add_node(1, "n1")
+        net.nodes[2] = moved
+        net.process(2).nsend(to(1, b"again"))
+        assert net.process(1).nrecv(room(), timeout_s=60).length == 5
+        assert net.nodes[1].nodes() == {2: "elsewhere"}
+        net.process(1).nsend(to(2))
+        assert net.process(2).nrecv(room(), timeout_s=60).source == 1
+
+
+def test_a_node_that_lives_has_no_double(net: NodeNet) -> None:
+    meet(net)
+    double = Node(2, net.fabric.carrier("double"), clock=net.clock, pause=net._pause)
+    try:
+        double.add_node(1, "n1")
+        before = net.nodes[1].dropped
+        if net.via == "carrier":
+            double.attach("p").nsend(to(1))
+            net.drive()
+            assert net.nodes[1].dropped > before
+            assert net.nodes[1].nodes()[2] == "n2"
+    finally:
+        double.close()
+
+
+def test_ping_waits_until_everything_sent_before_is_there(net: NodeNet) -> None:
+    net.process(1).nsend(to(2))
+    assert net.nodes[1].ping(2, timeout_s=60) >= 0
+    assert len(net.nodes[2].listing()) == 1
+    with pytest.raises(BadNode):
+        net.nodes[1].ping(9)
+    net.lose(2)
+    with pytest.raises(NodeDied):
+        net.nodes[1].ping(2, timeout_s=600)
+    with Node(1) as alone, pytest.raises(BadNode):
+        alone.ping(2)
+
+
+def test_a_receiver_whose_sender_dies_with_half_the_body_waits_on(net: NodeNet) -> None:
+    meet(net)
+    got = room(20000)
+    results: list[object] = []
+
+    def die() -> None:
+        net.nodes.pop(1).close()
+
+    def receive() -> None:
+        net.later.append(die)
+        net.later.append(lambda: net.process(3).nsend(to(2, b"from another")))
+        results.append(net.process(2).nrecv(got, timeout_s=600))
+
+    links = net.nodes[1]._links
+    assert links is not None
+    number = 4000
+    links._put(links.reach(2), Kind.OFFER, number, EVENT, length=20000)
+    net.drive()
+    receive()
+    assert results == [(3, 12, 12, 0)]
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "source"),
+    [(b"x" * 2000, 1 << 18, 7), (b"n7", 10, 7)],
+)
+def test_a_hello_that_makes_no_sense_introduces_nobody(
+    body: bytes, length: int, source: int
+) -> None:
+    with NodeNet() as net:
+        meet(net)
+        before = net.nodes[2].dropped
+        inject(net, Packer(source).header(Kind.HELLO, 5, length=length) + body)
+        assert net.nodes[2].dropped == before + 1
+        assert 7 not in net.nodes[2].nodes()
+
+
 # --- what comes from outside ----------------------------------------------------------------------
 
 

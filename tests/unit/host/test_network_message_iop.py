@@ -130,7 +130,7 @@ def test_a_message_without_a_body(process: Process) -> None:
 
 @pytest.mark.parametrize("swaps", [False, True])
 def test_the_receiver_converts_what_has_the_other_byte_order(iop: Iop, swaps: bool) -> None:
-    with IopNode(iop, is_big_endian=IS_BIG_ENDIAN != swaps) as node:
+    with IopNode(iop, is_big_endian=swaps != IS_BIG_ENDIAN) as node:
         process = node.attach("p")
         process.nsend(to(body=b"abcdefgh", nh_flags=DINT4MSG))
         (row,) = process.listing()

@@ -30,6 +30,7 @@ from i2o.tools.checks import (
 )
 from i2o.tools.checks.finding import Check, Finding, Level, note, ok, problem, run_checks
 from i2o.tools.checks.machine import Machine
+from i2o.transport.ofi.library import load as load_libfabric
 from i2o.transport.registry import ENTRY_POINT_GROUP, own_schemes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -591,6 +592,24 @@ def test_nbdkit(machine):
     assert the_one(program_checks.CHECKS, machine, "nbdkit") == note(
         "nbdkit is not installed: only i2o nbd would need it", "install it"
     )
+
+
+def test_libfabric(machine):
+    def absent():
+        raise TransportUnavailable("ofi", "no libfabric: not built", remedy="install it")
+
+    machine = replace(machine, load_libfabric=absent)
+    assert the_one(program_checks.CHECKS, machine, "libfabric") == note(
+        "no libfabric: not built: only ofi: would need it", "install it"
+    )
+
+
+@pytest.mark.libfabric
+def test_the_providers_of_libfabric(machine):
+    machine = replace(machine, load_libfabric=load_libfabric)
+    found = the_one(program_checks.CHECKS, machine, "libfabric")
+    assert found.level == Level.OK
+    assert "shm" in found.text
 
 
 def test_the_versions_of_programs(tmp_path, monkeypatch):

@@ -392,3 +392,101 @@ def test_a_peer_that_comes_back_cannot_pile_up_messages(
     peer.progress()
     ack, _ = peer.take(FrameKind.ACK)
     assert (ack.message_limit, ack.byte_limit) == (2, 40)
+
+
+def test_no_more_messages_than_granted(end: End, peer: FramePeer) -> None:
+    to = end.endpoint.insert("peer")
+    peer.hello(message_limit=2)
+    end.endpoint.progress()
+    for number in range(3):
+        end.endpoint.send(b"", to, context=number)
+    peer.progress()
+    assert peer.kinds().count(FrameKind.MESSAGE) == 2
+    peer.ack(2, 3, 100_000)
+    end.endpoint.progress()
+    peer.progress()
+    assert peer.kinds().count(FrameKind.MESSAGE) == 3
+
+
+def test_a_fence_and_a_match_wait_for_the_peer(end: End, peer: FramePeer) -> None:
+    to = end.endpoint.insert("peer")
+    greeted(end, peer)
+    end.endpoint.tsendmsg(Message([b"1"], to, 1, tag=1), Flag.MATCH_COMPLETE)
+    end.endpoint.tsendmsg(Message([b"2"], to, 2, tag=1), Flag.FENCE | Flag.MATCH_COMPLETE)
+    peer.progress()
+    assert peer.take(FrameKind.MESSAGE)[0].flags == MessageFlag.TAGGED | MessageFlag.TELL_MATCH
+    peer.ack(1, 100, 100_000)
+    assert end.entries() == [], "it has arrived, but nobody took it"
+    peer.progress()
+    assert FrameKind.MESSAGE not in peer.kinds()
+    peer.done(1)
+    assert end.contexts() == [1]
+    peer.progress()
+    assert MessageFlag.FENCED in MessageFlag(peer.take(FrameKind.MESSAGE)[0].flags)
+    peer.ack(2, 100, 100_000)
+    peer.done(2)
+    assert end.contexts() == [2]
+
+
+def test_bytes_that_become_free_are_told(ends: Ends) -> None:
+    end = ends.end("roomy", options=EngineOptions(window_messages=100, window_bytes=100))
+    peer = FramePeer(ends.fabric, "peer", "roomy")
+    peer.hello()
+    peer.message(1, bytes(24))
+    peer.message(2, bytes(24))
+    end.endpoint.progress()
+    peer.progress()
+    peer.frames.clear()
+    end.endpoint.recv(bytearray(24))
+    peer.progress()
+    assert peer.kinds() == [], "that is less than a quarter, and only one message"
+    end.endpoint.recv(bytearray(24))
+    peer.progress()
+    ack, _ = peer.take(FrameKind.ACK)
+    assert (ack.message_limit, ack.byte_limit) == (102, 148)
+    peer.carrier.close()
+
+
+def test_who_asks_is_told_of_every_change(ends: Ends) -> None:
+    end = ends.end("patient", options=EngineOptions(window_messages=100))
+    peer = FramePeer(ends.fabric, "peer", "patient")
+    peer.hello()
+    peer.message(1)
+    peer.message(2)
+    peer.ack(0, 100, 100_000, flags=1)
+    end.endpoint.progress()
+    peer.progress()
+    assert peer.take(FrameKind.ACK)[0].message_limit == 100
+    for limit in (101, 102):
+        end.endpoint.recv(bytearray(1))
+        peer.progress()
+        assert peer.take(FrameKind.ACK)[0].message_limit == limit
+    peer.carrier.close()
+
+
+def test_every_link_has_an_epoch_of_its_own(ends: Ends, end: End, peer: FramePeer) -> None:
+    epochs = []
+    for _ in range(3):
+        peer.hello()
+        end.endpoint.progress()
+        peer.progress()
+        epochs.append(peer.take(FrameKind.HELLO)[0].epoch)
+        ends.fabric.reset("peer", "tested")
+        end.endpoint.progress()
+        peer.progress()
+    assert len(set(epochs)) == 3
+
+
+def test_what_is_doomed_and_lost_is_not_closed_again(ends: Ends, end: End, peer: FramePeer) -> None:
+    greeted(end, peer)
+    peer.message(9)  # against the rules; and before the end can say so, the link is gone
+    ends.fabric.drop("peer", "tested")
+    peer.progress()
+    peer.losses.clear()
+    peer.epoch += 1
+    peer.hello()
+    end.endpoint.recv(bytearray(1), context="r")
+    peer.message(1)
+    assert end.contexts() == ["r"]
+    peer.progress()
+    assert peer.losses == []

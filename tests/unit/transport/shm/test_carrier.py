@@ -120,6 +120,18 @@ def test_nobody_is_there(ends):
         assert caught.value.errno == errno.EINVAL
 
 
+def test_of_two_that_cross_the_first_name_keeps_its_own(ends):
+    a, b = ends("a", "b")
+    for sink, other in ((a, "b"), (b, "a")):
+        sink.carrier.send(sink.carrier.resolve(other), [b"x"])
+    drive(a, rounds=3)
+    assert a.news == [], "it waits for the answer to its own hello"
+    drive(b, rounds=3)
+    assert ("up", "a") in b.news
+    drive(a, rounds=3)
+    assert ("up", "b") in a.news
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_links_that_cross_lose_nothing(ends, first):
     """Both say hello before either hears the other."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 import weakref
@@ -14,7 +16,9 @@ from i2o.errors import DmaFault, I2OError, IopDead, LocalFrameError
 from i2o.frames import block_storage as bsa
 from i2o.transport import EMPTY
 from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
-from i2o.transport.shm.channel import PeerGone
+from i2o.transport.shm.channel import PeerGone, SocketChannel
+from i2o.transport.shm.records import Word
+from i2o.transport.shm.ring import native_rings
 from i2o.transport.shm.segment import Segment, Shape
 
 CHECK = bsa.BSA_STATUS_CHECK.build(target_address=0x010)
@@ -415,3 +419,129 @@ def test_an_arena_is_used_around_and_up():
     for size, align in ((0, 4096), (1, 3), (1, 0)):
         with pytest.raises(I2OError):
             space.allocate(size, align)
+
+
+def test_a_device_that_takes_nothing_is_dead(halves, monkeypatch):
+    host, _ = halves
+    monkeypatch.setattr("i2o.transport.shm.host_half._PATIENCE_S", 0.05)
+    with pytest.raises(IopDead, match="did not take what it was told"):
+        for _ in range(1 << 17):
+            host.release(0x100000)
+
+
+def test_a_device_that_takes_late_is_waited_for(halves):
+    host, device = halves
+    taken = 0
+
+    def wait_for_room(timeout_s: float) -> None:
+        nonlocal taken
+        taken += 1
+        device.drain()
+
+    host._channel.wait_for_room = wait_for_room
+    while not taken:
+        host.release(0x100000)
+    host.release(0x100004)
+    assert not host.is_gone
+
+
+def test_records_that_are_none(halves):
+    host, device = halves
+    host._channel.send(b"\1\0\0\0" * 3 + b"rest")
+    host._tell(99, 1, 2)
+    device.drain()
+    assert "record 99" in host.said[-1]
+    device._tell(99, 1, 2)
+    device.flush()
+    host.drain()
+    assert host.is_gone
+    with pytest.raises(IopDead, match="makes no sense"):
+        host.alloc()
+
+
+def test_frames_that_become_free_twice(halves):
+    host, device = halves
+    device._tell(Word.FREE, 0x1000)
+    device._tell(Word.FREE, 0x1000)
+    device.flush()
+    host.drain()
+    with pytest.raises(IopDead, match="was free before"):
+        host.reap()
+
+
+def test_too_many_reply_frames(halves, monkeypatch):
+    host, device = halves
+    monkeypatch.setattr("i2o.transport.shm.unit.MOST_REPLY_FRAMES", 2)
+    for number in range(3):
+        host.release(0x100000 + 4 * number)
+    device.drain()
+    assert device.idle_outbound() == 2
+    assert "too many" in host.said[-1]
+
+
+def test_buffers_that_overlap_or_are_outside(halves):
+    host, device = halves
+    host.memory.allocate(4096)
+    for word, address, length in (
+        (Word.COVER, ARENA_BASE + 4000, 4),
+        (Word.COVER, ARENA_BASE - 4, 8),
+        (Word.COVER, 0xFFFFF000, 4096),
+        (Word.COVER, ARENA_BASE + 8192, 0),
+        (Word.UNCOVER, ARENA_BASE + 4, 0),
+    ):
+        host._tell(word, address, length)
+    device.drain()
+    assert len(host.said) == 5
+
+
+def test_a_unit_without_a_host(halves):
+    _, device = halves
+    device.disconnect()
+    device.disconnect()
+    assert device.fetch() is None
+    assert not device.drain()
+    device.recycle(0x1000)
+    assert device.flush()
+    assert not device.has_outbox
+    assert device.end_static(0x1000) == 0
+    for call in (
+        lambda: device.dma.read(ARENA_BASE, 4),
+        lambda: device.dma.write(ARENA_BASE, b"x"),
+        lambda: device.dma.windows([(ARENA_BASE, 4)], writable=True),
+    ):
+        with pytest.raises(DmaFault, match="no host is connected"):
+            call()
+
+
+def test_something_said_where_nothing_is_to_be_said(halves):
+    host, device = halves
+    if isinstance(host._channel, SocketChannel):
+        return  # there everything is said
+    host._channel._end.send(b"?")
+    for _ in range(2):
+        with pytest.raises(PeerGone):
+            device._channel.check()
+
+
+def test_a_spin_that_finds_something(halves):
+    host, device = halves
+    host.drain()
+    host._spin_s = 0.01
+    assert not host.wait(0.001)
+    device.starve(True)
+    assert host.wait(10)
+
+
+def test_ends_that_nobody_closed_go_quietly(monkeypatch):
+    """Also when they are part of a circle, which the collector has to break."""
+    pair = ShmPair("rings" if native_rings() else "socket", monkeypatch)
+    pair.host.circle = pair
+    memory = weakref.ref(pair.host._segment._map)
+    for channel in (pair.host._channel, pair.device._channel):
+        channel._end.close()
+        for bell in (getattr(channel, "_own_bell", -1), getattr(channel, "_other_bell", -1)):
+            if bell >= 0:
+                os.close(bell)
+    del pair, channel
+    gc.collect()
+    assert memory() is None

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import struct
+import weakref
 from collections import deque
 
 import pytest
@@ -19,6 +21,7 @@ from i2o.transport.shm.ring import (
     Consumer,
     Producer,
     RingBroken,
+    RingPlace,
     native_rings,
     packet_limit,
 )
@@ -28,15 +31,21 @@ SIZE = 256
 TAIL, HEAD, SLEEPS, WAITS = 0, 64, 128, 192
 
 
+class Memory(bytearray):
+    """Memory that can be watched."""
+
+
 class Ring:
     """Both ends, their memory and their eventfds."""
 
     def __init__(self, size: int = SIZE) -> None:
-        self.control, self.data = bytearray(CONTROL_SIZE), bytearray(size)
+        self.memory = bytearray(CONTROL_SIZE + size)
+        self.control = memoryview(self.memory)[:CONTROL_SIZE]
+        self.data = memoryview(self.memory)[CONTROL_SIZE:]
         self.bells = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
-        views = memoryview(self.control), memoryview(self.data)
-        self.producer = Producer(native_rings(), *views, self.bells[1])
-        self.consumer = Consumer(native_rings(), *views, self.bells[0], packet_limit(size))
+        place = RingPlace(self.memory, 0, CONTROL_SIZE, size)
+        self.producer = Producer(native_rings(), place, self.bells[1])
+        self.consumer = Consumer(native_rings(), place, self.bells[0], packet_limit(size))
 
     def push(self, packet: bytes) -> bool:
         code = self.producer.push(packet, len(packet))
@@ -154,9 +163,28 @@ def test_a_packet_that_is_too_large(ring):
 @pytest.mark.parametrize("size", [0, 32, 100, 3 << 10])
 def test_sizes_that_are_no_rings(size):
     with pytest.raises(LocalFrameError, match="no ring"):
-        Producer(native_rings(), memoryview(bytearray(256)), memoryview(bytearray(size)), -1)
+        Producer(native_rings(), RingPlace(bytearray(1 << 13), 0, 256, size), -1)
+
+
+@pytest.mark.parametrize("place", [(0, 257, 64), (65, 0, 64), (-1, 256, 64), (0, -64, 64)])
+def test_rings_outside_of_their_memory(place):
     with pytest.raises(LocalFrameError, match="no ring"):
-        Producer(native_rings(), memoryview(bytearray(255)), memoryview(bytearray(64)), -1)
+        Producer(native_rings(), RingPlace(bytearray(320), *place), -1)
+
+
+def test_what_can_be_called_keeps_the_memory():
+    place = RingPlace(memory_of := Memory(4096), 0, 256, 256)
+    memory = weakref.ref(memory_of)
+    push = Producer(native_rings(), place, -1).push
+    pop = Consumer(native_rings(), place, -1, 64).pop_within
+    del place, memory_of
+    gc.collect()
+    assert memory() is not None
+    assert push(b"abc", 3) == PUSHED
+    assert pop(1000) == 3
+    del push, pop
+    gc.collect()
+    assert memory() is None
 
 
 # --- sleeping ------------------------------------------------------------------------------------
@@ -213,6 +241,8 @@ def test_spinning(ring):
     ring.push(b"a")
     assert ring.consumer.spin(60)
     assert ring.consumer.pending()
+    assert ring.consumer.pop_within(10**9) == 1
+    assert ring.consumer.pop_within(1000) == EMPTY_RING
 
 
 def test_a_closed_end_touches_nothing(ring):
@@ -228,8 +258,9 @@ def test_a_closed_end_touches_nothing(ring):
     assert ring.consumer.spin(60)
     ring.consumer.disarm()
     assert (bytes(ring.control), bytes(ring.data)) == before
-    ring.data.clear()  # nobody holds it
-    ring.data.extend(bytes(SIZE))
+    ring.data.release()
+    ring.control.release()
+    ring.memory.clear()  # nobody holds it
 
 
 # --- nonsense ------------------------------------------------------------------------------------
@@ -273,6 +304,19 @@ def test_a_skip_to_another_skip_or_past_the_end():
         with pytest.raises(RingBroken):
             made.pop()
         made.close()
+
+
+def test_a_skip_that_is_all_there_is():
+    made = Ring()
+    for _ in range(2):
+        made.push(bytes(60))
+        made.pop()
+    struct.pack_into("<I", made.data, 128, 0xFFFFFFFF)
+    struct.pack_into("<I", made.data, 0, 4)
+    made.set(TAIL, 136)
+    with pytest.raises(RingBroken):
+        made.pop()
+    made.close()
 
 
 def test_mutated_rings_break_nothing_but_themselves():

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import select
 import socket
 import stat
 import struct
+import threading
 
 import pytest
 
-from fakes.shm_pair import CARRIED, carry
+from fakes.shm_pair import CARRIED, carry, needs_rings
 from fakes.shm_serving import Serving
 from i2o.clock import SYSTEM_CLOCK
 from i2o.errors import IopDead, RemoteFrameError, TransportUnavailable, UriError
@@ -91,7 +93,10 @@ def test_a_host_that_vanishes_makes_room_for_the_next(serving):
     host.init_outbound()
     for context in range(5):
         host.post(bsa.BSA_STATUS_CHECK.build(target_address=0x010, transaction_context=context))
+    assert serving.iop.soft_iop.state == IopState.HOLD
     port.half._channel.close()  # as the kernel does for a process that was killed
+    _until(lambda: not serving.server.host.is_connected)
+    assert serving.iop.soft_iop.state == IopState.RESET
     with open_iop("shm:test") as iop:
         assert iop.status.state_name == "OPERATIONAL"
     port.close()
@@ -333,9 +338,8 @@ def test_memory_that_could_be_taken_away_is_refused():
     close_all([reading, writing])
 
 
-def test_what_is_handed_over_is_checked_and_closed(carried):
-    if carried == "socket":
-        pytest.skip("there are no bells")
+@needs_rings
+def test_what_is_handed_over_is_checked_and_closed():
     shape = Shape(0, 0, 4096, 0)
     near, far = _pair()
     segment, memory = Segment.make(shape)
@@ -354,6 +358,63 @@ def test_rings_that_were_not_offered(monkeypatch):
     with near, far, pytest.raises(RemoteFrameError, match="not offered"):
         take(near, Welcome(Mode.RINGS, shape, "", (memory, *os.pipe())), PACKET)
     segment.close()
+
+
+def test_a_server_whose_welcome_makes_no_sense():
+    listener = listen("test", Meeting.IOP)
+    shape = Shape(4, 128, 4096, 4096)
+
+    def answer() -> None:
+        other, _ = listener.socket.accept()
+        segment, memory = Segment.make(shape)
+        with other:
+            hear(other)
+            say(other, Welcome(Mode.SOCKET, shape._replace(arena_size=1 << 20), "", (memory,)))
+        segment.close()
+        os.close(memory)
+
+    listener.socket.setblocking(True)
+    thread = threading.Thread(target=answer, name="i2o-test-answer")
+    thread.start()
+    with pytest.raises(TransportUnavailable, match="bytes, not"):
+        open_port("shm:test")
+    thread.join()
+    listener.close()
+
+
+def test_a_server_that_tells_of_no_frames(monkeypatch):
+    monkeypatch.setattr("i2o.transport.shm.port.CONNECT_S", 0.2)
+    monkeypatch.setattr("i2o.transport.shm.unit.ShmUnit.refill", lambda unit: None)
+    with Serving(), pytest.raises(TransportUnavailable, match="tells of no frames"):
+        open_port("shm:test")
+
+
+def test_a_server_that_refuses(serving, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("i2o.transport.shm.server.offer", full)
+    with pytest.raises(TransportUnavailable, match="Too many open files"):
+        open_port("shm:test")
+
+
+def test_a_server_without_descriptors_lives(serving, monkeypatch):
+    """It gives up one that has not said anything, and takes the next when it can."""
+    silent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    silent.connect(str(path_of("test", Meeting.IOP)))
+    _until(lambda: len(serving.server._waiting) == 1)
+    serving.vanish_from_loop()
+    refusals = [OSError(errno.EMFILE, "?"), OSError(errno.EMFILE, "?")]
+
+    class Full:
+        def accept(self) -> None:
+            raise refusals.pop() if refusals else BlockingIOError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(serving.server._listener, "socket", Full())
+        serving.server._accept()
+    assert serving.server._waiting == []
+    silent.close()
 
 
 # --- hostile hosts and servers -------------------------------------------------------------------

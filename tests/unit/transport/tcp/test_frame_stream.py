@@ -83,6 +83,10 @@ def test_too_long(most: int) -> None:
     stream.establish(1000, taker)
     with pytest.raises(ProtocolViolation, match="4294967295 bytes, where 1000"):
         feed(stream, pack_head(0xFFFFFFFF, 1, 0, 0), most)
+    stream = FrameStream(taker)
+    stream.establish(1000, taker)
+    with pytest.raises(ProtocolViolation, match="1001 bytes, where 1000"):
+        feed(stream, frame(1, bytes(1001)), most)
     assert len(taker.frames) == 1
 
 

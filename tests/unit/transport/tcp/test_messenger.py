@@ -27,6 +27,7 @@ from i2o.transport.tcp.errors import (
 from i2o.transport.tcp.key import PeerKey
 from i2o.transport.tcp.mailbox import Message
 from i2o.transport.tcp.messenger import Messenger
+from i2o.transport.tcp.peer import PeerState
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
 from i2o.transport.tcp.probe import probe
 from i2o.transport.tcp.wire import Kind
@@ -214,6 +215,42 @@ def test_a_receiver_that_does_not_receive_stops_the_sender_and_is_not_taken_for_
     assert got == [b"%04d" % number for number in range(100)]
     assert a.flush(20)
     assert ends.errors == [None] * 100
+
+
+def test_a_link_that_is_slower_than_its_sender(office: Messengers) -> None:
+    options = replace(OPTIONS, peer=replace(QUICK, queue_limit=100_000))
+    a, b = office.open(1, 0, options), office.open(1, 1, options)
+    introduce(a, b)
+    ends = Ends()
+    for number in range(60):
+        a.send_nb(b.name, [bytes([number]) * 200_000], 1, ends)
+        b.send_nb(a.name, [bytes([number]) * 200_000], 1, ends)
+    got: list[int] = []
+    b.recv_nb(lambda message: got.append(message.data[0]), persistent=True)
+    a.recv_nb(lambda message: None, persistent=True)
+    drive(a, b, until=lambda: len(ends) == 120)
+    assert got == list(range(60))
+    assert set(ends.errors) == {None}
+
+
+def test_a_caller_whose_place_is_given_away(office: Messengers) -> None:
+    a = office.open(1, 0, replace(OPTIONS, peer=replace(QUICK, peer_limit=1)))
+    first, second = office.open(1, 1, listen=()), office.open(1, 2, listen=())
+    ends, others = Ends(), Ends()
+    for caller in (first, second):
+        caller.set_peer(a.name, [a.address])
+        caller.send_nb(a.name, [b"x"], 1, others)
+        drive(a, caller, until=lambda caller=caller: not caller.peers()[0].waiting
+              and not caller.peers()[0].in_flight)  # fmt: skip
+        if caller is first:
+            first.close()
+            drive(a, until=lambda: not a.peers()[0].is_connected)
+            a.send_nb(first.name, [b"y"], 1, ends)
+            drive(a, until=lambda: a.peers()[0].state is PeerState.FAILED)
+    assert [status.name for status in a.peers()] == [second.name]
+    [error] = ends.errors
+    assert isinstance(error, Unreachable)
+    assert a.recv(1, origin=first.name, timeout_s=5).data == b"x"  # it came when it was there
 
 
 # --- ends ----------------------------------------------------------------------------------------

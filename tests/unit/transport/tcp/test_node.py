@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes.messengers import QUICK
-from fakes.raw_peer import RawPeer
+from fakes.raw_peer import RawLink, RawPeer
 from fakes.recording_sink import RecordingSink, drive
 from fakes.tls_files import TlsFiles
 from i2o.errors import TransportUnavailable, UriError
@@ -24,6 +25,8 @@ from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.tcp import wire
 from i2o.transport.tcp.address import Address, parse_address
 from i2o.transport.tcp.carrier import TcpCarrier
+from i2o.transport.tcp.event_loops import EventLoops
+from i2o.transport.tcp.handshake import Listener
 from i2o.transport.tcp.key import PeerKey
 from i2o.transport.tcp.node import Node
 from i2o.transport.tcp.opening import open_carrier
@@ -171,12 +174,8 @@ def test_a_peer_whose_process_is_an_older_one_is_told_so(nodes: Nodes) -> None:
     assert "incarnation 99" in at_a.reasons[0]
 
 
-def _challenge(raw: RawPeer, link: object, node: Node) -> object:
+def _challenge(raw: RawPeer, link: RawLink, node: Node) -> Listener:
     """Do the listener's part of a handshake while the node is driven from here."""
-    from fakes.raw_peer import RawLink
-    from i2o.transport.tcp.handshake import Listener
-
-    assert isinstance(link, RawLink)
     listener = Listener(raw.identity, bytes(32))
     _, challenge = listener.hello(link.expect(Kind.HELLO))
     link.write(challenge)
@@ -229,6 +228,9 @@ def test_a_peer_that_pings_and_does_not_read_is_cut_off(nodes: Nodes) -> None:
     link = b.peer(number).link
     assert link is not None
     link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    back = a.peer(0).link
+    assert back is not None
+    back.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     pings = wire.frame(Kind.PING, bytes(8)) * 1000
     link.socket.setblocking(True)
     link.socket.settimeout(0.01)
@@ -270,6 +272,86 @@ def test_addresses_that_callers_tell(nodes: Nodes) -> None:
         assert tuple(map(str, peer.plan.addresses)) == known
 
 
+def test_a_caller_that_begins_with_a_proof(nodes: Nodes) -> None:
+    a, _ = nodes.open(0)
+    raw = nodes.raw(5)
+    link = raw.connect(str(a.addresses[0]))
+    link.frame(Kind.PROOF, bytes(32))
+    drive(a, until=lambda: a.half_open == 1)
+    drive(a, until=lambda: a.half_open == 0)
+    assert link.is_closed_by_peer
+
+
+def test_disconnecting_with_frames_that_wait(nodes: Nodes) -> None:
+    a, at_a = nodes.open(0)
+    b, at_b = nodes.open(1)
+    number = a.add_peer(None, b.addresses)
+    a.send(number, [b"x"])
+    drive(a, b, until=lambda: at_b.frames)
+    while not a.peer(number).outbox.size:
+        a.send(number, [bytes(1 << 20)])
+    a.disconnect(number)
+    drive(a, b, until=lambda: len(at_b.events) == 2)
+    assert at_a.events == [("up", number)]
+    assert at_b.events[1][0] == "lost"
+    assert "unconnected" in repr(a.peer(number))
+
+
+def test_closing_while_a_link_is_still_being_closed(nodes: Nodes) -> None:
+    a, at_a = nodes.open(0)
+    b, at_b = nodes.open(1)
+    number = a.add_peer(None, b.addresses)
+    a.send(number, [b"x"])
+    drive(a, b, until=lambda: at_b.frames)
+    a.disconnect(number)
+    a.close()
+    assert at_a.events == [("up", number)]
+
+
+def test_a_link_whose_other_end_does_not_close(nodes: Nodes) -> None:
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0, replace(QUICK, linger_s=0.01))
+    number = a.add_peer(None, [parse_address(raw.address)])
+    a.send(number, [b"x"])
+    drive(a, until=lambda: a.peer(number).state is PeerState.CONNECT_ACK)
+    link = raw.accept()
+    link.write(_challenge(raw, link, a).verdict(Answer.ACCEPTED, serial=1))
+    drive(a, until=lambda: at_a.sent)
+    a.disconnect(number)
+    link.write(b"more")
+    drive(a, until=lambda: not a._lingering)
+
+
+def test_an_address_that_the_system_refuses_at_once(nodes: Nodes) -> None:
+    a, at_a = nodes.open(0, insecure=True)
+    number = a.add_peer(None, [Address("255.255.255.255", 5)])
+    a.send(number, [b"x"])
+    drive(a, until=lambda: at_a.events)
+    assert at_a.events[0][:2] == ("lost", number)
+    assert a.peer(number).counters.failed_attempts == QUICK.rounds
+
+
+def test_a_loop_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Fragile:
+        """A node that fails once."""
+
+        def __init__(self) -> None:
+            self.turns = 0
+            self.gone_on = threading.Event()
+
+        def progress(self, timeout_s: float) -> None:
+            self.turns += 1
+            if self.turns == 1:
+                raise ValueError("a mistake of ours")
+            self.gone_on.set()
+
+        def wake(self) -> None: ...
+
+    node = Fragile()
+    with caplog.at_level(logging.CRITICAL), EventLoops([node]):  # type: ignore[list-item]
+        assert node.gone_on.wait(20)
+
+
 # --- TLS -----------------------------------------------------------------------------------------
 
 
@@ -280,8 +362,14 @@ def test_tls_with_frames_of_any_size(nodes: Nodes, tmp_path: Path) -> None:
     both = {"key": key, "server_tls": contexts.server, "client_tls": contexts.client}
     (a, at_a), (b, at_b) = nodes.carrier(**both), nodes.carrier(**both)
     to_b = a.resolve(b.name)
-    wanted = [b"x" * size for size in (0, 1, 100, 20_000, 100_000, 3 << 20)]
-    for frame in wanted:
+    wanted = [b"x" * size for size in (3 << 20, 0, 1, 100, 20_000, 100_000, 3 << 20)]
+    a.send(to_b, [b"first"])
+    drive(a, b, until=lambda: at_b.frames)
+    at_b.frames.clear()
+    a.send(to_b, [wanted[0]])
+    for _ in range(50):
+        a.progress()  # the other end does not read yet
+    for frame in wanted[1:]:
         drive(a, b, until=lambda frame=frame: a.send(to_b, [frame[:7], frame[7:]]))
     drive(a, b, until=lambda: len(at_b.frames) == len(wanted))
     assert [frame for _, frame in at_b.frames] == wanted
@@ -307,8 +395,6 @@ def test_tls_wants_a_certificate_of_the_same_authority(nodes: Nodes, tmp_path: P
 
 
 def test_a_probe_over_tls(nodes: Nodes, tmp_path: Path) -> None:
-    import threading
-
     files = TlsFiles(tmp_path)
     contexts = TlsContexts.from_files(*files.paths("one"))
     b, _ = nodes.carrier(server_tls=contexts.server)
