@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from i2o.errors import RemoteFrameError
-from i2o.transport.serial_line.link_frames import MAX_WINDOW, Data, FrameFlags
+from i2o.transport.serial_line.link_frames import Data, FrameFlags
 from i2o.transport.serial_line.link_options import LinkOptions
 
 _NS: Final = 1_000_000_000
@@ -28,6 +28,7 @@ class Incoming:
 
     def __init__(self, options: LinkOptions) -> None:
         self._limit, self._most = options.frame_limit, options.max_payload
+        self._window = options.window
         self._ack_ns = round(options.ack_s * _NS)
         self.expected = 0
         self._early: dict[int, Data] = {}
@@ -56,7 +57,7 @@ class Incoming:
             raise RemoteFrameError(f"a payload of {len(data.payload)} bytes; {self._most} fit")
         ahead = data.sequence - self.expected & _SERIAL
         if ahead:
-            if ahead > MAX_WINDOW or data.sequence in self._early:
+            if ahead >= self._window or data.sequence in self._early:
                 self.duplicates += 1
             else:
                 self._early[data.sequence] = data

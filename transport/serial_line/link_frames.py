@@ -24,7 +24,7 @@ MIN_PAYLOAD: Final = 64
 MAX_PAYLOAD: Final = 4096
 """The largest that an end may offer to take."""
 MAX_WINDOW: Final = 32
-"""DATA frames that may be on their way: as many as `held` has bits."""
+"""DATA frames that may be on their way; `held` has a bit for each but the first."""
 MAX_REASON: Final = 64
 """Bytes of the words of a BYE."""
 CRC_SIZE: Final = 4
@@ -154,9 +154,12 @@ class Bye(NamedTuple):
 LinkFrame: TypeAlias = Hello | Data | Ack | Bye
 
 
-def link_number(one: int, other: int) -> int:
-    """Return the number of the link between two sessions: the same at both ends."""
-    return one ^ other
+def link_number(sender: int, receiver: int) -> int:
+    """Return the number of a link, made of the session numbers of both ends.
+
+    It is another one in the other direction, so that a line that echoes is noticed.
+    """
+    return 2 * sender + receiver & 0xFFFFFFFF
 
 
 def frame_bytes(frame: LinkFrame) -> bytes:
@@ -188,7 +191,7 @@ def frame_bytes(frame: LinkFrame) -> bytes:
             largest_frame=frame.largest_frame,
         )
     else:
-        reason = frame.reason.encode()[:MAX_REASON]
+        reason = frame.reason.encode(errors="replace")[:MAX_REASON]
         body = BYE.build(type=FrameType.BYE, code=frame.code, link=frame.link) + reason
     return cobs.encode(body + zlib.crc32(body).to_bytes(CRC_SIZE, "little"))
 

@@ -26,22 +26,22 @@ class LinkOptions:
         hello_s: seconds between two HELLOs.
         connect_s: seconds after which nobody is there.
         ack_s: seconds that an acknowledgement may wait for a DATA frame to go along with.
-        keepalive_s: seconds of silence after which the other end is asked.
-        dead_s: seconds of silence, or of DATA that nobody acknowledges, after which it is gone.
-        linger_s: seconds that what was sent before the end of a link may take.
+        keepalive_s: seconds of silence after which the other end is asked whether it still knows
+            of the link; twice as many each time that it does not answer.
+        dead_s: seconds without an acknowledgement after which a link is given up. A program that
+            computes does not answer, so it should be long.
     """
 
     baud: int = 0
-    frame_limit: int = 8192
+    frame_limit: int = 4096
     max_payload: int = MAX_PAYLOAD
     window: int = MAX_WINDOW
-    queue_limit: int = 256 << 10
+    queue_limit: int = 32 << 10
     hello_s: float = 0.25
     connect_s: float = 5.0
     ack_s: float = 0.005
-    keepalive_s: float = 1.0
-    dead_s: float = 5.0
-    linger_s: float = 1.0
+    keepalive_s: float = 2.0
+    dead_s: float = 30.0
 
     @property
     def bytes_per_s(self) -> float:

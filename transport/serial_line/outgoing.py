@@ -20,6 +20,7 @@ _FIRST_RTO_NS, _LEAST_RTO_NS, _MOST_RTO_NS = _NS, _NS // 20, 2 * _NS
 _FIRST_PAYLOAD: Final = 256  # until it is known how many frames get lost
 _LOOK_EVERY: Final = 32  # DATA frames that were sent between two thoughts about their size
 _MANY_LOST: Final = 4  # of those: smaller ones will have better luck
+_MOST_BACK_OFF: Final = 6
 _SERIAL: Final = 0xFFFF
 _HALF: Final = 0x8000
 
@@ -64,12 +65,14 @@ class Outgoing:
         self.queued = 0
         self._flights: dict[int, _Flight] = {}  # in the order of their numbers
         self._flying = 0  # their bytes
+        self._lost = 0  # those that are to be sent again
         self._next = self._oldest = 0
         self._window = 0
         self._order = 0
         self._srtt = self._rttvar = self._least_rtt = 0
         self._back_off = 0
         self._progress_ns = 0
+        self._timer_ns = 0  # since when it runs
         self.repeated = 0
         self.payload_size = min(_FIRST_PAYLOAD, self._best_payload)
         self._sent_lately = self._lost_lately = 0
@@ -99,14 +102,16 @@ class Outgoing:
 
     def next_piece(self, now_ns: int) -> Piece | None:
         """Return what is to be sent next, if anything may be; it counts as sent now."""
-        flight = next((one for one in self._flights.values() if one.is_lost), None)
+        flight = self._next_lost() if self._lost else None
         if flight is not None:
             flight.is_lost = False
+            self._lost -= 1
             self.repeated += 1
+            self._timer_ns = now_ns
         elif self._queue and self._may_send():
-            flight = _Flight(self._cut())
             if not self._flights:
-                self._progress_ns = now_ns
+                self._progress_ns = self._timer_ns = now_ns
+            flight = _Flight(self._cut())
             self._flights[flight.piece.sequence] = flight
             self._flying += len(flight.piece.payload)
         else:
@@ -119,6 +124,9 @@ class Outgoing:
         if self._queue and not self._may_send():  # nothing goes on before something arrives
             piece = piece._replace(flags=piece.flags | FrameFlags.POLL)
         return piece
+
+    def _next_lost(self) -> _Flight | None:
+        return next((one for one in self._flights.values() if one.is_lost), None)
 
     def _may_send(self) -> bool:
         if self._next - self._oldest & _SERIAL >= self._window:
@@ -159,7 +167,7 @@ class Outgoing:
         """
         arrived = ack - self._oldest & _SERIAL
         if arrived >= _HALF:
-            return  # it was said before something that is known
+            return  # said before something that is known: a line that repeats itself
         most = self._next - self._oldest & _SERIAL
         if arrived + (held.bit_length() + 1 if held else 0) > most:
             raise RemoteFrameError(
@@ -176,6 +184,7 @@ class Outgoing:
             self._progress_ns = now_ns
         if latest:
             self._back_off = 0
+            self._timer_ns = now_ns
             for flight in self._flights.values():
                 if flight.order < latest and not flight.is_lost:
                     self._lose(flight)
@@ -186,6 +195,7 @@ class Outgoing:
         if flight is None:
             return 0
         self._flying -= len(flight.piece.payload)
+        self._lost -= flight.is_lost
         if flight.tries == 1:  # else nobody knows which one arrived
             self._measure(max(1, now_ns - flight.sent_ns))
         return flight.order
@@ -210,8 +220,9 @@ class Outgoing:
 
     def next_deadline_ns(self) -> int | None:
         """Return when `tick` has something to do."""
-        times = [one.sent_ns for one in self._flights.values() if not one.is_lost]
-        return min(times) + self._rto_ns if times else None
+        if len(self._flights) == self._lost:
+            return None
+        return self._timer_ns + self._rto_ns
 
     def tick(self, now_ns: int) -> None:
         """Give up on what should have arrived.
@@ -221,11 +232,9 @@ class Outgoing:
         """
         deadline = self.next_deadline_ns()
         if deadline is not None and now_ns >= deadline:
-            flight = next(one for one in self._flights.values() if not one.is_lost)
-            for one in self._flights.values():
-                one.sent_ns = now_ns
-            self._back_off = min(self._back_off + 1, 6)
-            self._lose(flight)
+            self._timer_ns = now_ns
+            self._back_off = min(self._back_off + 1, _MOST_BACK_OFF)
+            self._lose(next(one for one in self._flights.values() if not one.is_lost))
 
     def is_stuck(self, now_ns: int) -> bool:
         """Whether nothing has arrived for so long that nothing will."""
@@ -239,6 +248,7 @@ class Outgoing:
 
     def _lose(self, flight: _Flight) -> None:
         flight.is_lost = True
+        self._lost += 1
         self._lost_lately += 1
 
     def _count_sent(self) -> None:
