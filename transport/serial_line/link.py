@@ -118,7 +118,7 @@ class Link:
         self._session = new_session()
         self._is_wanted = self._wants_room = False
         self._theirs = 0
-        self._hello_due_ns = self._end_ns = 0
+        self._hello_due_ns = self._end_ns = self._hellos = 0
         self._link_in = self._link_out = 0
         self.incoming, self.outgoing = Incoming(options), Outgoing(options)
         self._heard_ns = self._ask_ns = self._asked_ns = 0
@@ -286,6 +286,8 @@ class Link:
     def _rise(self, now_ns: int, events: list[LinkEvent]) -> None:
         self.state, self._is_wanted, self._is_hello_due = LinkState.UP, False, False
         self.links += 1
+        if self._hellos == 1:  # else nobody knows which one was answered
+            self.outgoing.measure(now_ns - (self._hello_due_ns - self._hello_ns))
         self._heard(now_ns)
         events.append(Up())
 
@@ -341,6 +343,7 @@ class Link:
             return None
         self._is_hello_due = False
         self._hello_due_ns = now_ns + self._hello_ns
+        self._hellos += 1
         options = self._options
         return Hello(
             self._session,
@@ -412,5 +415,5 @@ class Link:
         self.state = LinkState.DOWN
         self._is_wanted = self._wants_room = self._is_hello_due = self._is_poll_due = False
         self._session = self._new_session()
-        self._theirs = 0
+        self._theirs = self._hellos = 0
         self.incoming, self.outgoing = Incoming(self._options), Outgoing(self._options)

@@ -197,11 +197,12 @@ class Outgoing:
         self._flying -= len(flight.piece.payload)
         self._lost -= flight.is_lost
         if flight.tries == 1:  # else nobody knows which one arrived
-            self._measure(max(1, now_ns - flight.sent_ns))
+            self.measure(now_ns - flight.sent_ns)
         return flight.order
 
-    def _measure(self, rtt: int) -> None:
-        """Take a round trip into account (RFC 6298)."""
+    def measure(self, rtt: int) -> None:
+        """Take a round trip of so many nanoseconds into account (RFC 6298)."""
+        rtt = max(1, rtt)
         self._least_rtt = min(self._least_rtt or rtt, rtt)
         if not self._srtt:
             self._srtt, self._rttvar = rtt, rtt // 2
