@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 
 from fakes.noisy_line import Noise
@@ -15,7 +16,7 @@ from i2o.transport.serial_line.link_options import LinkOptions
 
 QUICK = LinkOptions(hello_s=0.02, connect_s=0.5, ack_s=0.001)
 NOBODY = "nobody"
-_BAUD = 4_000_000
+_BAUD = 100_000_000
 
 
 class SerialPanel(Closing):
@@ -37,6 +38,7 @@ class SerialPanel(Closing):
         self._cables: dict[frozenset[str], PtyCable] = {}
         self._spare: list[socket.socket] = []
         self._count = 0
+        self._lock = threading.Lock()  # stations may be in threads of their own
 
     def carrier(self) -> SerialCarrier:
         name = f"station-{len(self._carriers) + 1}"
@@ -67,15 +69,16 @@ class SerialPanel(Closing):
             self._spare.append(far)
             return DescriptorLine(mine)
         names = frozenset((owner, there))
-        cable = self._cables.get(names)
-        if cable is None:
-            self._count += 1
-            cable = self._cables[names] = PtyCable(
-                self._folder,
-                self._noise,
-                seed=self._count,
-                names=(f"tty{self._count}a", f"tty{self._count}b"),
-            )
-            self._carriers[there].resolve(owner)
+        with self._lock:
+            cable = self._cables.get(names)
+            if cable is None:
+                self._count += 1
+                cable = self._cables[names] = PtyCable(
+                    self._folder,
+                    self._noise,
+                    seed=self._count,
+                    names=(f"tty{self._count}a", f"tty{self._count}b"),
+                )
+                self._carriers[there].resolve(owner)
         device = cable.devices[sorted(names).index(owner)]
         return open_line(LineSettings(device, baud=settings.baud))

@@ -24,6 +24,7 @@ from i2o.transport.serial_line.line import LineSettings, OpenLine, open_line
 from i2o.transport.serial_line.link import Frame, Link, LinkEvent, Lost, Up
 from i2o.transport.serial_line.link_options import LinkOptions
 from i2o.transport.serial_line.way import Way
+from i2o.transport.timer_descriptor import TimerDescriptor
 
 SCHEME: Final = "serial:"
 _NS: Final = 1_000_000_000
@@ -66,8 +67,9 @@ class SerialCarrier(Closing):
         self._numbers: dict[str, int] = {}
         self._pending: list[tuple[Way, LinkEvent]] = []  # what `send` found out
         line = opener(settings)
-        self._watch, self._bell = select.epoll(), Doorbell()
-        self._watch.register(self._bell.fileno(), select.EPOLLIN)
+        self._watch, self._bell, self._timer = select.epoll(), Doorbell(), TimerDescriptor()
+        for waker in (self._bell, self._timer):
+            self._watch.register(waker.fileno(), select.EPOLLIN)
         self._add(settings).attach(line)
 
     def link(self, peer: int) -> Link:
@@ -113,6 +115,7 @@ class SerialCarrier(Closing):
         if events:
             self._pending += [(way, event) for event in events]
             self._bell.ring()
+        self._set_timer()
         if is_sent and self._sink is not None:
             self._sink.frame_sent(peer, token)
         return is_sent
@@ -130,6 +133,8 @@ class SerialCarrier(Closing):
         if self._sink is None:
             return
         ready = {descriptor for descriptor, _ in self._watch.poll(0)}
+        if self._timer.fileno() in ready:
+            self._timer.silence()
         if self._bell.fileno() in ready:
             self._bell.silence()
             pending, self._pending = self._pending, []
@@ -142,9 +147,10 @@ class SerialCarrier(Closing):
                 if way.attempts != attempts:
                     break  # disconnected by who was told of the one before
                 self._tell(way, event)
+        self._set_timer()
 
     def fileno(self) -> int:
-        """Return an epoll descriptor, or -1 after `close`."""
+        """Return an epoll descriptor, or -1 after `close`; it tells of deadlines, too."""
         return -1 if self._watch.closed else self._watch.fileno()
 
     def next_deadline_ns(self) -> int | None:
@@ -168,6 +174,7 @@ class SerialCarrier(Closing):
             way.close()
         self._watch.close()
         self._bell.close()
+        self._timer.close()
 
     # ---------------------------------------------------------------------------------------------
 
@@ -176,6 +183,11 @@ class SerialCarrier(Closing):
         self._ways.append(way)
         self._numbers[settings.address] = way.number
         return way
+
+    def _set_timer(self) -> None:
+        """Let the descriptor tell of the next deadline."""
+        if self._clock is SYSTEM_CLOCK:
+            self._timer.wake_by(self.next_deadline_ns())
 
     def _tell(self, way: Way, event: LinkEvent) -> None:
         sink, number = self._sink, way.number
@@ -204,5 +216,6 @@ class SerialCarrier(Closing):
                 self._clock.sleep(max(wait_s, 0.001))
                 ready = {descriptor for descriptor, _ in self._watch.poll(0)}
             self._bell.silence()
+            self._timer.silence()
             for way in self._ways:
                 way.move(self._clock.monotonic_ns(), is_ready=way.descriptor in ready)
