@@ -77,7 +77,7 @@ class SerialPorts(PortConformance):
         card, host = cable.devices
         self.station = UriStation(f"serial:{card}?baud=4000000", f"emu:?disk={image}")
         resources.callback(self.station.close)
-        return open_port(f"serial:{host}?baud=4000000")
+        return open_port(f"serial:{host}?baud=4000000&timeout=1")
 
     def kill(self, port: Port) -> bool:
         self.station.close()

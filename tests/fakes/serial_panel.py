@@ -45,6 +45,7 @@ class SerialPanel(Closing):
         made = SerialCarrier(
             LineSettings(name, baud=_BAUD),
             options=self._options,
+            is_single=False,
             opener=lambda settings: self._open(name, settings),
             linger_s=0.01,
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames between endpoints over serial lines: the `Carrier` whose addresses read `serial:DEVICE`.
 
-The peer is whoever is at the other end of a line, so its address is that of the line. A carrier has
-the line that it was made with, and opens another one for each address that it is asked to resolve.
-A line that goes away is opened again as soon as it is back.
+The peer is whoever is at the other end of the line: nobody has to know what the line is called there,
+so any address means it. A carrier may also have several lines; then the address of a peer is that of
+the line to it. A line that goes away is opened again as soon as it is back.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class SerialCarrier(Closing):
     """One end of one line, or of several.
 
     Args:
-        settings: of the first line, and, but for its address, of all others.
+        settings: of the line, and, but for its address, of all others.
         options: of the links.
+        is_single: whether there is this line alone; otherwise another one is opened for each address
+            that is resolved.
         opener: opens a line.
         linger_s: how long closing waits until the other ends have what was sent.
         clock: for everything that takes time.
@@ -54,12 +56,14 @@ class SerialCarrier(Closing):
         settings: LineSettings,
         *,
         options: LinkOptions | None = None,
+        is_single: bool = True,
         opener: OpenLine = open_line,
         linger_s: float = 1.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._settings, self._opener, self._clock = settings, opener, clock
         self._options = replace(options or LinkOptions(), baud=settings.baud)
+        self._is_single = is_single
         self._linger_ns = round(linger_s * _NS)
         self.name, self.frame_limit = f"{SCHEME}{settings.address}", self._options.frame_limit
         self._sink: CarrierSink | None = None
@@ -81,7 +85,7 @@ class SerialCarrier(Closing):
         self._sink = sink
 
     def resolve(self, address: str) -> int:
-        """Return the number of whoever is at the other end of a line.
+        """Return the number of whoever is at the other end of the line.
 
         Raises:
             FabricError: EINVAL, it is the address of no line.
@@ -89,7 +93,7 @@ class SerialCarrier(Closing):
         text = address.removeprefix(SCHEME)
         if not text or "\0" in text:
             raise FabricError(errno.EINVAL, f"{address!r} is no line; write serial:/dev/ttyUSB0")
-        number = self._numbers.get(text)
+        number = 0 if self._is_single else self._numbers.get(text)
         if number is None:
             number = self._add(replace(self._settings, address=text)).number
             self._bell.ring()  # it is opened by progress

@@ -81,7 +81,7 @@ def ends(cable, stack):
 def test_frames_in_both_directions(ends, cable):
     a, b = ends
     assert a.carrier.name == f"serial:{cable.devices[0]}"
-    assert a.carrier.resolve(a.carrier.name) == 0
+    assert a.carrier.resolve(a.carrier.name) == a.carrier.resolve(b.carrier.name) == 0
     assert a.carrier.address_of(0) == a.carrier.name
     assert not a.carrier.send(0, [b"early"]), "there is no link yet"
     until(lambda: a.events, a, b)
@@ -229,7 +229,7 @@ def test_several_lines(tmp_path, stack):
     """One endpoint, two cables: peers do not mix."""
     first = stack.enter_context(PtyCable(tmp_path, names=("a", "b")))
     second = stack.enter_context(PtyCable(tmp_path, names=("c", "d")))
-    a = End(first.devices[0])
+    a = End(first.devices[0], is_single=False)
     b, d = End(first.devices[1]), End(second.devices[1])
     for end in (a, b, d):
         stack.enter_context(end.carrier)
