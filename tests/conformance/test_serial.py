@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -59,6 +60,12 @@ class TestSerialEndpoints(SerialEndpoints):
     """Over cables without errors."""
 
 
+needs_time = pytest.mark.skipif(
+    not os.environ.get("I2O_TESTS_FULL"), reason="takes minutes: set I2O_TESTS_FULL"
+)
+
+
+@needs_time
 class TestEndpointsOverNoise(SerialEndpoints):
     """Over cables that turn bits, lose and double bytes, and bring garbage."""
 
@@ -88,6 +95,7 @@ class TestSerialPorts(SerialPorts):
     """Over a cable without errors."""
 
 
+@needs_time
 class TestPortsOverNoise(SerialPorts):
     """Over a cable that turns bits, loses and doubles bytes, and brings garbage."""
 

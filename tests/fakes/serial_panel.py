@@ -10,11 +10,12 @@ from pathlib import Path
 from fakes.noisy_line import Noise
 from fakes.pty_cable import PtyCable
 from i2o.closing import Closing
+from i2o.errors import TransportUnavailable
 from i2o.transport.serial_line.carrier import SCHEME, SerialCarrier
 from i2o.transport.serial_line.line import DescriptorLine, Line, LineSettings, open_line
 from i2o.transport.serial_line.link_options import LinkOptions
 
-QUICK = LinkOptions(hello_s=0.02, connect_s=0.5, ack_s=0.001)
+QUICK = LinkOptions(hello_s=0.02, connect_s=30.0, ack_s=0.001)
 NOBODY = "nobody"
 _BAUD = 100_000_000
 
@@ -65,7 +66,9 @@ class SerialPanel(Closing):
 
     def _open(self, owner: str, settings: LineSettings) -> Line:
         there = settings.address
-        if there in (owner, NOBODY):
+        if there == NOBODY:
+            raise TransportUnavailable("serial", "there is no such line")
+        if there == owner:
             mine, far = socket.socketpair()
             self._spare.append(far)
             return DescriptorLine(mine)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames between endpoints over serial lines: the `Carrier` whose addresses read `serial:DEVICE`.
 
-The peer is whoever is at the other end of the line: nobody has to know what the line is called there,
-so any address means it. A carrier may also have several lines; then the address of a peer is that of
-the line to it. A line that goes away is opened again as soon as it is back.
+The peer is whoever is at the other end of the line: nobody has to know what the line is called
+there, so any address means it. A carrier may also have several lines; then the address of a peer is
+that of the line to it. A line that goes away is opened again as soon as it is back.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class SerialCarrier(Closing):
     Args:
         settings: of the line, and, but for its address, of all others.
         options: of the links.
-        is_single: whether there is this line alone; otherwise another one is opened for each address
-            that is resolved.
+        is_single: whether there is this line alone; otherwise another one is opened for each
+            address that is resolved.
         opener: opens a line.
         linger_s: how long closing waits until the other ends have what was sent.
         clock: for everything that takes time.

@@ -36,8 +36,6 @@ from i2o.transport.serial_line.link_options import LinkOptions
 from i2o.transport.serial_line.outgoing import Outgoing
 
 _NS: Final = 1_000_000_000
-_HELLO_BYTES: Final = 32  # on the line, with everything
-_HELLO_SHARE: Final = 4  # of the line's time, one part for HELLOs
 _LONGEST_ASK_S: Final = 60.0
 _ERRORS: Final[dict[int, int]] = {
     ByeCode.CLOSED: errno.ECONNRESET,
@@ -109,11 +107,8 @@ class Link:
     ) -> None:
         self._options, self._new_session = options, new_session
         self._splitter = Splitter(LARGEST_PACKET)
-        hello_s = options.hello_s
-        if options.baud:
-            hello_s = max(hello_s, _HELLO_SHARE * _HELLO_BYTES / options.bytes_per_s)
-        self._hello_ns = round(hello_s * _NS)
-        self._give_up_ns = round(max(options.connect_s, 2 * hello_s) * _NS)
+        self._hello_ns = options.hello_ns
+        self._give_up_ns = max(round(options.connect_s * _NS), 2 * self._hello_ns)
         self.state = LinkState.DOWN
         self._session = new_session()
         self._is_wanted = self._wants_room = False

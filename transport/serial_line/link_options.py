@@ -10,6 +10,9 @@ from i2o.transport.serial_line.link_frames import MAX_PAYLOAD, MAX_WINDOW, MIN_P
 
 BITS_PER_BYTE: Final = 10
 """On the line: a start bit, eight of data, and a stop bit."""
+_NS: Final = 1_000_000_000
+_HELLO_BYTES: Final = 32  # on the line, with everything
+_HELLO_SHARE: Final = 4  # one part of the time
 _PAYLOAD_S: Final = 0.05  # a frame that is lost shall not cost more of the line's time
 
 
@@ -47,6 +50,13 @@ class LinkOptions:
     def bytes_per_s(self) -> float:
         """The line's rate, 0 if it is not known."""
         return self.baud / BITS_PER_BYTE
+
+    @property
+    def hello_ns(self) -> int:
+        """Nanoseconds between two HELLOs: they leave most of a slow line's time to others."""
+        if not self.baud:
+            return round(self.hello_s * _NS)
+        return round(max(self.hello_s, _HELLO_SHARE * _HELLO_BYTES / self.bytes_per_s) * _NS)
 
     @property
     def best_payload(self) -> int:

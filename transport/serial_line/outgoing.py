@@ -16,7 +16,7 @@ from i2o.transport.serial_line.link_frames import MAX_WINDOW, MIN_PAYLOAD, Frame
 from i2o.transport.serial_line.link_options import LinkOptions
 
 _NS: Final = 1_000_000_000
-_FIRST_RTO_NS, _LEAST_RTO_NS, _MOST_RTO_NS = _NS, _NS // 20, 2 * _NS
+_LEAST_RTO_NS, _MOST_RTO_NS = _NS // 20, 2 * _NS
 _FIRST_PAYLOAD: Final = 256  # until it is known how many frames get lost
 _LOOK_EVERY: Final = 32  # DATA frames that were sent between two thoughts about their size
 _MANY_LOST: Final = 4  # of those: smaller ones will have better luck
@@ -59,6 +59,7 @@ class Outgoing:
     def __init__(self, options: LinkOptions) -> None:
         self._rate = options.bytes_per_s
         self._best_payload = options.best_payload
+        self._first_rto_ns = options.hello_ns
         self._stuck_ns = round(options.dead_s * _NS)
         self._queue: deque[bytes] = deque()
         self._offset = 0
@@ -214,7 +215,7 @@ class Outgoing:
 
     @property
     def _rto_ns(self) -> int:
-        rto = self._srtt + 4 * self._rttvar if self._srtt else _FIRST_RTO_NS
+        rto = self._srtt + 4 * self._rttvar if self._srtt else self._first_rto_ns
         if self._rate:  # it may be behind others on the line
             rto += round(2 * self.payload_size / self._rate * _NS)
         return min(max(rto, _LEAST_RTO_NS) << self._back_off, _MOST_RTO_NS)
