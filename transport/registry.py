@@ -50,6 +50,7 @@ _OWN_ENDPOINTS: Final = {
 
 _OWN_FINDERS: Final = (
     "i2o.transport.pci.discovery",
+    "i2o.transport.serial_line.discovery",
     "i2o.transport.shm.discovery",
     "i2o.iop_emulator.discovery",
 )
