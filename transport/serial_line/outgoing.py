@@ -216,8 +216,8 @@ class Outgoing:
     @property
     def _rto_ns(self) -> int:
         rto = self._srtt + 4 * self._rttvar if self._srtt else self._first_rto_ns
-        if self._rate:  # it may be behind others on the line
-            rto += round(2 * self.payload_size / self._rate * _NS)
+        if self._rate:  # it is behind others on the line, and so is the answer
+            rto += round((self._flying + 2 * self.payload_size) / self._rate * _NS)
         return min(max(rto, _LEAST_RTO_NS) << self._back_off, _MOST_RTO_NS)
 
     def next_deadline_ns(self) -> int | None:

@@ -48,7 +48,7 @@ class End(RecordingSink):
 
 def until(look, *ends: End) -> None:
     """Drive the ends, waiting for their descriptors and deadlines as an engine does."""
-    deadline = SYSTEM_CLOCK.monotonic() + 5
+    deadline = SYSTEM_CLOCK.monotonic() + PATIENCE_S
     while not look():
         now = SYSTEM_CLOCK.monotonic_ns()
         due = [end.carrier.next_deadline_ns() for end in ends]
