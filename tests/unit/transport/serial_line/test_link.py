@@ -427,6 +427,31 @@ def test_nonsense_ends_the_link(frame):
     assert (bye.link, bye.code) == (lonely.back, ByeCode.PROTOCOL)
 
 
+def test_a_gap_is_told_before_anything_else():
+    lonely = Lonely()
+    lonely.tell(Data(lonely.to, 1, 0, 0, 32, b"early"))
+    lonely.link.send(b"answer", 0)
+    assert lonely.said().held == 1
+    assert lonely.said().payload == b"answer"
+
+
+def test_every_attempt_has_another_session():
+    lonely = Lonely()
+    lonely.link.close()
+    assert lonely.said().code == ByeCode.CLOSED
+    lonely.link.seek(0)
+    assert lonely.said().session == 101
+
+
+def test_who_answers_is_up_by_frames_of_this_link_alone():
+    link = Link(LinkOptions(), lambda: 100)
+    link.receive(frame_bytes(Hello(7, 0, 32, 4096, 4096)) + b"\0", 0)
+    link.receive(frame_bytes(Ack(5, 0, 0, 0, 32, 0)) + b"\0", 0)
+    assert (link.state, link.strays) == (LinkState.ANSWERING, 1)
+    link.receive(frame_bytes(Ack(link_number(7, 100), 0, 0, 0, 32, 0)) + b"\0", 0)
+    assert link.state is LinkState.UP
+
+
 def test_a_frame_that_does_not_end():
     lonely = Lonely(LinkOptions(frame_limit=100, max_payload=64))
     more = int(FrameFlags.MORE)
