@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +24,15 @@ from i2o.transport.fabric.flags import Capability, EndpointType
 from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
 from i2o.transport.port import Port
 from i2o.transport.registry import open_port
+
+
+@pytest.fixture(autouse=True)
+def _quick_cables():
+    """Let the thread of a cable run soon although this one does not sleep."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
 
 
 class SerialEndpoints(EndpointConformance):

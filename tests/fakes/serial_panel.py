@@ -15,7 +15,7 @@ from i2o.transport.serial_line.carrier import SCHEME, SerialCarrier
 from i2o.transport.serial_line.line import DescriptorLine, Line, LineSettings, open_line
 from i2o.transport.serial_line.link_options import LinkOptions
 
-QUICK = LinkOptions(hello_s=0.02, connect_s=30.0, ack_s=0.001)
+QUICK = LinkOptions(hello_s=0.02, connect_s=3.0, ack_s=0.001)
 NOBODY = "nobody"
 _BAUD = 100_000_000
 
