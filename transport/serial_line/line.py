@@ -27,6 +27,7 @@ _SCHEME: Final = "serial"
 _SOCKET: Final = "socket://"
 _CONNECT_S: Final = 2.0
 _READ: Final = 64 << 10
+_MOST_WAITING: Final = 64  # reads of a thread that nobody has taken
 _SLICE_S: Final = 0.05  # how long a thread may not notice that it is to end
 _IFLAG, _CC = 0, 6  # where termios.tcgetattr has input modes and special characters
 
@@ -212,6 +213,7 @@ class ThreadedLine:
         self._port = port
         self._bell = Doorbell()
         self._came: deque[bytes] = deque()
+        self._taken = threading.Event()
         self._is_closed = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._listen, name="i2o-serial", daemon=True)
@@ -226,7 +228,9 @@ class ThreadedLine:
         self._bell.silence()
         if not self._came and self._error is not None:
             raise LineGone(errno.ENODEV, str(self._error))
-        return b"".join(self._came.popleft() for _ in range(len(self._came)))
+        data = b"".join(self._came.popleft() for _ in range(len(self._came)))
+        self._taken.set()
+        return data
 
     def write(self, data: Buffer) -> int:
         """Write all of it; raises LineGone."""
@@ -248,6 +252,10 @@ class ThreadedLine:
 
     def _listen(self) -> None:
         while not self._is_closed:
+            if len(self._came) >= _MOST_WAITING:  # the line's own flow control is next
+                self._taken.wait(_SLICE_S)
+                self._taken.clear()
+                continue
             try:
                 data = self._port.read(max(1, min(_READ, self._port.in_waiting)))
             except Exception as error:  # what a port of any kind may raise is told to the reader

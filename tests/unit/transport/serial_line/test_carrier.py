@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import termios
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -18,12 +19,12 @@ import pytest
 from fakes.noisy_line import Noise
 from fakes.pty_cable import PtyCable
 from fakes.recording_sink import PATIENCE_S, RecordingSink
-from i2o.clock import SYSTEM_CLOCK
+from i2o.clock import SYSTEM_CLOCK, ManualClock
 from i2o.errors import TransportUnavailable, UriError
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.serial_line.carrier import SerialCarrier
-from i2o.transport.serial_line.line import LineSettings, open_line
+from i2o.transport.serial_line.line import LineGone, LineSettings, ThreadedLine, open_line
 from i2o.transport.serial_line.link import LinkState
 from i2o.transport.serial_line.link_frames import read_frame
 from i2o.transport.serial_line.link_options import LinkOptions
@@ -214,8 +215,6 @@ def test_closing_waits_until_it_arrived(cable, stack):
     for _ in range(5):
         assert a.carrier.send(0, [b"x" * 3000])
     b.carrier._sink = quiet
-    import threading
-
     closing = threading.Thread(target=a.carrier.close)
     closing.start()
     until(lambda: ("lost", 0, errno.ECONNRESET) in b.events, b)
@@ -290,8 +289,6 @@ def test_a_pyserial_line_without_descriptor_ends(stack):
         def close(self) -> None:
             pass
 
-    from i2o.transport.serial_line.line import LineGone, ThreadedLine
-
     line = ThreadedLine(Port())
     line._thread.join()
     for call in (line.read, lambda: line.write(b"x")):
@@ -299,6 +296,32 @@ def test_a_pyserial_line_without_descriptor_ends(stack):
             call()
     line.close()
     line.close()
+
+
+def test_a_thread_reads_no_more_than_is_taken():
+    class Flood:
+        in_waiting = 1
+        reads = 0
+
+        def read(self, size: int) -> bytes:
+            self.reads += 1
+            return b"x"
+
+        def close(self) -> None:
+            pass
+
+    flood = Flood()
+    line = ThreadedLine(flood)
+    try:
+        found = 0
+        while found < 200:
+            assert select.select([line.fileno()], [], [], PATIENCE_S)[0]
+            before = flood.reads
+            found += len(line.read())
+            assert before - found <= 64
+    finally:
+        line.close()
+    assert flood.reads - found <= 64
 
 
 def test_lines_that_cannot_be_opened(tmp_path, cable, monkeypatch):
@@ -368,3 +391,36 @@ def test_uris(cable):
     ):
         with pytest.raises(UriError):
             open_endpoint(wrong)
+
+
+def test_closing_from_within(ends):
+    """Who closes the carrier while it tells of something hears no more."""
+    a, b = ends
+    a.send(b"up", b)
+    until(lambda: b.frames, a, b)
+    b.on_frame = lambda peer, frame: b.carrier.close()
+    for number in range(3):
+        a.carrier.send(0, [b"%d" % number])
+    while b.carrier.fileno() >= 0:
+        select.select([b.carrier.fileno()], [], [], PATIENCE_S)
+        b.carrier.progress()
+    until(lambda: ("lost", 0, errno.ECONNRESET) in a.events, a)
+    assert len(b.frames) == 2
+    b.carrier.progress()
+
+
+def test_a_clock_that_is_moved_by_hand(cable):
+    """Closing waits on the clock that there is, for no longer than it should."""
+    clock = ManualClock()
+    a = End(cable.devices[0], replace(QUICK, ack_s=0.0), clock=clock)
+    b = End(cable.devices[1], replace(QUICK, ack_s=0.0), clock=clock)
+    deadline = SYSTEM_CLOCK.monotonic() + PATIENCE_S
+    while not (a.carrier.send(0, [b"x"]) or SYSTEM_CLOCK.monotonic() > deadline):
+        clock.advance(0.001)
+        a.carrier.progress()
+        b.carrier.progress()
+    assert a.events[0] == ("up", 0)
+    before = clock.monotonic()
+    a.carrier.close()
+    assert 0 < clock.monotonic() - before < 1
+    b.carrier.close()
