@@ -13,9 +13,6 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from i2o.errors import TransportUnavailable
-from i2o.transport.ofi.library import load as load_libfabric
-
 settings.register_profile("dev", deadline=None, print_blob=True)
 settings.register_profile(
     "ci", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -28,6 +25,7 @@ STRICT = os.environ.get("I2O_TESTS_STRICT") == "1"
 # shells let their background jobs ignore interrupts, and what they start inherits that: tests that
 # interrupt a program would wait for ever
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # nor may who started us block them
 
 _PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
 
@@ -74,6 +72,10 @@ def _open_files() -> dict[int, str]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `libfabric` where the extension that calls it was not built."""
     if item.get_closest_marker("libfabric") is not None:
+        # here, since a folder of tests without i2o can use this file, too
+        from i2o.errors import TransportUnavailable
+        from i2o.transport.ofi.library import load as load_libfabric
+
         try:
             load_libfabric()
         except TransportUnavailable as error:

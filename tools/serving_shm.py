@@ -16,5 +16,8 @@ def served(order: Order) -> Served:
     spin_us = spin_of(order.uri)
     iop = ShmIop.from_options(order.options(own=("spin",)), order.tap())
     order.opened.callback(iop.close)
-    listener = listen(order.uri.address, Meeting.IOP)
-    return order.opened.enter_context(ShmServer(listener, iop, spin_s=spin_us / 1e6))
+    address = order.uri.address
+    server = ShmServer(
+        listen(address, Meeting.IOP), iop, uri=f"shm:{address}", spin_s=spin_us / 1e6
+    )
+    return order.opened.enter_context(server)

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from i2o.errors import DmaFault, LocalFrameError
+from i2o.transport.lazy_memory import zeroed
 
 _SLOT_BITS: Final = 20
 _SLOT_SIZE: Final = 1 << _SLOT_BITS
+_LAZY_SIZE: Final = 8 << 20
 _FIRST_SLOT: Final = 1  # the first MiB stays unused: a small number is no bus address
 _END_SLOT: Final = (1 << 32) >> _SLOT_BITS
 
@@ -61,10 +63,11 @@ class BusSpace:
         self._next_slot = _FIRST_SLOT
 
     def allocate(self, size: int, align: int = 4096) -> BusBuffer:
-        """Return a zeroed buffer; raises MemoryError when no addresses are left."""
+        """Return a zeroed buffer; raises MemoryError when no memory or no addresses are left."""
         if size < 1 or align < 1 or align & align - 1:
             raise LocalFrameError(f"cannot allocate {size} bytes aligned to {align}")
-        return self._place(memoryview(bytearray(size)), align)
+        is_large = size >= _LAZY_SIZE  # more pages than anybody gets again and again
+        return self._place(zeroed(size) if is_large else memoryview(bytearray(size)), align)
 
     def map(self, buffer: memoryview) -> BusBuffer:
         """Give the caller's memory a bus address; raises LocalFrameError if it is not bytes."""

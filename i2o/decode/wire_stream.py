@@ -21,9 +21,7 @@ from i2o.transport.wire.messages import (
     PACKET,
     SPARES,
     WINDOW,
-    Form,
     Kind,
-    RangeFlags,
     forms,
     packer,
 )
@@ -40,7 +38,6 @@ HEAD_SIZE: Final = _HEAD.size
 _HELLO: Final = struct.pack("<BI", Kind.HELLO, MAGIC)
 _LONE: Final = frozenset({Kind.HELLO, Kind.REFUSED, Kind.UNKNOWN})
 _FORMS: Final = forms(HOST_KINDS | DEVICE_KINDS | _LONE)
-_RANGE, _DATA_FOLLOW = Kind.RANGE.value, RangeFlags.DATA.value
 
 
 class WireRecord(NamedTuple):
@@ -209,14 +206,14 @@ class WireStream:
                 break
             fields = form.fields.unpack_from(data, place + 1)
             start = place + shift if place >= before else None
-            if form.is_bulk and (form.kind.value != _RANGE or fields[0] & _DATA_FOLLOW):
+            if form.has_bulk(fields):
                 self._bulk, self._done = WireRecord(form.kind.value, fields, start), 0
                 self._bulk = self._bulk._replace(length=fields[-1])
                 place = end
                 if place >= size or not fields[-1]:
                     place = self._more_bulk(records, data, place, shift)
                 continue
-            length = _text_length(form, fields)
+            length = form.text_size(fields)
             if length > MAX_FRAME:
                 return records, f"{form.kind.name} with {length} bytes"
             if end + length > size:
@@ -240,7 +237,3 @@ class WireStream:
         self._done += size
         self._bulk = None if self._done >= bulk.length else bulk._replace(place=None)
         return place + size
-
-
-def _text_length(form: Form, fields: tuple[int, ...]) -> int:
-    return fields[-1] * form.unit if form.unit else 0

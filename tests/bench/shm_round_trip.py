@@ -48,6 +48,10 @@ SIZE = 128
 COUNT = 3000
 DISK = 0x010
 SPIN_NS = 1_000_000
+PATIENCE_S = 30.0
+WITHOUT_WAITING = os.WEXITED | os.WNOHANG | os.WNOWAIT
+ALIVE = "it is there, but stuck"
+LOOKS = 1 << 18  # in vain, before somebody looks whether the other side is there at all
 SHIM_DECLARATIONS = """
 typedef struct shim shim;
 shim *shim_open(char *buffer, size_t size);
@@ -144,6 +148,8 @@ class Fork:
 
     def __init__(self, work: Callable[[socket.socket], Trips]) -> None:
         self.end, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.end.settimeout(PATIENCE_S)
+        self._code: int | None = None
         self._pid = os.fork()
         if not self._pid:
             code = 1
@@ -152,6 +158,7 @@ class Fork:
                 self.end.close()
                 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
                 trips = work(far)
+                far.send(b"ready")
                 gc.disable()
                 while said := far.recv(8):
                     trips(int.from_bytes(said, "little"))
@@ -162,15 +169,48 @@ class Fork:
                 os._exit(code)
         far.close()
 
+    def hear(self) -> bytes:
+        """Return what the child says; end the program if it says nothing."""
+        try:
+            said = self.end.recv(256)
+        except (OSError, TimeoutError):
+            said = b""
+        if not said:
+            sys.exit(f"the other side of a comparison says nothing: {self._fate()}")
+        return said
+
     def go(self, count: int) -> None:
         """Have the child work."""
-        self.end.send(count.to_bytes(8, "little"))
+        try:
+            self.end.send(count.to_bytes(8, "little"))
+        except OSError:
+            sys.exit(f"the other side of a comparison is gone: {self._fate()}")
+
+    def patience(self) -> Callable[[], None]:
+        """Return what to call now and then while the child should answer; it may end all."""
+        end = time.monotonic() + PATIENCE_S
+
+        def look() -> None:
+            if self._fate() != ALIVE or time.monotonic() > end:
+                sys.exit(f"the other side of a comparison does not answer: {self._fate()}")
+
+        return look
 
     def close(self) -> None:
         """End the child."""
         self.end.close()
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        if self._fate() == ALIVE:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _fate(self) -> str:
+        """Return in words what has become of the child."""
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if not pid:
+                return ALIVE
+            self._code = os.waitstatus_to_exitcode(status)
+        return f"it ended with {self._code}"
 
 
 def build_shim(folder: str) -> Any:
@@ -194,17 +234,18 @@ def build_shim(folder: str) -> Any:
 def fabric_echo(shim: Any) -> tuple[Trips, Fork]:
     """Return a round trip over libfabric's shm provider."""
 
-    def opened(end: socket.socket) -> tuple[Any, Any]:
+    def opened(end: socket.socket, hear_name: Callable[[], bytes]) -> tuple[Any, Any]:
         buffer = shim.ffi.new("char[]", SIZE)
         made = shim.lib.shim_open(buffer, SIZE)
         assert made, "libfabric has no shm provider"
         name = shim.ffi.new("char[]", 256)
         end.send(bytes(shim.ffi.buffer(name, shim.lib.shim_name(made, name, 256))))
-        assert shim.lib.shim_peer(made, end.recv(256)) == 1
+        other = hear_name().ljust(256, b"\0")
+        assert shim.lib.shim_peer(made, other) == 1
         return made, buffer
 
     def far_side(end: socket.socket) -> Trips:
-        made, buffer = opened(end)
+        made, buffer = opened(end, lambda: end.recv(256))
         send, receive = shim.lib.shim_send, shim.lib.shim_receive
 
         def trips(count: int) -> None:
@@ -219,17 +260,22 @@ def fabric_echo(shim: Any) -> tuple[Trips, Fork]:
 
     message = bytes(SIZE)
     child = Fork(far_side)
-    made, buffer = opened(child.end)
+    made, buffer = opened(child.end, child.hear)
+    assert child.hear() == b"ready"
     send, receive = shim.lib.shim_send, shim.lib.shim_receive
 
     def trips(count: int) -> None:
         assert buffer
         child.go(count)
+        look = child.patience()
         for _ in range(count):
             while send(made, message, SIZE):
                 receive(made)
+            looks = 0
             while not receive(made):
-                pass
+                looks += 1
+                if looks % LOOKS == 0:
+                    look()
 
     return trips, child
 
@@ -260,20 +306,24 @@ def ring_echo() -> tuple[Trips, Fork]:
         return trips
 
     child = Fork(far_side)
+    far.close()
+    near.settimeout(PATIENCE_S)
     say(near, Hello(own_modes(), ""))
     welcome = hear(near)
     assert isinstance(welcome, Welcome)
     channel = take(near, welcome, SIZE).channel
     assert isinstance(channel, RingChannel), "the extension is not built"
+    assert child.hear() == b"ready"
     push, pop, _ = bare(channel)
     message = bytes(SIZE)
 
     def trips(count: int) -> None:
         child.go(count)
+        look = child.patience()
         for _ in range(count):
             push(message, SIZE)
             while pop(SPIN_NS) < 0:
-                pass
+                look()  # the other side's CPU is somebody else's for the moment, or it is gone
 
     return trips, child
 
@@ -352,7 +402,7 @@ def main() -> None:
     for name, spin_us in (("spins", 300), ("sleeps", 0)):
         pid = serve_iop(name, spin_us)
         closers.append(lambda pid=pid: (os.kill(pid, signal.SIGKILL), os.waitpid(pid, 0)))
-        wait_for(Path(folder.name) / "i2o" / f"{name}.iop")
+        wait_for(Path(folder.name) / "i2o" / f"{name}.iop", pid)
         layer = MessageLayer()
         closers.append(layer.close)
         iop = layer.attach(open_port(f"shm:{name}?spin={spin_us}"))
@@ -383,9 +433,12 @@ def main() -> None:
     folder.cleanup()
 
 
-def wait_for(path: Path) -> None:
-    """Wait until a server has made its socket."""
+def wait_for(path: Path, pid: int) -> None:
+    """Wait until a server has made its socket; end the program if it does not."""
+    end = time.monotonic() + PATIENCE_S
     while not path.exists():
+        if time.monotonic() > end or os.waitid(os.P_PID, pid, WITHOUT_WAITING) is not None:
+            sys.exit(f"process {pid} serves nothing")
         time.sleep(0.01)
 
 

@@ -267,9 +267,14 @@ def test_an_interrupt_in_the_middle(program, environment, module, uri, tmp_path)
         assert running.stderr is not None
         shown = b""
         while b"%" not in shown:  # the first fragment is there, the second one never ends
-            shown += os.read(running.stderr.fileno(), 100)
+            some = os.read(running.stderr.fileno(), 100)
+            assert some, f"it ended early and said {shown!r}"
+            shown += some
         running.send_signal(signal.SIGINT)
-        shown += running.stderr.read()
+        try:
+            shown += running.communicate(timeout=60)[1]
+        finally:
+            running.kill()  # if it did not end, the test does
     assert running.returncode == 130
     assert shown.endswith(b"i2o: interrupted\n")
     assert b"Traceback" not in shown

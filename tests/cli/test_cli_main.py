@@ -36,8 +36,8 @@ def test_help_names_every_command(cli):
         assert f"\n    {name} " in ran.out
 
 
-WITHOUT_IOP = ("decode", "emulate", "extcap", "list")
-WITHOUT_JSON = ("config", "extcap", "nbd")
+WITHOUT_IOP = ("decode", "emulate", "extcap", "list", "peers", "ping")
+WITHOUT_JSON = ("config", "extcap", "nbd", "serve")
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))

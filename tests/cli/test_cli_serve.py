@@ -275,11 +275,14 @@ def test_a_capture_that_cannot_be_written_is_said_at_once(cli, tmp_path, monkeyp
 # --- what cannot be ------------------------------------------------------------------------------
 
 
+SERVED = "write ofi://PROVIDER/ADDRESS or shm:NAME or tcp://HOST:PORT or vfio-user:SOCKET"
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--serve", "emu:"], "write shm:NAME or vfio-user:SOCKET"),
-        (["--serve", "vfio-user:"], "write shm:NAME or vfio-user:SOCKET"),
+        (["--serve", "emu:"], SERVED),
+        (["--serve", "vfio-user:"], SERVED),
         (["--serve", "vfio-user"], "expected SCHEME:ADDRESS"),
         (["--serve", "vfio-user:s?run=thread"], "run= is for emu: URIs"),
         (["--serve", "vfio-user:s?nonsense=1"], "unknown option 'nonsense'"),

@@ -35,7 +35,8 @@ def served(program, environment, tmp_path, monkeypatch):
         )
         started.append(process)
         assert select.select([process.stdout], [], [], PATIENCE_S)[0]
-        assert process.stdout.readline().startswith("ready shm:")
+        name = next(word for word in words if str(word).startswith("shm:")).partition("?")[0]
+        assert process.stdout.readline() == f"ready {name}\n"
         return process
 
     yield start

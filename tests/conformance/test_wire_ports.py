@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 
 from fakes.memory_endpoints import MemoryMedium
-from fakes.wire_station import BridgeStation, Medium, UriStation, WireStation, needs_libfabric
+from fakes.wire_station import (
+    BridgeStation,
+    Medium,
+    Station,
+    UriStation,
+    WireStation,
+    needs_libfabric,
+)
 from i2o.frames.block_storage import BSA_BLOCK_READ
 from i2o.frames.sgl import simple_sgl
 from i2o.testing.bare_host import BareHost
@@ -16,40 +24,43 @@ from i2o.transport.fabric.mem import MemoryFabric
 from i2o.transport.port import Port
 
 
-class TestTcp(PortConformance):
-    def open(self, image: Path, resources: ExitStack) -> Port:
-        self.station = UriStation("tcp://127.0.0.1:0", f"emu:?disk={image}")
-        resources.callback(self.station.close)
-        return self.station.port()
+class _AtStation(PortConformance):
+    """Where the IOP is served; nothing of it is kept once the test is over."""
 
-    def kill(self, port: Port) -> bool:
-        self.station.close()
-        return True
-
-
-@needs_libfabric
-class TestLibfabric(PortConformance):
-    def open(self, image: Path, resources: ExitStack) -> Port:
-        self.station = UriStation("ofi://tcp;ofi_rxm/127.0.0.1:0", f"emu:?disk={image}")
-        resources.callback(self.station.close)
-        return self.station.port()
-
-    def kill(self, port: Port) -> bool:
-        self.station.close()
-        return True
-
-
-class TestBridge(PortConformance):
-    """A port behind a port, over messages."""
+    @abstractmethod
+    def station_of(self, image: Path) -> Station:
+        """Serve an IOP."""
 
     def open(self, image: Path, resources: ExitStack) -> Port:
-        self.station = BridgeStation(f"emu:?disk={image}")
-        resources.callback(self.station.close)
+        self.station = self.station_of(image)
+        resources.callback(self._leave)
         return self.station.port()
 
     def kill(self, port: Port) -> bool:
         self.station.kill()
         return True
+
+    def _leave(self) -> None:
+        self.station.close()
+        del self.station
+
+
+class TestTcp(_AtStation):
+    def station_of(self, image: Path) -> Station:
+        return UriStation("tcp://127.0.0.1:0", f"emu:?disk={image}")
+
+
+@needs_libfabric
+class TestLibfabric(_AtStation):
+    def station_of(self, image: Path) -> Station:
+        return UriStation("ofi://tcp;ofi_rxm/127.0.0.1:0", f"emu:?disk={image}")
+
+
+class TestBridge(_AtStation):
+    """A port behind a port, over messages."""
+
+    def station_of(self, image: Path) -> Station:
+        return BridgeStation(f"emu:?disk={image}")
 
     def test_memory_that_is_not_the_hosts_is_not_written(self, host: BareHost) -> None:
         """All of the arena is the card's to write, as on a machine without an IOMMU."""
@@ -66,19 +77,12 @@ class TestBridge(PortConformance):
         before.free()
 
 
-class _OverMemory(PortConformance):
+class _OverMemory(_AtStation):
     def medium(self) -> Medium:
         return MemoryFabric()
 
-    def open(self, image: Path, resources: ExitStack) -> Port:
-        medium = self.medium()
-        self.station = WireStation(f"emu:?disk={image}", medium)
-        resources.callback(self.station.close)
-        return self.station.port(connect_s=0.3)
-
-    def kill(self, port: Port) -> bool:
-        self.station.kill()
-        return True
+    def station_of(self, image: Path) -> Station:
+        return WireStation(f"emu:?disk={image}", self.medium(), connect_s=0.3)
 
 
 class TestSoftwareEndpoints(_OverMemory):

@@ -125,10 +125,11 @@ class MemoryEndpoint:
         self.stalled = 0
         """Sends that are told to try again."""
         self.queue = MemoryQueue(self)
-        self.closed = False
+        self._is_queue_opened = self.closed = False
 
     def open_cq(self, size: int = 0, format: object = None) -> MemoryQueue:
-        """Return the queue."""
+        """Return the queue; it is who opened it that closes it."""
+        self._is_queue_opened = True
         return self.queue
 
     def bind(self, cq: MemoryQueue, flags: object) -> None:
@@ -141,6 +142,8 @@ class MemoryEndpoint:
     def close(self) -> None:
         """Be gone."""
         self.closed = True
+        if not self._is_queue_opened:
+            self.queue.close()
         if self._medium.ends.get(self.name) is self:
             del self._medium.ends[self.name]
 

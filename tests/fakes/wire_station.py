@@ -41,6 +41,19 @@ class Medium(Protocol):
         """Let one vanish."""
 
 
+class Station(Protocol):
+    """An IOP that is served."""
+
+    def port(self) -> WirePort:
+        """Reach the IOP."""
+
+    def kill(self) -> None:
+        """End without a word."""
+
+    def close(self) -> None:
+        """End."""
+
+
 class ServingThread(Closing):
     """Serves in a thread until it is closed or killed."""
 
@@ -71,7 +84,9 @@ class WireStation(Closing):
         medium: Medium | None = None,
         *,
         tap: Callable[[DeviceUnit], DeviceUnit] = lambda unit: unit,
+        connect_s: float = 2.0,
     ) -> None:
+        self._connect_s = connect_s
         self.medium: Medium = medium if medium is not None else MemoryMedium()
         self.iop = RemoteIop.from_options(EmuOptions.from_uri(Uri.parse(uri)), tap)
         self.server = WireServer(self.endpoint("server"), self.iop.unit, self.iop)
@@ -82,11 +97,15 @@ class WireStation(Closing):
         return self.medium.endpoint(name)
 
     def port(
-        self, name: str = "host", *, clock: Clock = SYSTEM_CLOCK, connect_s: float = 2.0
+        self, name: str = "host", *, clock: Clock = SYSTEM_CLOCK, connect_s: float | None = None
     ) -> WirePort:
         """Reach the IOP."""
         return WirePort(
-            self.endpoint(name), "server", name=f"wire:{name}", clock=clock, connect_s=connect_s
+            self.endpoint(name),
+            "server",
+            name=f"wire:{name}",
+            clock=clock,
+            connect_s=self._connect_s if connect_s is None else connect_s,
         )
 
     def kill(self) -> None:
@@ -116,6 +135,10 @@ class UriStation(Closing):
         port = open_port(self.uri + "?timeout=1")
         assert isinstance(port, WirePort)
         return port
+
+    def kill(self) -> None:
+        """End; whose sockets are closed says so without a word of this protocol."""
+        self.close()
 
     def close(self) -> None:
         """End."""

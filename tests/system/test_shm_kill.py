@@ -50,7 +50,7 @@ class Server:
             env=module_environment(),
         )
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready shm:test?spin=50\n"
+        assert self.process.stdout.readline() == b"ready shm:test\n"
 
     def kill(self) -> None:
         self.process.kill()

@@ -51,12 +51,13 @@ echo c >/proc/sysrq-trigger
 """
 
 
-def test_qemu_has_clients_for_devices_in_other_processes(guests: Guests) -> None:
+@pytest.mark.parametrize("device", ["vfio-user-pci", "usb-redir"])
+def test_qemu_has_clients_for_devices_in_other_processes(guests: Guests, device: str) -> None:
+    # not `-device help`: that loads every module, and aborts at those of another QEMU in /usr/lib
     done = subprocess.run(
-        [*guests.qemu(), "-device", "help"], capture_output=True, text=True, check=True
+        [*guests.qemu(), "-device", f"{device},help"], capture_output=True, text=True, check=True
     )
-    assert '"vfio-user-pci"' in done.stdout
-    assert '"usb-redir"' in done.stdout
+    assert f"{device} options" in done.stdout
 
 
 def test_debian_11_has_the_driver_for_i2o_hardware(guests: Guests) -> None:

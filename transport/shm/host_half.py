@@ -26,7 +26,7 @@ from i2o.transport.shm.segment import Segment
 _SLICE_S: Final = 0.05  # how long one thread may not know what another one took in
 _PATIENCE_S: Final = 5.0  # how long a device may not take what it is told
 _ROUND: Final = 64  # packets taken in at once: a device that never stops cannot keep us
-_LOOK_EVERY: Final = 256  # empty looks into a ring between two looks whether anybody is there
+_TRUST_NS: Final = 50_000  # how long a look at the other process counts; ending one takes longer
 _MOST_POSTS: Final = 1 << 16
 _POST, _POST_STATIC = int(Word.POST), int(Word.POST_STATIC)
 _RELEASE, _FREE, _REPLY = int(Word.RELEASE), int(Word.FREE), int(Word.REPLY)
@@ -76,7 +76,8 @@ class HostHalf:
         self._starved = False
         self._why_gone = ""
         self._news = 0
-        self._looks = 0
+        self._now_ns = clock.monotonic_ns
+        self._look_again_ns = 0
         self.generation = 0
         self._lock = threading.Lock()
 
@@ -149,10 +150,8 @@ class HostHalf:
             pass
         if self._has_packet() or self._why_gone:
             self.drain()
-        else:
-            self._looks += 1
-            if self._looks % _LOOK_EVERY == 0:
-                self._look()
+        elif self._now_ns() >= self._look_again_ns:
+            self._look()
         try:
             return self._replies.popleft()
         except IndexError:
@@ -326,6 +325,8 @@ class HostHalf:
                 self._why_gone = self._why_gone or str(error)
                 if has_news or self._replies:  # what it said before it died counts
                     return
+            else:
+                self._look_again_ns = self._now_ns() + _TRUST_NS
         self._require_process()
 
     def _require_process(self) -> None:
@@ -343,6 +344,9 @@ class HostHalf:
     def _tell(self, word: int, value: int = 0, more: int = 0) -> None:
         """Tell the device something, waiting for room if need be; raises IopDead."""
         if self._why_gone:
+            self._require_process()
+        if self._now_ns() >= self._look_again_ns:
+            self._look()  # memory takes what nobody reads: an end is noticed by looking only
             self._require_process()
         try:
             if self._send_record(word, value, more):

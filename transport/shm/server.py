@@ -179,12 +179,14 @@ class ShmServer(Closing):
     Args:
         listener: the socket of the name, SEQPACKET; the server closes it.
         device: the device; it stays the caller's to close, after the server.
+        uri: what others open it by.
         spin_s: how long to look for the next request before sleeping, while nobody else waits.
         clock: what time is measured by.
 
     Attributes:
         device: the device.
         host: who is connected.
+        uri: as given.
     """
 
     def __init__(
@@ -192,10 +194,11 @@ class ShmServer(Closing):
         listener: UnixListener,
         device: ShmDevice,
         *,
+        uri: str = "",
         spin_s: float = 0.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._listener, self.device = listener, device
+        self._listener, self.device, self.uri = listener, device, uri
         self.host = ShmHost(device, spin_s=spin_s, clock=clock)
         self._waiting: list[socket.socket] = []
 

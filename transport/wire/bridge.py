@@ -19,6 +19,7 @@ from i2o.errors import DmaFault, I2OError, IopDead, LocalFrameError, TransportUn
 from i2o.frames.header import HEADER_SIZE, MsgFlags
 from i2o.transport.capture.dma_tap import NOTHING_MOVED, TapRules
 from i2o.transport.host_memory import HostBuffer
+from i2o.transport.lazy_memory import clear
 from i2o.transport.port import EMPTY, Port, ReturningPort
 from i2o.transport.wire.messages import RangeFlags
 from i2o.transport.wire.wire_server import Arena
@@ -130,7 +131,7 @@ class PortBridge:
             self._frame = EMPTY
         self._watched.clear()
         self._held.clear()
-        self._buffer.view[:] = bytes(len(self._buffer.view))
+        clear(self._buffer.view)
         self._is_resetting = False
         self.unit.starve(False)
         self.unit.drop_replies()

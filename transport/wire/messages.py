@@ -239,6 +239,9 @@ DEVICE_KINDS: Final = frozenset(
 """What a device may send within a session."""
 
 
+_DATA_FOLLOW: Final = int(RangeFlags.DATA)
+
+
 def packer(layout: Layout) -> struct.Struct:
     """Return the struct of a layout, for what is packed or read for every message."""
     return struct.Struct("<" + "".join(unit.format for unit in layout.units))
@@ -265,6 +268,14 @@ class Form(NamedTuple):
     size: int
     is_bulk: bool
     unit: int
+
+    def has_bulk(self, fields: tuple[int, ...]) -> bool:
+        """Whether data follow that are taken piece by piece; their last field is the length."""
+        return self.is_bulk and (self.kind is not Kind.RANGE or bool(fields[0] & _DATA_FOLLOW))
+
+    def text_size(self, fields: tuple[int, ...]) -> int:
+        """Return how many bytes follow that are taken as a whole."""
+        return fields[-1] * self.unit if self.unit else 0
 
 
 def forms(kinds: frozenset[Kind]) -> dict[int, Form]:

@@ -16,6 +16,7 @@ from i2o.errors import RemoteFrameError, TransportUnavailable
 from i2o.transport.fabric.endpoint import NO_FLAGS, CompletionQueue, Endpoint, Message
 from i2o.transport.fabric.errors import ErrorAvailable, FabricError, TryAgain
 from i2o.transport.fabric.flags import Bind, CqFormat, Flag
+from i2o.transport.lazy_memory import zeroed
 from i2o.transport.wire.messages import MAX_PACKET, MIN_PACKET, SPARES, WINDOW
 from i2o.transport.wire.stream import Packet
 
@@ -41,7 +42,7 @@ class _Receive:
     __slots__ = ("buffer",)
 
     def __init__(self, size: int) -> None:
-        self.buffer = memoryview(bytearray(size))
+        self.buffer = zeroed(size)  # most stay empty when messages are short
 
 
 class _Send:

@@ -19,8 +19,6 @@ from i2o.transport.wire.messages import (
     SPARES,
     WINDOW,
     Form,
-    Kind,
-    RangeFlags,
     packer,
 )
 
@@ -36,7 +34,6 @@ _MOST_CREDITS: Final = 255
 MAX_EARLY: Final = WINDOW + SPARES
 """Packets that may be on their way behind the one that is due."""
 _COPIED: Final = 1024  # a piece up to here is copied: one buffer less costs more
-_RANGE, _DATA_FOLLOW = int(Kind.RANGE), int(RangeFlags.DATA)
 
 
 class Head(NamedTuple):
@@ -304,14 +301,14 @@ class StreamReader:
                 break
             fields = form.fields.unpack_from(data, place + 1)
             kind = int(form.kind)
-            if form.is_bulk and (kind != _RANGE or fields[0] & _DATA_FOLLOW):
+            if form.is_bulk and form.has_bulk(fields):
                 self._bulk, self._fields = self._on_bulk[kind], fields
                 self._done, self._length = 0, fields[-1]
                 place = end
                 if not self._length:
                     self._feed_bulk(self._bulk, data, place)
                 continue
-            length = fields[-1] * form.unit if form.unit else 0
+            length = form.text_size(fields)
             if length > self._text_limit:
                 raise RemoteFrameError(
                     f"{form.kind.name} with {length} bytes: at most {self._text_limit} are taken"

@@ -25,6 +25,7 @@ from i2o.transport.capture.dma_tap import TapRules
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.host_memory import HostMemory
+from i2o.transport.lazy_memory import zeroed
 from i2o.transport.port import EMPTY
 from i2o.transport.registry import open_endpoint
 from i2o.transport.uri import Uri
@@ -516,7 +517,7 @@ class WirePort(Closing):
         space = self._space
         if terms.has_arena:
             if space is None:
-                space = ArenaSpace(memoryview(bytearray(terms.size)), base=terms.base)
+                space = ArenaSpace(zeroed(terms.size), base=terms.base)
             elif not isinstance(space, ArenaSpace) or not space.is_at(terms.base, terms.size):
                 self._answer = "another IOP is there now: open it again"
                 return

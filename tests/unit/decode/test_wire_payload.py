@@ -21,11 +21,13 @@ from i2o.frames.header import MsgFlags
 from i2o.transport.capture.message_record import Kind as MessageKind
 from i2o.transport.capture.message_record import MessageRecord
 from i2o.transport.wire.messages import (
+    BULK,
     DEVICE_KINDS,
     HELLO,
     HOST_KINDS,
     LAYOUTS,
     MAGIC,
+    TEXT_UNITS,
     Kind,
     RangeFlags,
     record_packer,
@@ -102,12 +104,10 @@ def random_records(
         kind = Kind(rng.choice(kinds))
         fields = [rng.randrange(1 << field.width_bits) for field in LAYOUTS[kind].fields]
         data = b""
-        if kind in (Kind.POST, Kind.PRESERVE, Kind.REPLY):
+        if kind in TEXT_UNITS:
             fields[-1] = rng.randrange(40)
-            data = rng.randbytes(4 * fields[-1])
-        elif kind in (Kind.DATA, Kind.WRITE, Kind.STORE) or (
-            kind is Kind.RANGE and fields[0] & RangeFlags.DATA
-        ):
+            data = rng.randbytes(TEXT_UNITS[kind] * fields[-1])
+        elif kind in BULK and (kind is not Kind.RANGE or fields[0] & RangeFlags.DATA):
             fields[-1] = rng.choice((0, 1, 7, 300, 2000))
             data = rng.randbytes(fields[-1])
         found.append((record(kind, *fields, data=data), kind, tuple(fields), data))
@@ -129,7 +129,7 @@ def joined(packets: Sequence[Sequence[WireRecord]]) -> list[tuple[int, tuple[int
     for records in packets:
         for one in records:
             begun = whole[-1] if whole and one.place is None else (0, (), b"")
-            if one.first or begun == (one.kind, one.fields, b""):
+            if one.first or (one.length and begun == (one.kind, one.fields, b"")):
                 kind, fields, data = whole.pop()
                 assert (kind, fields, len(data)) == (one.kind, one.fields, one.first)
                 whole.append((kind, fields, data + one.data))
