@@ -23,6 +23,7 @@ from i2o.tools.checks import (
     port_checks,
     program_checks,
     python_checks,
+    serial_checks,
     system_checks,
     wireshark_checks,
 )
@@ -37,7 +38,7 @@ MACHINE: Final = (
     *system_checks.CHECKS,
     *program_checks.CHECKS,
 )
-HARDWARE: Final = (*pci_checks.CHECKS, *kernel_checks.CHECKS)
+HARDWARE: Final = (*pci_checks.CHECKS, *serial_checks.CHECKS, *kernel_checks.CHECKS)
 _TIMEOUT_S: Final = 5.0
 _COLOURS: Final = {
     Level.OK: output.GREEN,

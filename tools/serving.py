@@ -38,6 +38,7 @@ class Scheme(NamedTuple):
 
 SCHEMES: Final = {
     "ofi": Scheme("//PROVIDER/ADDRESS", "i2o.tools.serving_wire"),
+    "serial": Scheme("DEVICE", "i2o.tools.serving_wire"),
     "shm": Scheme("NAME", "i2o.tools.serving_shm"),
     "tcp": Scheme("//HOST:PORT", "i2o.tools.serving_wire"),
     "vfio-user": Scheme("SOCKET", "i2o.tools.serving_vfio_user"),

@@ -32,6 +32,7 @@ _OWN_PORTS: Final = {
     "emu": "i2o.iop_emulator.emu_port:EmuPort",
     "ofi": "i2o.transport.wire.wire_port:WirePort",
     "pci": "i2o.transport.pci.backends:PciBackend",
+    "serial": "i2o.transport.wire.wire_port:WirePort",
     "shm": "i2o.transport.shm.port:ShmPort",
     "sysfs": "i2o.transport.pci.backends:SysfsBackend",
     "tcp": "i2o.transport.wire.wire_port:WirePort",
@@ -41,6 +42,7 @@ _OWN_PORTS: Final = {
 
 _OWN_ENDPOINTS: Final = {
     "ofi": "i2o.transport.ofi.opening",
+    "serial": "i2o.transport.serial_line.opening",
     "shm": "i2o.transport.shm.opening",
     "tcp": "i2o.transport.tcp.opening",
 }
@@ -48,6 +50,7 @@ _OWN_ENDPOINTS: Final = {
 
 _OWN_FINDERS: Final = (
     "i2o.transport.pci.discovery",
+    "i2o.transport.serial_line.discovery",
     "i2o.transport.shm.discovery",
     "i2o.iop_emulator.discovery",
 )

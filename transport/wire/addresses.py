@@ -10,7 +10,12 @@ from i2o.errors import UriError
 from i2o.transport.uri import Uri
 
 ENDPOINT_OPTIONS: Final = frozenset(
-    {"type", "key", "insecure", "cert", "cert_key", "ca", "caps", "connect_ms"}
+    {
+        "type",
+        *("key", "insecure", "cert", "cert_key", "ca"),
+        *("caps", "connect_ms"),
+        *("baud", "rtscts", "frame_limit"),
+    }
 )
 """Options that are the endpoint's own, of any kind."""
 _LOOPBACK: Final = ("localhost", "127.", "[::1]", "::1")

@@ -397,12 +397,16 @@ class WireServer(Closing):
             except FabricError as error:
                 logger.info("%s: somebody calls itself %r: %s", self.name, name, error)
                 return
+        if self._session is not None and self._session.guest.dest == dest:
+            self._forget("it said HELLO again")
+        if dest in self._leaving:  # whoever was there before has come again
+            self._leaving.remove(dest)
+            is_inserted = True
+        is_inserted |= any(other.is_inserted for other in self._guests if other.dest == dest)
         guest = _Guest(dest, name, (hello.window, hello.packet_size, hello.token), is_inserted)
         if hello.version != VERSION:
             self._refuse(guest, f"the server speaks version {VERSION}, not {hello.version}")
             return
-        if self._session is not None and self._session.guest.dest == dest:
-            self._forget("it said HELLO again")
         self._guests = [other for other in self._guests if other.dest != dest]
         self._guests.append(guest)
 

@@ -25,6 +25,7 @@ from i2o.tools.checks import (
     port_checks,
     program_checks,
     python_checks,
+    serial_checks,
     system_checks,
     wireshark_checks,
 )
@@ -633,3 +634,14 @@ def test_this_machine_can_be_looked_at():
         assert found
         assert not [one for one in found if "could not be done" in one.text]
     assert machine.free_bytes("/") > 0
+
+
+def test_serial_adapters(machine, put, forbid):
+    assert look(serial_checks.CHECKS, machine) == []
+    line = put("/dev/serial/by-id/usb-maker")
+    other = put("/dev/serial/by-id/usb-other")
+    forbid(other)
+    found = look(serial_checks.CHECKS, machine)
+    assert found[0] == ok(f"serial:{line} can be opened")
+    assert found[1].level is Level.NOTE
+    assert "dialout" in found[1].remedy

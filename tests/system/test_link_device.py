@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C device of docs/link-protocol.md: the same test vectors, and a disk that we can read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fakes.noisy_line import Noise
+from fakes.pty_cable import PtyCable
+from i2o.frames.block_storage import BSA_BLOCK_READ, BSA_SUCCESS_REPLY
+from i2o.frames.header import ReqStatus
+from i2o.frames.sgl import simple_sgl
+from i2o.frames.tables import IopState
+from i2o.testing.bare_host import BareHost
+from i2o.transport.registry import open_port
+from i2o.transport.serial_line.cobs import decode
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "docs/examples/link_device").glob("*.c"))
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+DISK_TID = 0x10
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("device") / "link_device"
+    strict = ["-std=c11", "-D_DEFAULT_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror"]
+    checked = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = ["cc", *strict, "-o", str(path), *map(str, SOURCES)]
+    subprocess.run(command, check=True)
+    if subprocess.run([*command, *checked], capture_output=True).returncode:
+        subprocess.run(command, check=True)  # this compiler has no sanitizers
+    return path
+
+
+def test_the_vectors_are_the_same(program):
+    """Every frame and every stuffed packet that our tests check."""
+    folder = ROOT / "tests/data/link"
+    stuffed = json.loads((folder / "cobs.json").read_text())["vectors"]
+    frames = json.loads((folder / "frames.json").read_text())["vectors"]
+    lines = [
+        *(f"{vector['plain'] or '-'} {vector['stuffed']}" for vector in stuffed),
+        *(f"{decode(bytes.fromhex(each['packet'])).hex()} {each['packet']}" for each in frames),
+    ]
+    done = subprocess.run(
+        [program, "--vectors"], input="\n".join(lines), capture_output=True, text=True, check=False
+    )
+    *found, last = done.stdout.splitlines()
+    assert last == f"{len(lines)} vectors"
+    assert found == [f"frame {vector['kind'][0].upper()}" for vector in frames]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [Noise(), Noise(bit_errors=3e-5, dropped=1e-4, doubled=1e-4, lost_frames=0.05, garbage=0.05)],
+    ids=["clean", "noisy"],
+)
+def test_status_get_and_a_block_read(program, tmp_path, noise):
+    with PtyCable(tmp_path, noise, names=("card", "host")) as cable:
+        card, host = cable.devices
+        device = subprocess.Popen([program, card])
+        try:
+            with open_port(f"serial:{host}") as port:
+                bare = BareHost(port)
+                assert bare.state() == IopState.OPERATIONAL
+                bare.init_outbound()
+                for start, size in ((0, 512), (4096, 5000), ((1 << 20) - 100, 100)):
+                    check_read(bare, start, size)
+                reply = read(bare, 1 << 20, 512)[0]
+                assert reply.req_status == ReqStatus.ERROR_NO_DATA_TRANSFER
+                port.reset()
+                assert bare.state() == IopState.OPERATIONAL
+                bare.init_outbound()
+                check_read(bare, 70000, 512)
+            with open_port(f"serial:{host}") as port:
+                assert BareHost(port).state() == IopState.OPERATIONAL
+        finally:
+            device.terminate()
+            device.wait()
+
+
+def read(bare: BareHost, start: int, size: int):
+    buffer = bare.port.memory.allocate(size)
+    sgl = simple_sgl([(buffer.bus_address, size)], out=False)
+    reply = bare.call(
+        BSA_BLOCK_READ.build(
+            target_address=DISK_TID,
+            message_size=(BSA_BLOCK_READ.size + len(sgl)) // 4,
+            transfer_byte_count=size,
+            logical_byte_address=start,
+            transaction_context=7,
+        )
+        + sgl
+    )
+    data = bytes(buffer.view)
+    buffer.free()
+    return BSA_SUCCESS_REPLY.unpack_from(reply), data
+
+
+def check_read(bare: BareHost, start: int, size: int) -> None:
+    reply, data = read(bare, start, size)
+    assert (reply.req_status, reply.transfer_count) == (ReqStatus.SUCCESS, size)
+    assert (reply.transaction_context, reply.initiator_address) == (7, DISK_TID)
+    assert data == bytes((n * 7 + n // 256) & 0xFF for n in range(start, start + size))

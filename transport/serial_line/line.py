@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines as pyserial opens them: a device, or any address that its `serial_for_url` takes.
+
+pyserial is imported when the first line is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import termios
+import threading
+from collections import deque
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from i2o.errors import TransportUnavailable
+from i2o.transport.doorbell import Doorbell
+from i2o.transport.fabric.endpoint import Buffer
+
+DEFAULT_BAUD: Final = 115200
+_SCHEME: Final = "serial"
+_SOCKET: Final = "socket://"
+_CONNECT_S: Final = 2.0
+_READ: Final = 64 << 10
+_MOST_WAITING: Final = 64  # reads of a thread that nobody has taken
+_SLICE_S: Final = 0.05  # how long a thread may not notice that it is to end
+_IFLAG, _CC = 0, 6  # where termios.tcgetattr has input modes and special characters
+
+
+class LineGone(OSError):
+    """The line is no more: unplugged, or closed at the other end."""
+
+
+class Line(Protocol):
+    """Bytes in both directions. Nothing here waits."""
+
+    @property
+    def wants_write_events(self) -> bool:
+        """Whether `fileno` tells when there is room to write."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `read` has something."""
+
+    def read(self) -> bytes:
+        """Return what is there, b"" if nothing is; raises LineGone."""
+
+    def write(self, data: Buffer) -> int:
+        """Write as much as goes without waiting, and return how much; raises LineGone."""
+
+    def close(self) -> None:
+        """Close it; calling it again does nothing."""
+
+
+class OpenLine(Protocol):
+    """What opens a line."""
+
+    def __call__(self, settings: LineSettings) -> Line:
+        """Open it; raises TransportUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """Which line, and how bytes go over it: always eight bits, no parity, one stop bit.
+
+    Attributes:
+        address: a device such as /dev/ttyUSB0, or an address of pyserial.
+        baud: bits a second.
+        rtscts: whether the wires RTS and CTS hold the other side back.
+    """
+
+    address: str
+    baud: int = DEFAULT_BAUD
+    rtscts: bool = False
+
+
+def open_line(settings: LineSettings) -> Line:
+    """Open a line, for nobody else to use at the same time.
+
+    Raises:
+        TransportUnavailable: pyserial is not installed, there is no such line, it belongs to
+            somebody else, or is in use.
+    """
+    address = settings.address
+    try:
+        if address.startswith(_SOCKET):
+            return DescriptorLine(_connected(address))
+        port = _pyserial().serial_for_url(
+            address,
+            baudrate=settings.baud,
+            rtscts=settings.rtscts,
+            xonxoff=False,
+            timeout=_SLICE_S,
+            exclusive=True,
+        )
+    except (OSError, ValueError) as error:  # SerialException is an OSError
+        raise _unavailable(address, error) from None
+    return ThreadedLine(port) if "://" in address else DescriptorLine(port)
+
+
+def _pyserial() -> Any:
+    try:
+        return import_module("serial")
+    except ImportError:
+        raise TransportUnavailable(
+            _SCHEME,
+            "pyserial is not installed",
+            remedy="pip install 'i2o[serial]', or python3-serial of your distribution",
+        ) from None
+
+
+def _connected(address: str) -> socket.socket:
+    """Connect to a terminal server (pyserial's own would sleep when it is closed)."""
+    parts = urlsplit(address)
+    if not parts.hostname or parts.port is None:
+        raise ValueError(f"{address!r}: expected socket://HOST:PORT")
+    end = socket.create_connection((parts.hostname, parts.port), _CONNECT_S)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return end
+
+
+def _unavailable(address: str, error: Exception) -> TransportUnavailable:
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.EACCES:
+        remedy = "join the group that owns it (dialout, on Debian): adduser YOU dialout"
+    elif code == errno.EAGAIN or "exclusively lock" in str(error):
+        return TransportUnavailable(
+            _SCHEME, f"{address} is in use by another program", remedy="close that program"
+        )
+    elif code == errno.ENOENT:
+        remedy = "plug it in; ls /dev/serial/by-id shows what is there"
+    else:
+        remedy = "give a device such as /dev/ttyUSB0, or an address that pyserial takes"
+    return TransportUnavailable(_SCHEME, str(error), remedy=remedy)
+
+
+class DescriptorLine:
+    """A line with a descriptor of its own.
+
+    Args:
+        port: a device that pyserial opened, or a socket; it is closed with the line.
+    """
+
+    wants_write_events = True
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self._descriptor: int = port.fileno()
+        os.set_blocking(self._descriptor, False)
+        if os.isatty(self._descriptor):
+            _prepare_terminal(self._descriptor)
+
+    def fileno(self) -> int:
+        """Return the descriptor, or -1 after `close`."""
+        return self._descriptor
+
+    def read(self) -> bytes:
+        """Return what is there; raises LineGone."""
+        try:
+            data = os.read(self._descriptor, _READ)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise LineGone(error.errno, error.strerror) from None
+        if not data:
+            raise LineGone(errno.ENODEV, "it was closed at the other end, or unplugged")
+        return data
+
+    def write(self, data: Buffer) -> int:
+        """Write what goes; raises LineGone."""
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LineGone(error.errno, error.strerror) from None
+
+    def close(self) -> None:
+        """Close it."""
+        if self._descriptor >= 0:
+            self._descriptor = -1
+            with contextlib.suppress(OSError):  # of a device that is gone
+                self._port.close()
+
+
+def _prepare_terminal(descriptor: int) -> None:
+    """Do what pyserial leaves to others; see termios(3).
+
+    A break shall end a frame, and not the program. And a read that finds nothing shall say so,
+    for nothing at all means that the line was hung up.
+    """
+    with contextlib.suppress(termios.error):
+        modes = termios.tcgetattr(descriptor)
+        modes[_IFLAG] &= ~(termios.BRKINT | termios.IGNBRK | termios.PARMRK)
+        modes[_CC][termios.VMIN] = 1
+        termios.tcsetattr(descriptor, termios.TCSANOW, modes)
+
+
+class ThreadedLine:
+    """A line without a descriptor, such as `loop://` or `rfc2217://`: a thread reads it.
+
+    Args:
+        port: of pyserial, with a short timeout; it is closed with the line.
+    """
+
+    wants_write_events = False
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self._bell = Doorbell()
+        self._came: deque[bytes] = deque()
+        self._taken = threading.Event()
+        self._is_closed = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._listen, name="i2o-serial", daemon=True)
+        self._thread.start()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when bytes came, or -1 after `close`."""
+        return self._bell.fileno()
+
+    def read(self) -> bytes:
+        """Return what came; raises LineGone."""
+        self._bell.silence()
+        if not self._came and self._error is not None:
+            raise LineGone(errno.ENODEV, str(self._error))
+        data = b"".join(self._came.popleft() for _ in range(len(self._came)))
+        self._taken.set()
+        return data
+
+    def write(self, data: Buffer) -> int:
+        """Write all of it; raises LineGone."""
+        try:
+            self._port.write(bytes(data))
+        except OSError as error:
+            raise LineGone(errno.ENODEV, str(error)) from None
+        return len(data)
+
+    def close(self) -> None:
+        """End the thread, and close the line."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._port.close()
+        self._bell.close()
+
+    def _listen(self) -> None:
+        while not self._is_closed:
+            if len(self._came) >= _MOST_WAITING:  # the line's own flow control is next
+                self._taken.wait(_SLICE_S)
+                self._taken.clear()
+                continue
+            try:
+                data = self._port.read(max(1, min(_READ, self._port.in_waiting)))
+            except Exception as error:  # what a port of any kind may raise is told to the reader
+                self._error = error
+                self._bell.ring()
+                return
+            if data:
+                self._came.append(data)
+                self._bell.ring()
