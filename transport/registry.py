@@ -36,6 +36,7 @@ _OWN_PORTS: Final = {
     "sysfs": "i2o.transport.pci.backends:SysfsBackend",
     "tcp": "i2o.transport.wire.wire_port:WirePort",
     "uio": "i2o.transport.pci.backends:UioBackend",
+    "usb": "i2o.transport.wire.wire_port:WirePort",
     "vfio": "i2o.transport.pci.backends:VfioBackend",
 }
 
@@ -43,6 +44,7 @@ _OWN_ENDPOINTS: Final = {
     "ofi": "i2o.transport.ofi.opening",
     "shm": "i2o.transport.shm.opening",
     "tcp": "i2o.transport.tcp.opening",
+    "usb": "i2o.transport.usb.opening",
 }
 """Modules with `open_endpoint` and `open_passive`."""
 
