@@ -31,6 +31,7 @@ UDEV_REMEDY: Final = (
     'SUBSYSTEM=="usb", ATTRS{{idVendor}}=="{vendor:04x}", ATTRS{{idProduct}}=="{product:04x}", '
     'TAG+="uaccess"'
 )
+_LIBUSB: Final = "libusb-1.0.so.0"
 _BULK, _KIND_MASK, _TO_HOST = 2, 3, 0x80
 
 
@@ -66,9 +67,8 @@ class UsbBus:
         try:
             found = list(core.find(find_all=True, backend=self._backend, **given))
         except core.NoBackendError:
-            raise TransportUnavailable(
-                "usb", "libusb is not installed", remedy="install libusb-1.0-0"
-            ) from None
+            self._backend = _libusb_by_name()
+            found = list(core.find(find_all=True, backend=self._backend, **given))
         return [device for device in found if interface_of(device) is not None]
 
     def open(self, address: UsbAddress, *, detach: bool = False) -> HostDevice:
@@ -104,6 +104,18 @@ class UsbBus:
     def _serial(device: Any, address: UsbAddress) -> str:
         with _explained(address):
             return serial_of(device)
+
+
+def _libusb_by_name() -> Any:
+    """Return pyusb's backend, where nothing is installed that could tell where libusb is.
+
+    Raises:
+        TransportUnavailable: there is none.
+    """
+    backend = import_module("usb.backend.libusb1").get_backend(find_library=lambda _: _LIBUSB)
+    if backend is None:
+        raise TransportUnavailable("usb", "libusb is not installed", remedy="install libusb-1.0-0")
+    return backend
 
 
 def serial_of(device: Any) -> str:
