@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
-from i2o.closing import Closing
 from i2o.errors import TransportUnavailable, UriError
 from i2o.iop_emulator.remote_iop import RemoteIop
 from i2o.tools.serving_order import Order
@@ -24,56 +24,21 @@ _LOOPBACK: Final = ("localhost", "127.", "::1")
 
 def served(order: Order) -> Served:
     """Make the IOP, the device it is in and its server; raises UriError, TransportUnavailable."""
-    host, port = _address(order.uri)
+    place = _address(order.uri)
     options = order.options(_OWN_OPTIONS)
     carrier = UsbDeviceCarrier(device_spec(order.uri.one("serial", DEFAULT_SERIAL)))
-    endpoint = SoftwareEndpoint(carrier, provider="usb")
-    try:
+    with ExitStack() as on_failure:
+        on_failure.callback(carrier.close)
+        ports = UsbIpServer(place, [carrier.device])
+        carrier.plug_into(ports)
         iop = RemoteIop.from_options(options, order.tap())
-    except BaseException:
-        endpoint.close()
-        raise
+        on_failure.pop_all()
     order.opened.callback(iop.close)
+    endpoint = SoftwareEndpoint(carrier, provider="usb")
     server = order.opened.enter_context(WireServer(endpoint, iop.unit, iop))
-    return order.opened.enter_context(UsbIop(server, UsbIpServer((host, port), [carrier.device])))
-
-
-class UsbIop(Closing):
-    """An IOP and the server of the device that it is in: both are served as one.
-
-    Args:
-        server: the IOP's.
-        ports: the device's.
-
-    Attributes:
-        uri: where devices can be imported.
-    """
-
-    def __init__(self, server: WireServer, ports: UsbIpServer) -> None:
-        self._server, self._ports = server, ports
-        host, port = ports.address
-        self.uri = f"usbip:{f'[{host}]' if ':' in host else host}:{port}"
-
-    def reads_from(self) -> list[int]:
-        """Return descriptors that call for `handle` when they are readable."""
-        return [*self._server.reads_from(), *self._ports.reads_from()]
-
-    def writes_to(self) -> list[int]:
-        """Return descriptors that call for `handle` when they take more."""
-        return self._ports.writes_to()
-
-    def handle(self) -> None:
-        """Take what came in."""
-        self._ports.handle()
-        self._server.handle()
-
-    def run(self, now_ns: int) -> int | None:
-        """Let the IOP work."""
-        return self._server.run(now_ns)
-
-    def close(self) -> None:
-        """Unplug the device."""
-        self._ports.close()
+    host, port = ports.address
+    server.uri = f"usbip:{f'[{host}]' if ':' in host else host}:{port}"
+    return server
 
 
 def _address(uri: Uri) -> tuple[str, int]:

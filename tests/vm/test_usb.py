@@ -59,4 +59,4 @@ def test_a_kernel_imports_it_over_usbip(guests: Guests, tmp_path: Path) -> None:
             Machine(network),
             deadline_s=300,
         )
-    print(check(outcome.output, content))
+    check(outcome.output, content)

@@ -7,12 +7,13 @@ A device cannot call its host: what it has to send waits until the host begins a
 from __future__ import annotations
 
 import errno
+import select
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from i2o.closing import Closing
 from i2o.errors import RemoteFrameError
-from i2o.transport.doorbell import Doorbell
+from i2o.transport.doorbell import Doorbell, descriptor_of
 from i2o.transport.fabric.carrier import CarrierSink
 from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.fabric.errors import FabricError
@@ -23,6 +24,19 @@ from i2o.transport.usb_device.descriptors import DeviceSpec
 from i2o.transport.usb_device.device import UsbDevice
 
 _HOST: Final = 0  # the one peer's number
+
+
+class Ports(Protocol):
+    """What carries the transfers of a device."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `handle` has something to do."""
+
+    def handle(self) -> None:
+        """Take what hosts sent, and send what is to be sent; never blocks."""
+
+    def close(self) -> None:
+        """Unplug the device."""
 
 
 class UsbDeviceCarrier(Closing):
@@ -44,6 +58,20 @@ class UsbDeviceCarrier(Closing):
         self._sink: CarrierSink | None = None
         self.function = LinkFunction(spec, self._bell.ring)
         self._device = self.function.device
+        self._watch = select.epoll()
+        self._watch.register(self._bell.fileno(), select.EPOLLIN)
+        self._ports: Ports | None = None
+
+    def plug_into(self, ports: Ports) -> None:
+        """Have the device's transfers carried whenever this end makes progress.
+
+        Without, somebody else calls the device, from other threads.
+
+        Args:
+            ports: belongs to the carrier from now on.
+        """
+        self._ports = ports
+        self._watch.register(ports.fileno(), select.EPOLLIN)
 
     @property
     def device(self) -> UsbDevice:
@@ -95,6 +123,8 @@ class UsbDeviceCarrier(Closing):
     def progress(self) -> None:
         """Hand on what the host sent."""
         self._bell.silence()
+        if self._ports is not None:
+            self._ports.handle()
         while self._sink is not None:
             with self._device.lock:
                 news = self.function.next_news()
@@ -111,7 +141,7 @@ class UsbDeviceCarrier(Closing):
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `progress` has something to do."""
-        return self._bell.fileno()
+        return descriptor_of(self._watch)
 
     def next_deadline_ns(self) -> int | None:
         """Return None: nothing here is a matter of time."""
@@ -123,4 +153,8 @@ class UsbDeviceCarrier(Closing):
         with self._device.lock:
             self.function.is_open = False
             self.function.end()
+        if self._ports is not None:
+            self._ports.close()
+        self._watch.close()
+        with self._device.lock:  # nobody rings now
             self._bell.close()

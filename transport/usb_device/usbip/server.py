@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves devices over USB/IP: a `Served`, for `usbip attach` and the kernel's vhci_hcd.
+"""Serves devices over USB/IP, for `usbip attach` and the kernel's vhci_hcd.
 
 The protocol has no secrets: whoever reaches the port has the devices.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -30,10 +31,10 @@ _ROUND: Final = 16  # chunks of one client before others have their turn
 
 
 class _Client:
-    __slots__ = ("end", "session")
+    __slots__ = ("end", "events", "session")
 
     def __init__(self, end: socket.socket, session: Session) -> None:
-        self.end, self.session = end, session
+        self.end, self.session, self.events = end, session, select.EPOLLIN
 
 
 class UsbIpServer(Closing):
@@ -65,19 +66,13 @@ class UsbIpServer(Closing):
         self._listener.setblocking(False)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._bell = Doorbell()
+        self._watch = select.epoll()
+        for watched in (self._listener, self._bell):
+            self._watch.register(watched.fileno(), select.EPOLLIN)
 
-    # --- what a `Served` does --------------------------------------------------------------------
-
-    def reads_from(self) -> list[int]:
-        """Return descriptors that call for `handle` when they are readable."""
-        wanted = [self._listener.fileno(), self._bell.fileno()]
-        return wanted + [
-            client.end.fileno() for client in self._clients if client.session.wants_more
-        ]
-
-    def writes_to(self) -> list[int]:
-        """Return descriptors that call for `handle` when they take more."""
-        return [client.end.fileno() for client in self._clients if client.session.has_output]
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `handle` has something to do."""
+        return self._watch.fileno()
 
     def handle(self) -> None:
         """Take what clients sent, and send what is to be sent."""
@@ -90,15 +85,15 @@ class UsbIpServer(Closing):
             except (OSError, RemoteFrameError) as error:
                 logger.info("a client of USB/IP is sent away: %s", error)
                 self._drop(client)
-
-    def run(self, now_ns: int) -> None:
-        """Do nothing: devices work when they are asked."""
+            else:
+                self._look_for(client)
 
     def close(self) -> None:
         """Send clients away; calling it again does nothing."""
         for client in tuple(self._clients):
             self._drop(client)
         self._listener.close()
+        self._watch.close()
         self._bell.close()
 
     # --- for sessions ----------------------------------------------------------------------------
@@ -134,7 +129,18 @@ class UsbIpServer(Closing):
             end.setblocking(False)
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._watch.register(end.fileno(), select.EPOLLIN)
             self._clients.append(_Client(end, Session(self, self._bell.ring)))
+
+    def _look_for(self, client: _Client) -> None:
+        """Wait for what a client is to do next."""
+        session = client.session
+        events = select.EPOLLIN if session.wants_more else 0
+        if session.has_output:
+            events |= select.EPOLLOUT
+        if events != client.events and client in self._clients:
+            client.events = events
+            self._watch.modify(client.end.fileno(), events)
 
     def _receive(self, client: _Client) -> None:
         for _ in range(_ROUND):
