@@ -51,6 +51,7 @@ _OWN_ENDPOINTS: Final = {
 _OWN_FINDERS: Final = (
     "i2o.transport.pci.discovery",
     "i2o.transport.shm.discovery",
+    "i2o.transport.usb.discovery",
     "i2o.iop_emulator.discovery",
 )
 """Modules with a function `find`; buses that are searched later get theirs here."""

@@ -29,7 +29,8 @@ class FakeBus(usb.backend.IBackend):
 
     Attributes:
         trouble: errors that the next calls raise, by the name of the method.
-        partial: transfers to the host that are handed over up to so many bytes, then time out.
+        pieces: sizes of what the next reads return, as if time ran out in the middle.
+        packets: how many packets a write takes before time runs out, or None for all.
         log: claims, releases, drivers that were detached and attached.
         drivers: whether a driver of the kernel has the interface.
         writes: sizes of what was written to bulk endpoints.
@@ -41,6 +42,9 @@ class FakeBus(usb.backend.IBackend):
         self.log: list[str] = []
         self.writes: list[int] = []
         self.drivers = False
+        self.pieces: deque[int] = deque()
+        self.packets: int | None = None
+        self._rest = b""
         self._claimed: set[int] = set()
         self._lock = threading.Lock()
 
@@ -172,6 +176,9 @@ class FakeBus(usb.backend.IBackend):
 
     def detach_kernel_driver(self, dev_handle: UsbDevice, intf: int) -> None:
         self.drivers = False
+        self.pieces: deque[int] = deque()
+        self.packets: int | None = None
+        self._rest = b""
         self.log.append("detach")
 
     def attach_kernel_driver(self, dev_handle: UsbDevice, intf: int) -> None:
@@ -207,15 +214,20 @@ class FakeBus(usb.backend.IBackend):
     ) -> int:
         self._stumble("bulk_write")
         self.writes.append(len(data))
-        return self._transfer(dev_handle, timeout, ep, data=bytes(data)).actual
+        taken = bytes(data) if self.packets is None else bytes(data)[: 512 * self.packets]
+        return self._transfer(dev_handle, timeout, ep, data=taken).actual
 
     def bulk_read(
         self, dev_handle: UsbDevice, ep: int, intf: int, buff: array.array[int], timeout: int
     ) -> int:
         self._stumble("bulk_read")
-        done = self._transfer(dev_handle, timeout, ep, length=len(buff))
-        memoryview(buff)[: done.actual] = done.answer
-        return done.actual
+        answer = self._rest
+        if not answer:
+            answer = bytes(self._transfer(dev_handle, timeout, ep, length=len(buff)).answer)
+        size = self.pieces.popleft() if self.pieces and answer else len(answer)
+        answer, self._rest = answer[:size], answer[size:]
+        memoryview(buff)[: len(answer)] = answer
+        return len(answer)
 
     def intr_read(
         self, dev_handle: UsbDevice, ep: int, intf: int, size: array.array[int], timeout: int

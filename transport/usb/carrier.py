@@ -169,7 +169,9 @@ class UsbCarrier(Closing):
         """Look for a device, in threads of the link's own."""
         address, bus, detach = peer.address, self._bus, self._detach
         peer.is_up = False
-        peer.link = Link(lambda: bus.open(address, detach=detach), self._tell, peer.retired)
+        peer.link = Link(
+            lambda: bus.open(address, detach=detach), self._tell, peer.retired, clock=self._clock
+        )
         peer.retired = None
 
     def _retire(self, peer: _Peer) -> None:

@@ -26,6 +26,7 @@ from i2o.transport.usb.interface import (
 
 CONTROL_MS: Final = 2000
 """How long a control request may take."""
+INSTALL_PYUSB: Final = "pip install 'i2o[usb]'"
 UDEV_REMEDY: Final = (
     "allow it with a udev rule, for example "
     'SUBSYSTEM=="usb", ATTRS{{idVendor}}=="{vendor:04x}", ATTRS{{idProduct}}=="{product:04x}", '
@@ -60,7 +61,7 @@ class UsbBus:
             core = import_module("usb.core")
         except ImportError:
             raise TransportUnavailable(
-                "usb", "pyusb is not installed", remedy="pip install 'i2o[usb]'"
+                "usb", "pyusb is not installed", remedy=INSTALL_PYUSB
             ) from None
         wanted = {"idVendor": vendor_id, "idProduct": product_id}
         given = {name: value for name, value in wanted.items() if value is not None}
