@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import select
 import socket
 import struct
 
@@ -291,6 +292,9 @@ def test_nonsense_ends_the_connection(ports: UsbIpServer) -> None:
     with socket.create_connection(ports.address) as end:
         end.sendall(bytes(100))
         assert talk(ports, end, 1) == b""
+    with socket.create_connection(ports.address) as end:
+        end.sendall(IMPORT[:8] + b"9-9".ljust(32, b"\0"))
+        assert talk(ports, end, 9) == struct.pack(">HHI", 0x0111, 3, 4)
 
 
 def test_those_who_only_wait_make_room(ports: UsbIpServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +317,7 @@ def test_a_client_that_reads_slowly_gets_everything(ports, link, monkeypatch) ->
         end.connect(ports.address)
         end.sendall(IMPORT)
         talk(ports, end, IMPORTED)
+        ports._clients[0].end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         begin = submit(2, 0, data=BEGIN, setup=setup(0x41, 2, length=16))
         end.sendall(configure() + begin)
         talk(ports, end, 96)
@@ -322,6 +327,7 @@ def test_a_client_that_reads_slowly_gets_everything(ports, link, monkeypatch) ->
         for _ in range(1000):
             ports.handle()
             sent += sent < count and link.send(bytes(4000))
+        assert ports._clients[0].events & select.EPOLLOUT
         data = b""
         while len(data) < count * (48 + 4008):
             data += talk(ports, end, 4096 if len(data) + 4096 < count * 4056 else 1)
