@@ -39,7 +39,8 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         action="append",
         help="serve an IOP there: vfio-user:SOCKET?OPTIONS is a PCI device for QEMU, "
         "shm:NAME?OPTIONS is for programs that open shm:NAME, "
-        "usbip:HOST:PORT?OPTIONS is a USB device for kernels that import it",
+        "usbip:HOST:PORT?OPTIONS is a USB device for kernels that import it, "
+        "usbredir:SOCKET?OPTIONS is one for QEMU",
     )
     parser.add_argument(
         "--disk",

@@ -40,7 +40,8 @@ SCHEMES: Final = {
     "ofi": Scheme("//PROVIDER/ADDRESS", "i2o.tools.serving_wire"),
     "shm": Scheme("NAME", "i2o.tools.serving_shm"),
     "tcp": Scheme("//HOST:PORT", "i2o.tools.serving_wire"),
-    "usbip": Scheme("HOST:PORT", "i2o.tools.serving_usbip"),
+    "usbip": Scheme("HOST:PORT", "i2o.tools.serving_usb"),
+    "usbredir": Scheme("SOCKET", "i2o.tools.serving_usb"),
     "vfio-user": Scheme("SOCKET", "i2o.tools.serving_vfio_user"),
 }
 MAX_COMPLAINTS: Final = 200

@@ -40,6 +40,9 @@ class OneExport:
         self.owner = session
         return self.device
 
+    def give_back(self, session: Any) -> None:
+        self.owner = None
+
 
 def submit(
     sequence: int,

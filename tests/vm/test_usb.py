@@ -60,3 +60,19 @@ def test_a_kernel_imports_it_over_usbip(guests: Guests, tmp_path: Path) -> None:
             deadline_s=300,
         )
     check(outcome.output, content)
+
+
+def test_qemu_has_it_on_its_xhci(guests: Guests, tmp_path: Path) -> None:
+    """usb-redir and xHCI; the whole disk is read by hash."""
+    image, socket = tmp_path / "disk.img", tmp_path / "usb.sock"
+    content = random.Random(8).randbytes(16 << 20)
+    image.write_bytes(content)
+    arguments = [
+        *("-chardev", f"socket,id=redir,path={socket}"),
+        *("-device", "qemu-xhci", "-device", "usb-redir,chardev=redir"),
+    ]
+    with ServedUri(tmp_path, f"usbredir:{socket}?disk={image}"):
+        outcome = guests.boot(
+            DEBIAN_13, job(guests, "plugged", ("xhci-pci",)), Machine(arguments), deadline_s=300
+        )
+    check(outcome.output, content)

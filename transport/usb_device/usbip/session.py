@@ -7,12 +7,11 @@ A client lists what there is, or imports a device; from then on its connection i
 from __future__ import annotations
 
 import errno
-import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from i2o.errors import RemoteFrameError
+from i2o.transport.usb_device.byte_session import ByteSession
 from i2o.transport.usb_device.device import UsbDevice
 from i2o.transport.usb_device.transfers import SETUP, TO_HOST, Status, Transfer
 from i2o.transport.usb_device.usbip.messages import (
@@ -41,8 +40,6 @@ MAX_PENDING: Final = 16 << 20
 """Bytes of transfers that may be under way."""
 MAX_URBS: Final = 512
 """Transfers that may be under way."""
-OUTBOX_LIMIT: Final = 4 << 20
-"""Bytes that wait to be sent, from which on nothing more is read."""
 _CODES: Final = {
     Status.OK: 0,
     Status.STALL: -errno.EPIPE,
@@ -62,8 +59,11 @@ class Exports(Protocol):
     def take(self, bus_id: str, session: Session) -> UsbDevice | OperationStatus:
         """Give a device to one client alone, or say why not."""
 
+    def give_back(self, session: Session) -> None:
+        """Let others have what a client had."""
 
-class Session:
+
+class Session(ByteSession):
     """One client.
 
     Args:
@@ -72,30 +72,20 @@ class Session:
 
     Attributes:
         device: what was imported.
-        is_finished: whether nothing is wanted of the client any more.
     """
 
     def __init__(self, exports: Exports, wake: Callable[[], None]) -> None:
-        self._exports, self._wake = exports, wake
+        super().__init__(wake)
+        self._exports = exports
         self.device: UsbDevice | None = None
-        self.is_finished = False
         self._inbox = bytearray()
-        self._outbox: deque[bytes | memoryview] = deque()
-        self._outbox_bytes = 0
         self._urbs: dict[int, Transfer] = {}
         self._pending = 0
-        self._lock = threading.Lock()  # devices may work in other threads
-        self._is_closed = False
 
     @property
-    def wants_more(self) -> bool:
-        """Whether more is to be read from the client."""
-        return not self.is_finished and self._outbox_bytes < OUTBOX_LIMIT
-
-    @property
-    def has_output(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self._outbox)
+    def has_device(self) -> bool:
+        """Whether the client has imported one."""
+        return self.device is not None
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the client's.
@@ -114,26 +104,13 @@ class Session:
                 return
             del self._inbox[:used]
 
-    def next_output(self) -> bytes | memoryview | None:
-        """Return the oldest bytes that wait to be sent, if there are any."""
-        return self._outbox[0] if self._outbox else None
-
-    def sent(self, count: int) -> None:
-        """So many of these bytes were sent."""
-        with self._lock:
-            first = memoryview(self._outbox.popleft())
-            self._outbox_bytes -= count
-            if count < len(first):
-                self._outbox.appendleft(first[count:])
-
     def close(self) -> None:
         """The client is gone: its device is unplugged."""
-        with self._lock:
-            self._is_closed = self.is_finished = True
+        self.shut()
         if self.device is not None:
             self.device.unplug()
+            self._exports.give_back(self)
         self._urbs.clear()
-        self._outbox.clear()
 
     # --- before the import -----------------------------------------------------------------------
 
@@ -161,18 +138,18 @@ class Session:
         answer += len(devices).to_bytes(4, "big")
         for number, (bus_id, device) in enumerate(devices, 2):
             answer += device_record(device.spec, bus_id, number) + interface_records(device.spec)
-        self._put(answer)
+        self.put(answer)
         self.is_finished = True
 
     def _import(self, bus_id: str) -> None:
         found = self._exports.take(bus_id, self)
         if isinstance(found, OperationStatus):
-            self._put(OPERATION.pack(VERSION, Operation.REP_IMPORT, found))
+            self.put(OPERATION.pack(VERSION, Operation.REP_IMPORT, found))
             self.is_finished = True
             return
         names = [name for name, _ in self._exports.all()]
         record = device_record(found.spec, bus_id, names.index(bus_id) + 2)
-        self._put(OPERATION.pack(VERSION, Operation.REP_IMPORT, OperationStatus.OK) + record)
+        self.put(OPERATION.pack(VERSION, Operation.REP_IMPORT, OperationStatus.OK) + record)
         self.device = found
 
     # --- once a device is imported ---------------------------------------------------------------
@@ -232,7 +209,7 @@ class Session:
         was_pending = transfer is not None and device.cancel(transfer)
         code = -errno.ECONNRESET if was_pending else 0
         header = HEADER.pack(Command.RET_UNLINK, sequence, 0, 0, 0)
-        self._put(header + RET_UNLINK.pack(code))
+        self.put(header + RET_UNLINK.pack(code))
 
     def _ended(self, sequence: int, length: int, transfer: Transfer) -> None:
         """A transfer has ended; of one that was unlinked, the client hears nothing more."""
@@ -242,11 +219,4 @@ class Session:
 
     def _return(self, sequence: int, code: int, actual: int, data: bytes | memoryview) -> None:
         header = HEADER.pack(Command.RET_SUBMIT, sequence, 0, 0, 0)
-        self._put(header + RET_SUBMIT.pack(code, actual, 0, 0, 0) + data)
-
-    def _put(self, data: bytes) -> None:
-        with self._lock:
-            if not self._is_closed:
-                self._outbox.append(data)
-                self._outbox_bytes += len(data)
-                self._wake()
+        self.put(header + RET_SUBMIT.pack(code, actual, 0, 0, 0) + data)

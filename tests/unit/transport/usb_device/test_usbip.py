@@ -27,7 +27,7 @@ from fakes.usbip_client import (
 from i2o.errors import RemoteFrameError, TransportUnavailable
 from i2o.transport.usb.interface import HEADER, LINK_INFO, device_spec
 from i2o.transport.usb.link_function import LinkFunction
-from i2o.transport.usb_device.usbip import server, session
+from i2o.transport.usb_device import byte_session, session_server
 from i2o.transport.usb_device.usbip.server import UsbIpServer
 from i2o.transport.usb_device.usbip.session import Session
 
@@ -145,7 +145,7 @@ def test_what_is_under_way_is_bounded(client: Session) -> None:
 def test_a_client_that_reads_nothing_is_not_read_from(
     client: Session, link: LinkFunction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "OUTBOX_LIMIT", 100)
+    monkeypatch.setattr(byte_session, "OUTBOX_LIMIT", 100)
     client.receive(submit(10, 0, length=20, setup=GET_INFO))
     assert client.wants_more
     client.receive(submit(11, 0, length=20, setup=GET_INFO))
@@ -298,7 +298,7 @@ def test_nonsense_ends_the_connection(ports: UsbIpServer) -> None:
 
 
 def test_those_who_only_wait_make_room(ports: UsbIpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(session_server, "MAX_CLIENTS", 1)
     with socket.create_connection(ports.address) as idle:
         ports.handle()
         with socket.create_connection(ports.address) as one:
@@ -310,7 +310,7 @@ def test_those_who_only_wait_make_room(ports: UsbIpServer, monkeypatch: pytest.M
 
 
 def test_a_client_that_reads_slowly_gets_everything(ports, link, monkeypatch) -> None:
-    monkeypatch.setattr(session, "OUTBOX_LIMIT", 1 << 16)
+    monkeypatch.setattr(byte_session, "OUTBOX_LIMIT", 1 << 16)
     count = 200
     with socket.socket() as end:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

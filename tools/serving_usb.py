@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`i2o emulate --serve usbip:HOST:PORT`: an IOP as a USB device, for kernels that import it."""
+"""`i2o emulate --serve usbip:HOST:PORT` and `usbredir:SOCKET`: an IOP as a USB device."""
 
 from __future__ import annotations
 
@@ -15,29 +15,36 @@ from i2o.transport.uri import Uri
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
 from i2o.transport.usb.interface import device_spec
 from i2o.transport.usb_device.usbip.server import PORT, UsbIpServer
+from i2o.transport.usb_device.usbredir.server import UsbRedirServer
 from i2o.transport.wire.wire_server import WireServer
 
 DEFAULT_SERIAL: Final = "1"
-_OWN_OPTIONS: Final = ("serial", "insecure")
+_OWN_OPTIONS: Final = ("serial",)
 _LOOPBACK: Final = ("localhost", "127.", "::1")
 
 
 def served(order: Order) -> Served:
     """Make the IOP, the device it is in and its server; raises UriError, TransportUnavailable."""
-    place = _address(order.uri)
-    options = order.options(_OWN_OPTIONS)
+    is_network = order.uri.scheme == "usbip"
+    place = _address(order.uri) if is_network else None
+    options = order.options((*_OWN_OPTIONS, "insecure") if is_network else _OWN_OPTIONS)
     carrier = UsbDeviceCarrier(device_spec(order.uri.one("serial", DEFAULT_SERIAL)))
+    uri = order.uri.text
     with ExitStack() as on_failure:
         on_failure.callback(carrier.close)
-        ports = UsbIpServer(place, [carrier.device])
-        carrier.plug_into(ports)
+        if place is None:
+            carrier.plug_into(UsbRedirServer(order.uri.address, carrier.device))
+        else:
+            ports = UsbIpServer(place, [carrier.device])
+            carrier.plug_into(ports)
+            host, port = ports.address
+            uri = f"usbip:{f'[{host}]' if ':' in host else host}:{port}"
         iop = RemoteIop.from_options(options, order.tap())
         on_failure.pop_all()
     order.opened.callback(iop.close)
     endpoint = SoftwareEndpoint(carrier, provider="usb")
     server = order.opened.enter_context(WireServer(endpoint, iop.unit, iop))
-    host, port = ports.address
-    server.uri = f"usbip:{f'[{host}]' if ':' in host else host}:{port}"
+    server.uri = uri
     return server
 
 
