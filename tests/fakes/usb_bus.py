@@ -161,6 +161,7 @@ class FakeBus(usb.backend.IBackend):
         self._stumble("claim_interface")
         with self._lock:
             if id(dev_handle) in self._claimed or self.drivers:
+                self.log.append("busy")
                 raise _error(errno.EBUSY)
             self._claimed.add(id(dev_handle))
         self.log.append("claim")

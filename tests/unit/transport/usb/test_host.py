@@ -7,6 +7,7 @@ import errno
 import importlib
 import select
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -191,6 +192,20 @@ def test_what_is_not_installed(monkeypatch) -> None:
     with pytest.raises(TransportUnavailable, match=r"libusb-1\.0-0"):
         UsbBus().devices()
 
+    bus = FakeBus()
+    answers = iter([core.NoBackendError("none"), []])
+
+    def find_by_name(**words: object) -> object:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        assert words["backend"] is bus
+        return answer
+
+    monkeypatch.setattr(core, "find", find_by_name)
+    monkeypatch.setattr(libusb, "get_backend", lambda **_: bus)
+    assert UsbBus().devices() == []
+
     def no_module(name: str) -> None:
         raise ImportError(name)
 
@@ -246,6 +261,18 @@ def test_halts_are_cleared_and_nothing_is_lost(cable: Cable) -> None:
     cable.until(lambda: "clear 0x82" in cable.bus.log)
     assert {"clear 0x01", "clear 0x81"} <= set(cable.bus.log)
     assert not cable.outside.losses()
+
+
+def test_a_halt_in_the_middle_of_a_frame_has_it_sent_again(cable: Cable) -> None:
+    cable.up()
+    cable.bus.packets = 1
+    cable.bus.raise_in("bulk_write", None, errno.EPIPE)
+    cable.send(bytes(range(250)) * 4, b"after")
+    assert "clear 0x01" in cable.bus.log
+    cable.bus.pieces.append(512)
+    cable.bus.raise_in("bulk_read", None, errno.EPIPE)
+    cable.device.send(0, [bytes(1000)])
+    cable.until(lambda: cable.outside.losses() or cable.outside.frames())
 
 
 @pytest.mark.parametrize("name", ["bulk_read", "intr_read", "bulk_write"])
@@ -403,6 +430,7 @@ def test_the_host_ends_the_link(cable: Cable) -> None:
     assert cable.inside.frames() == [b"before"]
     cable.until(lambda: cable.inside.log.count(("up",)) == 2)
     assert not cable.outside.losses()
+    assert "busy" not in cable.bus.log  # the next link waits until the device is let go
     cable.send(b"again")
 
 
@@ -534,3 +562,36 @@ def test_uris(monkeypatch) -> None:
         open_endpoint("usb:what")
     with pytest.raises(UriError, match="unknown option"):
         open_listener("usb:?type=msg")
+
+
+def test_other_devices_are_not_ours(cable: Cable, monkeypatch) -> None:
+    """Those with another interface, and those that vanish while they are looked at."""
+    spec = cable.device.device.spec
+    other = replace(spec.interfaces[0], class_code=3)
+    monkeypatch.setattr(cable.device.device, "spec", replace(spec, interfaces=(other,)))
+    assert UsbBus(cable.bus).devices() == []
+    half = replace(spec.interfaces[0], endpoints=spec.interfaces[0].endpoints[:2])
+    monkeypatch.setattr(cable.device.device, "spec", replace(spec, interfaces=(half,)))
+    with pytest.raises(OSError, match="lacks an endpoint"):
+        UsbBus(cable.bus).open(ADDRESS)
+    (found,) = UsbBus(cable.bus).devices()
+    monkeypatch.setattr(host_device, "interface_of", lambda device: None)
+    with pytest.raises(OSError, match="gone"):
+        host_device.HostDevice(found)
+
+
+def test_a_device_that_is_configured_is_left_so(cable: Cable) -> None:
+    UsbBus(cable.bus).open(ADDRESS).close()
+    log: list[bool] = []
+    cable.device.function.configured = log.append  # type: ignore[method-assign]
+    UsbBus(cable.bus).open(ADDRESS).close()
+    assert log == []
+
+
+def test_links_that_are_ended_before_they_stand(cable: Cable) -> None:
+    cable.host.send(cable.host.resolve(str(ADDRESS)), [b"x"])
+    cable.host.disconnect(0)
+    cable.host.send(0, [b"x"])
+    cable.host.disconnect(0)
+    cable.until(lambda: ("up",) in cable.outside.log)
+    cable.send(b"works")

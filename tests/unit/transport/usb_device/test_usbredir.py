@@ -158,6 +158,12 @@ def test_what_is_cancelled_says_so(client: RedirSession) -> None:
     assert (cancelled.number, cancelled.body[1]) == (10, 1)
 
 
+def test_what_has_ended_counts_no_more(client: RedirSession) -> None:
+    for number in range(20):
+        client.receive(bulk(number, 0x81, length=1 << 20) + packet(21, number))
+    assert len(packets(drain(client))) == 20
+
+
 def test_doorbells(client: RedirSession, link: LinkFunction) -> None:
     client.receive(packet(15, 10, b"\x82"))
     (status,) = packets(drain(client))
