@@ -76,3 +76,31 @@ def test_qemu_has_it_on_its_xhci(guests: Guests, tmp_path: Path) -> None:
             DEBIAN_13, job(guests, "plugged", ("xhci-pci",)), Machine(arguments), deadline_s=300
         )
     check(outcome.output, content)
+
+
+def test_a_board_describes_itself_with_functionfs(guests: Guests) -> None:
+    """The example of the documentation, on a controller connected to the guest's own bus."""
+    example = Path(__file__).parents[2] / "docs/examples/usb_gadget"
+    outcome = guests.boot(
+        DEBIAN_13,
+        Job(
+            "#!/bin/sh\nsh /job/gadget.sh python3 /job/gadget.py &\n"
+            "exec python3 /job/usb_gadget_job.py\n",
+            modules=("dummy_hcd", "libcomposite", "usb_f_fs"),
+            files={
+                **project_files("usb"),
+                **guests.libraries(LIBUSB),
+                "/job/gadget.sh": example / "gadget.sh",
+                "/job/gadget.py": example / "gadget.py",
+                "/job/usb_gadget_job.py": SCRIPT.with_name("usb_gadget_job.py"),
+            },
+        ),
+        deadline_s=300,
+    )
+    (line,) = (each for each in outcome.output.splitlines() if each.startswith("{"))
+    found = json.loads(line)
+    assert found["uris"] == ["usb:1209:0001:1"]
+    assert found["obstacles"] == []
+    assert found["links"] == [0, 7, 0]
+    assert found["refused"] == "Pipe error"
+    assert found["packet"] == 512
