@@ -278,8 +278,8 @@ def test_a_capture_that_cannot_be_written_is_said_at_once(cli, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--serve", "emu:"], "write shm:NAME or vfio-user:SOCKET"),
-        (["--serve", "vfio-user:"], "write shm:NAME or vfio-user:SOCKET"),
+        (["--serve", "emu:"], "usbredir:SOCKET or vfio-user:SOCKET"),
+        (["--serve", "vfio-user:"], "usbredir:SOCKET or vfio-user:SOCKET"),
         (["--serve", "vfio-user"], "expected SCHEME:ADDRESS"),
         (["--serve", "vfio-user:s?run=thread"], "run= is for emu: URIs"),
         (["--serve", "vfio-user:s?nonsense=1"], "unknown option 'nonsense'"),

@@ -149,7 +149,7 @@ class Link:
             return
         try:
             device = self._opening()
-        except (OSError, I2OError) as error:
+        except (OSError, I2OError, ValueError) as error:  # what pyusb says of odd descriptors
             self._lose(errno.EHOSTUNREACH, _words(error))
             return
         with device:

@@ -595,3 +595,13 @@ def test_links_that_are_ended_before_they_stand(cable: Cable) -> None:
     cable.host.disconnect(0)
     cable.until(lambda: ("up",) in cable.outside.log)
     cable.send(b"works")
+
+
+def test_descriptors_that_pyusb_does_not_like(cable: Cable, monkeypatch) -> None:
+    def odd(*_: object, **__: object) -> None:
+        raise ValueError("Invalid configuration 3")
+
+    monkeypatch.setattr(UsbBus, "open", odd)
+    cable.host.send(cable.host.resolve(str(ADDRESS)), [b"x"])
+    cable.until(cable.outside.losses)
+    assert cable.outside.losses() == [(errno.EHOSTUNREACH, "Invalid configuration 3")]
