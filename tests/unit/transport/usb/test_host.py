@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
+import random
 import select
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ import pytest
 from fakes.usb_bus import FakeBus
 from fakes.usb_station import UsbStation
 from i2o.clock import SYSTEM_CLOCK, ManualClock
-from i2o.errors import IopDead, TransportUnavailable, UriError
+from i2o.errors import IopDead, RemoteFrameError, TransportUnavailable, UriError
 from i2o.testing.bare_host import BareHost
 from i2o.transport.fabric.completion import CompletionError
 from i2o.transport.fabric.errors import ErrorAvailable, FabricError, TryAgain
@@ -30,6 +32,7 @@ from i2o.transport.usb.interface import FRAME_LIMIT, HEADER, IN_ENDPOINT, LINK_I
 
 ADDRESS = UsbAddress(0x1209, 1)
 PATIENCE_S = 10.0
+FULL = os.environ.get("I2O_TESTS_FULL") == "1"
 
 
 class Sink:
@@ -605,3 +608,30 @@ def test_descriptors_that_pyusb_does_not_like(cable: Cable, monkeypatch) -> None
     cable.host.send(cable.host.resolve(str(ADDRESS)), [b"x"])
     cable.until(cable.outside.losses)
     assert cable.outside.losses() == [(errno.EHOSTUNREACH, "Invalid configuration 3")]
+
+
+def test_mutated_transfers_of_a_device_harm_nobody() -> None:
+    """Whatever a device sends is a frame, stale, or the end of the link; memory is bounded."""
+
+    def closed() -> host_device.HostDevice:
+        raise OSError(errno.ENODEV, "none")
+
+    chance, told = random.Random(4), []
+    link = host_link.Link(closed, lambda _, news: told.append(news.frame))
+    link.join()
+    link._is_over, link._number = False, 7
+    good = HEADER.build(link=7, length=40) + bytes(range(40))
+    for _ in range(50_000 if FULL else 5_000):
+        data = bytearray(good)
+        for _ in range(chance.choice((1, 1, 2))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        if chance.random() < 0.1:
+            del data[chance.randrange(len(data)) :]
+        try:
+            link._take(data)
+        except RemoteFrameError:
+            data.clear()
+        assert len(data) <= len(good)  # what waits for its end
+        told.clear()
+        link._take(bytearray(good))
+        assert told == [bytes(range(40))]
