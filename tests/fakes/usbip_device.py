@@ -28,6 +28,7 @@ class ImportedDevice(Closing):
     def __init__(self, host: str, port: int) -> None:
         self.spec = device_spec("1")
         self._end = socket.create_connection((host, port))
+        self._end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._end.sendall(IMPORT)
         answer = self._receive(IMPORTED)
         assert answer[4:8] == bytes(4), answer[:8]
