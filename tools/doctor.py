@@ -25,6 +25,7 @@ from i2o.tools.checks import (
     python_checks,
     serial_checks,
     system_checks,
+    usb_checks,
     wireshark_checks,
 )
 from i2o.tools.checks.finding import Finding, Level, Result, note, problem, run_checks
@@ -38,7 +39,12 @@ MACHINE: Final = (
     *system_checks.CHECKS,
     *program_checks.CHECKS,
 )
-HARDWARE: Final = (*pci_checks.CHECKS, *serial_checks.CHECKS, *kernel_checks.CHECKS)
+HARDWARE: Final = (
+    *pci_checks.CHECKS,
+    *usb_checks.CHECKS,
+    *serial_checks.CHECKS,
+    *kernel_checks.CHECKS,
+)
 _TIMEOUT_S: Final = 5.0
 _COLOURS: Final = {
     Level.OK: output.GREEN,

@@ -39,7 +39,10 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
         action="append",
         help="serve an IOP there: vfio-user:SOCKET?OPTIONS is a PCI device for QEMU, "
         "shm:NAME?OPTIONS is for programs that open shm:NAME, tcp://HOST:PORT?OPTIONS and "
-        "ofi://PROVIDER/ADDRESS?OPTIONS are for those of other machines, too",
+        "ofi://PROVIDER/ADDRESS?OPTIONS are for those of other machines, too, "
+        "serial:DEVICE?OPTIONS is for who is at the other end of that line, "
+        "usbip:HOST:PORT?OPTIONS is a USB device for kernels that import it, "
+        "usbredir:SOCKET?OPTIONS is one for QEMU",
     )
     parser.add_argument(
         "--disk",

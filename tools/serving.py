@@ -41,6 +41,8 @@ SCHEMES: Final = {
     "serial": Scheme("DEVICE", "i2o.tools.serving_wire"),
     "shm": Scheme("NAME", "i2o.tools.serving_shm"),
     "tcp": Scheme("//HOST:PORT", "i2o.tools.serving_wire"),
+    "usbip": Scheme("HOST:PORT", "i2o.tools.serving_usb"),
+    "usbredir": Scheme("SOCKET", "i2o.tools.serving_usb"),
     "vfio-user": Scheme("SOCKET", "i2o.tools.serving_vfio_user"),
 }
 MAX_COMPLAINTS: Final = 200

@@ -37,6 +37,7 @@ _OWN_PORTS: Final = {
     "sysfs": "i2o.transport.pci.backends:SysfsBackend",
     "tcp": "i2o.transport.wire.wire_port:WirePort",
     "uio": "i2o.transport.pci.backends:UioBackend",
+    "usb": "i2o.transport.wire.wire_port:WirePort",
     "vfio": "i2o.transport.pci.backends:VfioBackend",
 }
 
@@ -45,6 +46,7 @@ _OWN_ENDPOINTS: Final = {
     "serial": "i2o.transport.serial_line.opening",
     "shm": "i2o.transport.shm.opening",
     "tcp": "i2o.transport.tcp.opening",
+    "usb": "i2o.transport.usb.opening",
 }
 """Modules with `open_endpoint` and `open_passive`."""
 
@@ -52,6 +54,7 @@ _OWN_FINDERS: Final = (
     "i2o.transport.pci.discovery",
     "i2o.transport.serial_line.discovery",
     "i2o.transport.shm.discovery",
+    "i2o.transport.usb.discovery",
     "i2o.iop_emulator.discovery",
 )
 """Modules with a function `find`; buses that are searched later get theirs here."""

@@ -86,7 +86,7 @@ BAD = [
     (("write", "16", "/dev/zero"), 2, "more than 16777216 bytes"),
     (("write", "16", "/dev/null", "--offset", "17M"), 2, "behind the device"),
     (("write", "16", "/dev/null", "-i", "pci:0000:03:00.0"), 2, "--yes"),
-    (("write", "16", "/dev/null", "-i", "usb:1-4", "--yes"), 2, "no backend"),
+    (("write", "16", "/dev/null", "-i", "nubus:1-4", "--yes"), 2, "no backend"),
     (("lct", "-i", "nonsense"), 2, "no IOP URI"),
     (("lct", "-i", "nonsense:"), 2, "no backend called"),
     (("lct", "-i", "emu:?nonsense=1"), 2, "unknown option"),

@@ -15,7 +15,7 @@ from vm.guest import Guest, Machine
 from vm.initramfs import Job
 from vm.inventory import QEMU
 from vm.outcome import Outcome
-from vm.parts import Kernel
+from vm.parts import Kernel, Libraries
 
 PLAIN = Machine()
 
@@ -48,6 +48,11 @@ class Guests(ExitStack):
         """Return the words that start QEMU."""
         with skipping():
             return QEMU.command(self._cache)
+
+    def libraries(self, part: Libraries) -> dict[str, bytes | Path]:
+        """Return shared libraries as files for a job."""
+        with skipping():
+            return part.files(self._cache)
 
     def start(self, kernel: Kernel, job: Job, machine: Machine = PLAIN) -> Guest:
         """Start a guest and return at once."""

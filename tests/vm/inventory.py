@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vm.parts import Headers, Kernel, Part, Qemu, Userland
+from vm.parts import Headers, Kernel, Libraries, Part, Qemu, Userland
 
 QEMU = Qemu("qemu", ("qemu-system-x86",), ("trixie", "trixie-backports"), "")
 
@@ -33,6 +33,9 @@ DEBIAN_13 = Kernel(
 )
 """A current kernel with the drivers of Debian's generic build."""
 
+LIBUSB = Libraries("libusb", ("libusb-1.0-0", "libudev1", "libcap2"), ("trixie",), "amd64")
+"""What pyusb needs of the system."""
+
 PARTS: tuple[Part, ...] = (
-    QEMU, _AMD64, _I386, PYTHON_I386, DEBIAN_11, DEBIAN_12_I686, DEBIAN_13,
+    QEMU, _AMD64, _I386, PYTHON_I386, DEBIAN_11, DEBIAN_12_I686, DEBIAN_13, LIBUSB,
 )  # fmt: skip

@@ -142,6 +142,19 @@ class Headers(Part):
         shutil.rmtree(folder / "usr" / "lib", ignore_errors=True)
 
 
+class Libraries(Part):
+    """Shared libraries that some guests have beside those of their userland."""
+
+    def files(self, cache: Cache) -> dict[str, bytes | Path]:
+        """Return where they go in a guest, and where they are."""
+        folder = self.find(cache)
+        found = folder.glob("**/*-linux-gnu/*.so.*")
+        return {f"/{path.relative_to(folder)}": path.resolve() for path in found}
+
+    def _fill(self, folder: Path, archive: AptArchive, names: Sequence[str]) -> None:
+        archive.unpack(names, folder, dependencies=False)
+
+
 @dataclass(frozen=True)
 class Kernel(Part):
     """A kernel and its modules, as they come out of their package.

@@ -18,12 +18,16 @@ _NEEDED = ("construct",)
 """What the project imports and Debian does not have in a version that will do."""
 
 
-def project_files() -> dict[str, bytes | Path]:
-    """Return where the project and what it needs go in a guest with Python."""
+def project_files(*packages: str) -> dict[str, bytes | Path]:
+    """Return where the project and what it needs go in a guest with Python.
+
+    Args:
+        packages: of this machine's Python, that the guest is to have, too.
+    """
     files: dict[str, bytes | Path] = {
         f"{_TARGET}/{target}": _ROOT / source for source, target in _FOLDERS.items()
     }
-    for name in _NEEDED:
+    for name in (*_NEEDED, *packages):
         files[f"{_TARGET}/{name}"] = _package_folder(name)
     return files
 

@@ -92,3 +92,45 @@ class ServedIop:
         else:
             self._process.kill()
             self._process.communicate()
+
+
+class ServedUri:
+    """A software IOP that is served where a URI says, in a process of its own.
+
+    Args:
+        folder: takes what it prints.
+        uri: where, and what it is like.
+
+    Attributes:
+        uri: where it can be reached.
+    """
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.log = folder / "served.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "i2o", "emulate", "--serve", uri],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=module_environment(),
+            )
+        assert self._process.stdout is not None
+        word, _, self.uri = self._process.stdout.readline().decode().strip().partition(" ")
+        if word != "ready":
+            self._process.wait()
+            raise RuntimeError(self.log.read_text())
+
+    def __enter__(self) -> ServedUri:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        assert self._process.wait(30) == 0, self.log.read_text()

@@ -15,6 +15,7 @@ ENDPOINT_OPTIONS: Final = frozenset(
         *("key", "insecure", "cert", "cert_key", "ca"),
         *("caps", "connect_ms"),
         *("baud", "rtscts", "frame_limit"),
+        "detach",
     }
 )
 """Options that are the endpoint's own, of any kind."""
@@ -30,6 +31,8 @@ def host_endpoint(uri: Uri) -> Uri:
     """Return an endpoint from which the one of a URI can be reached."""
     if uri.scheme == "tcp":
         return _with_address(uri, "//127.0.0.1:0")  # it calls, and is not called
+    if uri.scheme == "usb":
+        return _with_address(uri, "")  # of all devices, it is told which one is meant
     if uri.scheme == "ofi":
         provider, address = _provider(uri)
         is_near = provider != "shm" and address.startswith(_LOOPBACK)

@@ -225,16 +225,18 @@ def test_ports_of_others(machine):
 
 def test_a_port_is_named_after_its_distribution(machine):
     class Distribution:
-        name = "i2o-usb"
+        name = "i2o-nubus"
 
     class Point:
-        name, value, dist = "usb", "usb:Port", Distribution
+        name, value, dist = "nubus", "nubus:Port", Distribution
 
         def load(self):
             raise SyntaxError("bad")
 
     _, found = look(port_checks.CHECKS, replace(machine, ports=lambda: [Point()]))
-    assert found == problem("usb: of i2o-usb does not load: SyntaxError: bad", "reinstall i2o-usb")
+    assert found == problem(
+        "nubus: of i2o-nubus does not load: SyntaxError: bad", "reinstall i2o-nubus"
+    )
 
 
 # --- Wireshark -----------------------------------------------------------------------------------

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queues of one endpoint: what the host asks for meets what the device has or takes.
+
+Packets do not appear here, but their rules do: a transfer of the device's ends with a packet that
+is shorter than the largest one, which is an empty one if its length is a multiple of that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from i2o.transport.usb_device.descriptors import EndpointSpec
+from i2o.transport.usb_device.transfers import Status, Transfer
+
+
+class InEndpoint:
+    """Data to the host.
+
+    Args:
+        spec: what the descriptor says.
+        taken: told when the host has taken one transfer.
+
+    Attributes:
+        is_halted: whether it answers with STALL until the host clears that.
+    """
+
+    def __init__(self, spec: EndpointSpec, taken: Callable[[int], None]) -> None:
+        self.spec, self.is_halted = spec, False
+        self._taken = taken
+        self._asked: deque[Transfer] = deque()
+        self._data: deque[memoryview] = deque()
+
+    @property
+    def asked(self) -> int:
+        """How many transfers of the host wait for data."""
+        return len(self._asked)
+
+    @property
+    def waiting(self) -> int:
+        """How many transfers the host has not taken yet."""
+        return len(self._data)
+
+    def push(self, data: bytes | memoryview) -> None:
+        """Have one transfer for the host; an empty one is an empty packet."""
+        self._data.append(memoryview(data))
+        self.run()
+
+    def drop(self) -> None:
+        """Forget what the host has not taken."""
+        self._data.clear()
+
+    def ask(self, transfer: Transfer) -> None:
+        """Take what the host asks for."""
+        if self.is_halted:
+            transfer.end(Status.STALL)
+            return
+        self._asked.append(transfer)
+        self.run()
+
+    def cancel(self, transfer: Transfer) -> bool:
+        """End what the host asked for, unless it has ended."""
+        return _cancel(self._asked, transfer)
+
+    def halt(self) -> None:
+        """Answer with STALL from now on, also what the host asked for already."""
+        self.is_halted = True
+        self.end_all(Status.STALL)
+
+    def clear(self) -> None:
+        """Go on after a halt; what waits for the host waits on."""
+        self.is_halted = False
+        self.run()
+
+    def end_all(self, status: Status) -> None:
+        """End everything that the host asked for."""
+        _end_all(self._asked, status)
+
+    def run(self) -> None:
+        """Give the host what there is."""
+        packet, address = self.spec.packet_size, self.spec.address
+        while self._asked and self._data and not self.is_halted:
+            transfer, data = self._asked.popleft(), self._data[0]
+            room = transfer.length
+            status = Status.OK
+            # exactly filled by whole packets: the host cannot know yet that this was all
+            if len(data) > room and room % packet:
+                status = Status.OVERFLOW
+                self._data.popleft()
+            elif len(data) > room or (len(data) == room and room and room % packet == 0):
+                self._data[0] = data[room:]
+                transfer.end(Status.OK, data[:room])
+                continue
+            else:
+                self._data.popleft()
+            transfer.end(status, data[:room])
+            self._taken(address)
+
+
+class OutEndpoint:
+    """Data to the device.
+
+    Args:
+        spec: what the descriptor says.
+        wants: whether the device takes more now.
+        take: is given data, and whether a transfer ends with them; returns whether the device
+            takes them. If not, the endpoint is halted.
+
+    Attributes:
+        is_halted: as `InEndpoint.is_halted`.
+    """
+
+    def __init__(
+        self,
+        spec: EndpointSpec,
+        wants: Callable[[int], bool],
+        take: Callable[[int, bytes | memoryview, bool], bool],
+    ) -> None:
+        self.spec, self.is_halted = spec, False
+        self._wants, self._take = wants, take
+        self._offered: deque[Transfer] = deque()
+
+    @property
+    def offered(self) -> int:
+        """How many transfers of the host wait for the device."""
+        return len(self._offered)
+
+    def offer(self, transfer: Transfer) -> None:
+        """Take what the host offers."""
+        if self.is_halted:
+            transfer.end(Status.STALL)
+            return
+        self._offered.append(transfer)
+        self.run()
+
+    def cancel(self, transfer: Transfer) -> bool:
+        """End what the host offered, unless it has ended."""
+        return _cancel(self._offered, transfer)
+
+    def halt(self) -> None:
+        """Answer with STALL from now on, also what the host offered already."""
+        self.is_halted = True
+        self.end_all(Status.STALL)
+
+    def clear(self) -> None:
+        """Go on after a halt."""
+        self.is_halted = False
+
+    def end_all(self, status: Status) -> None:
+        """End everything that the host offered."""
+        _end_all(self._offered, status)
+
+    def run(self) -> None:
+        """Give the device what it takes."""
+        packet = self.spec.packet_size
+        while self._offered and not self.is_halted and self._wants(self.spec.address):
+            transfer = self._offered.popleft()
+            data = transfer.data
+            ends = transfer.ends or len(data) % packet != 0 or not len(data)
+            if self._take(self.spec.address, data, ends):
+                transfer.end(Status.OK, actual=len(data))
+            else:
+                self.is_halted = True
+                transfer.end(Status.STALL)
+                self.end_all(Status.STALL)
+
+
+def _cancel(queue: deque[Transfer], transfer: Transfer) -> bool:
+    try:
+        queue.remove(transfer)
+    except ValueError:
+        return False
+    transfer.end(Status.CANCELLED)
+    return True
+
+
+def _end_all(queue: deque[Transfer], status: Status) -> None:
+    for _ in range(len(queue)):
+        queue.popleft().end(status)
