@@ -275,7 +275,10 @@ def test_a_capture_that_cannot_be_written_is_said_at_once(cli, tmp_path, monkeyp
 # --- what cannot be ------------------------------------------------------------------------------
 
 
-SERVED = "write ofi://PROVIDER/ADDRESS or shm:NAME or tcp://HOST:PORT or vfio-user:SOCKET"
+SERVED = (
+    "write ofi://PROVIDER/ADDRESS or serial:DEVICE or shm:NAME or tcp://HOST:PORT or "
+    "usbip:HOST:PORT or usbredir:SOCKET or vfio-user:SOCKET"
+)
 
 
 @pytest.mark.parametrize(
