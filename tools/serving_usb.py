@@ -43,7 +43,9 @@ def served(order: Order) -> Served:
         on_failure.pop_all()
     order.opened.callback(iop.close)
     endpoint = SoftwareEndpoint(carrier, provider="usb")
-    server = order.opened.enter_context(WireServer(endpoint, iop.unit, iop))
+    server = order.opened.enter_context(
+        WireServer(endpoint, iop.unit, iop, should_stop=order.is_stopped)
+    )
     server.uri = uri
     return server
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from fakes.usb_bus import FakeBus
 from fakes.wire_station import ServingThread
 from i2o.closing import Closing
@@ -32,8 +34,11 @@ class UsbStation(Closing):
         self.bus = FakeBus() if bus is None else bus
         self.bus.plug(self.device)
         self.iop = RemoteIop.from_options(EmuOptions.from_uri(Uri.parse(uri)))
-        self.server = WireServer(SoftwareEndpoint(self.carrier), self.iop.unit, self.iop)
-        self.thread = ServingThread(self.server)
+        stop = threading.Event()
+        self.server = WireServer(
+            SoftwareEndpoint(self.carrier), self.iop.unit, self.iop, should_stop=stop.is_set
+        )
+        self.thread = ServingThread(stop, self.server)
 
     def port(self, connect_s: float = 2.0) -> WirePort:
         """Reach the IOP."""
