@@ -6,9 +6,11 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -145,6 +147,60 @@ def test_what_cannot_be_sent(office: Messengers) -> None:
     with pytest.raises(PeerError) as caught:
         a.send_nb(b.name, [b""], 1)
     assert caught.value.errno == errno.ESHUTDOWN
+
+
+def test_buffers_whose_items_are_no_bytes(pair: tuple[Messenger, Messenger]) -> None:
+    a, b = pair
+    words, square = array("I", [1, 2, 3]), memoryview(bytes(range(6))).cast("B", (2, 3))
+    wanted = [words.tobytes(), words.tobytes() + b"\0\1\2\3\4\5" + words.tobytes(), b""]
+    for to in (b, a):
+        for iov in ([words], (words, square, memoryview(words)), [array("I")]):
+            a.send(to.name, iov, 4, timeout_s=20)  # type: ignore[arg-type]
+        assert [to.recv(4, timeout_s=20).data for _ in range(3)] == wanted
+    long = array("I", range(10_000))  # it goes without being put together first
+    a.send(b.name, [long], 4, timeout_s=20)  # type: ignore[list-item]
+    assert b.recv(4, timeout_s=20).data == long.tobytes()
+    with pytest.raises(PeerError) as caught:
+        a.send_nb(b.name, [memoryview(bytes(4 << 20)).cast("I")], 1)
+    assert caught.value.errno == errno.EMSGSIZE
+
+
+def test_the_list_of_buffers_may_be_used_again_at_once(office: Messengers) -> None:
+    a, b = office.pair()
+    for first in ([b"one"], [b"o", b"ne"]):
+        iov = list(first)
+        a.send_nb(b.name, iov, 1)
+        iov[0] = b"another"
+    drive(a, b, until=lambda: b.status()["kept"] == 2)
+    assert [b.recv(1, timeout_s=5).data for _ in range(2)] == [b"one"] * 2
+
+
+@pytest.mark.parametrize(
+    ("iov", "tag"),
+    [
+        (["x"], 1),
+        ([b"good", None], 1),
+        ([memoryview(b"strided")[::2]], 1),
+        (b"no row of buffers", 1),
+        (None, 1),
+        ([3], 1),
+        ([b"x"], 1.5),
+        ([b"x"], "1"),
+        ([b"x"], None),
+    ],
+)
+def test_a_bad_call_is_refused_and_harms_no_later_one(
+    office: Messengers, iov: Any, tag: Any
+) -> None:
+    a, b = office.open(1, 0), office.open(1, 1, loops=1)
+    introduce(a, b)
+    for _ in range(2):  # before there is a link, and over it
+        for name in (b.name, a.name):
+            for send in (a.send, a.send_nb):
+                with pytest.raises(TypeError, match=r"contiguous|sequence of buffers|a tag is"):
+                    send(name, iov, tag)
+            a.send(name, [b"later"], 2, timeout_s=20)
+    assert [one.recv(timeout_s=20).data for one in (a, b) for _ in range(2)] == [b"later"] * 4
 
 
 def test_names_that_nobody_can_have(office: Messengers) -> None:
