@@ -13,6 +13,7 @@ from i2o.transport.tcp.errors import PeerError, ProtocolViolation, Unreachable
 from i2o.transport.tcp.mailbox import Message
 from i2o.transport.tcp.message_wire import (
     ACK,
+    HOP_LIMIT,
     MESSAGE_COST,
     MESSAGE_SIZE,
     RESUME,
@@ -291,7 +292,8 @@ class Hop:
         destination = PeerName(destination_job, destination_rank)
         cost = len(data) + MESSAGE_COST
         if destination != office.name:
-            letter = Letter(origin, destination, tag, (data,), hops - 1)
+            # a sender that says it may go over more links than any message may is not believed
+            letter = Letter(origin, destination, tag, (data,), min(hops, HOP_LIMIT) - 1)
             office.transit(self, letter, number, flags, cost)
         elif flags & _RECEIPT:
             session.consume(cost)
