@@ -16,6 +16,7 @@ from typing import Any
 
 from i2o.clock import Clock
 from i2o.transport.fabric.endpoint import Buffer
+from i2o.transport.fabric.errors import meaning
 from i2o.transport.fabric.packets import byte_view
 from i2o.transport.tcp.component import Component, Letter, Offered
 from i2o.transport.tcp.errors import (
@@ -360,7 +361,9 @@ class PostOffice:
         def done(error: PeerError | None) -> None:
             self._free(source, cost)
             if error is not None and flags & _WANTS_RECEIPT:
-                code = error.errno or errno.EIO
+                code = error.errno
+                if not code or not 0 < code < FIRST_RESERVED_TAG:  # it goes where tags go
+                    code = errno.EIO
                 self.receipt(letter.origin, source, letter.destination, number, code)
 
         if letter.hops <= 0:
@@ -406,7 +409,7 @@ class PostOffice:
         elif code == errno.ENOENT:
             message.finish(AddresseeUnknown(f"no relay knows {destination}"))
         else:
-            message.finish(Unreachable(f"{destination}: {os.strerror(code)}, says a relay", code))
+            message.finish(Unreachable(f"{destination}: {meaning(code)}, says a relay", code))
         self.notify()
 
     def acknowledged(self, message: Outgoing) -> None:

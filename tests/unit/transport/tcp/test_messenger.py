@@ -28,6 +28,7 @@ from i2o.transport.tcp.errors import (
 )
 from i2o.transport.tcp.key import PeerKey
 from i2o.transport.tcp.mailbox import Message
+from i2o.transport.tcp.message_wire import MESSAGE
 from i2o.transport.tcp.messenger import Messenger
 from i2o.transport.tcp.peer import PeerState
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
@@ -507,6 +508,29 @@ def test_a_receipt_that_does_not_come(office: Messengers) -> None:
         a.send(far, [b"y"], 1, timeout_s=0.01)
 
 
+@pytest.mark.parametrize("code", [0xF0000000, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_receipt_with_a_code_that_means_nothing(office: Messengers, code: int) -> None:
+    a, raw = office.open(1, 0, loops=1), office.raw(1, 1)
+    far, ends = PeerName(1, 2), Ends()
+    a.set_peer(raw.identity.name, [raw.address])
+    a.set_route(far, raw.identity.name)
+    a.send_nb(far, [b"x"], 1, ends)
+    link, _ = raw.admit()
+    link.resume()
+    head, _ = link.message()
+    receipt = MESSAGE.build(
+        kind=1, flags=4, hops=16, tag=code, sequence=1, ack=1, credit=1 << 20, number=head.number,
+        origin_job=far.job, origin_rank=far.rank,
+        destination_job=a.name.job, destination_rank=a.name.rank,
+    )  # fmt: skip
+    link.frame(Kind.DATA, receipt)
+    drive(a, until=lambda: len(ends))
+    assert isinstance(ends.errors[0], Unreachable)
+    assert ends.errors[0].errno == code
+    assert "says a relay" in str(ends.errors[0])
+    assert a.peers()[0].losses == 0
+
+
 def test_receipts_that_are_owed_are_limited(office: Messengers) -> None:
     a, raw = office.open(1, 0, replace(OPTIONS, queue_messages=1), loops=1), office.raw(1, 1)
     far = PeerName(1, 2)
@@ -576,6 +600,13 @@ def test_a_relay_may_go_on_with_another_component(office: Messengers) -> None:
     pigeons.done[0](Unreachable("the weather"))
     drive(a, b, until=lambda: len(ends))
     assert isinstance(ends.errors[0], Unreachable)
+    for code in (-5, 0, 1 << 32):  # what cannot be said in a receipt
+        a.send_nb(far, [b"by air"], 4, ends)
+        drive(a, b, until=lambda: len(pigeons.done) == len(ends) + 1)
+        pigeons.done[-1](PeerError(code, "a component's own"))
+        drive(a, b, until=lambda: len(pigeons.done) == len(ends))
+        assert ends.errors[-1] is not None
+        assert ends.errors[-1].errno == errno.EIO
 
 
 # --- ping, probe, status -------------------------------------------------------------------------
