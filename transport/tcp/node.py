@@ -542,11 +542,16 @@ class Node(Closing):
             peer.plan.worked(link.address)
             self._establish(peer, link, link.remote)
         elif answer == Answer.NACK:
-            # the link that the peer prefers is on its way; if it does not come, ask once more
+            # the link that the peer prefers is on its way; if it does not come, ask again
             peer.counters.nacks += 1
             self._abandon(peer)
-            self._retry_after(peer, self.options.retry_delay_s)
-            peer.plan.begin()
+            reason = f"{link.address}: it prefers a link of its own, which does not come"
+            peer.last_error = (errno.EHOSTUNREACH, reason)
+            delay_s = peer.plan.refused()
+            if delay_s is None:
+                self._give_up(peer)
+            else:
+                self._retry_after(peer, delay_s)
         elif answer == Answer.STALE:
             self._abandon(peer)
             peer.last_error = (

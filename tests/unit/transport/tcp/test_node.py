@@ -25,6 +25,7 @@ from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.tcp import wire
 from i2o.transport.tcp.address import Address, parse_address
 from i2o.transport.tcp.carrier import TcpCarrier
+from i2o.transport.tcp.dial_plan import MORE_REFUSALS
 from i2o.transport.tcp.event_loops import EventLoops
 from i2o.transport.tcp.handshake import Listener
 from i2o.transport.tcp.key import PeerKey
@@ -209,6 +210,63 @@ def _challenge(raw: RawPeer, link: RawLink, node: Node) -> Listener:
     drive(node, until=lambda: next(iter(node.peers())).confirming)
     listener.proof(link.expect(Kind.PROOF))
     return listener
+
+
+def _refuse(raw: RawPeer, node: Node, answer: Answer) -> RawLink:
+    number = next(iter(node.peers())).number
+    drive(node, until=lambda: node.peer(number).state is PeerState.CONNECT_ACK)
+    link = raw.accept()
+    node.progress()
+    raw.serial += 1
+    link.write(_challenge(raw, link, node).verdict(answer, serial=raw.serial))
+    nacks = node.peer(number).counters.nacks
+    if answer is Answer.NACK:
+        drive(node, until=lambda: node.peer(number).counters.nacks > nacks)
+    return link
+
+
+def test_a_peer_that_always_prefers_a_link_of_its_own_is_given_up(nodes: Nodes) -> None:
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0)
+    number = a.add_peer(raw.identity.name, [parse_address(raw.address)])
+    for time in (1, 2):  # the next send begins again, with as much patience
+        a.send(number, [b"x"])
+        for _ in range(QUICK.rounds + MORE_REFUSALS):
+            assert len(at_a.events) == time - 1
+            _refuse(raw, a, Answer.NACK)
+        assert at_a.events == [("lost", number, errno.EHOSTUNREACH)] * time
+        assert a.peer(number).state is PeerState.FAILED
+    assert "prefers a link of its own, which does not come" in at_a.reasons[0]
+
+
+def test_refusals_do_not_begin_the_rounds_anew(nodes: Nodes) -> None:
+    """A listener that refuses now and breaks off then is given up all the same."""
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0)
+    number = a.add_peer(raw.identity.name, [parse_address(raw.address)])
+    a.send(number, [b"x"])
+    for _ in range(QUICK.rounds):
+        assert not at_a.events
+        _refuse(raw, a, Answer.NACK)
+        drive(a, until=lambda: a.peer(number).state is PeerState.CONNECT_ACK)
+        failed = a.peer(number).counters.failed_attempts
+        raw.accept().close()
+        drive(a, until=lambda failed=failed: a.peer(number).counters.failed_attempts > failed)
+    drive(a, until=lambda: at_a.events)
+    assert at_a.events == [("lost", number, errno.ECONNRESET)]
+
+
+def test_the_link_that_a_peer_prefers_may_take_all_but_the_last_refusal(nodes: Nodes) -> None:
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0)
+    number = a.add_peer(raw.identity.name, [parse_address(raw.address)])
+    a.send(number, [b"x"], "kept")
+    for _ in range(QUICK.rounds + MORE_REFUSALS - 1):
+        _refuse(raw, a, Answer.NACK)
+    link = _refuse(raw, a, Answer.ACCEPTED)
+    drive(a, until=lambda: at_a.sent)
+    assert bytes(link.expect(Kind.DATA)) == b"x"
+    assert at_a.events == [("up", number)]
 
 
 @pytest.mark.parametrize(

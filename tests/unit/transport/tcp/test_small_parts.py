@@ -157,6 +157,21 @@ def test_a_plan_goes_round_all_addresses() -> None:
     assert DialPlan(PeerOptions()).next_round() is None
 
 
+def test_a_plan_has_patience_with_a_peer_that_prefers_its_own_link() -> None:
+    """By default for longer than an attempt of the peer's own that got stuck is waited for."""
+    options = PeerOptions()
+    plan = DialPlan(options)
+    plan.add([Address("127.0.0.1", 1)])
+    for _ in range(2):
+        plan.begin()
+        delays = []
+        while (delay_s := plan.refused()) is not None:
+            assert plan.next_address() is not None
+            delays.append(delay_s)
+        assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0])
+        assert sum(delays) > options.handshake_timeout_s
+
+
 # --- timers --------------------------------------------------------------------------------------
 
 
