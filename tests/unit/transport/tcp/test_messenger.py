@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -380,6 +381,42 @@ def test_a_peer_that_only_called_and_went_is_waited_for_a_while(office: Messenge
     [error] = ends.errors
     assert isinstance(error, Unreachable)
     assert "no address of it is known" in str(error)
+
+
+def test_a_peer_that_closes_every_link_it_accepts_is_given_up(office: Messengers) -> None:
+    a, raw = office.open(1, 0, replace(OPTIONS, come_back_s=0.05), loops=1), office.raw(1, 1)
+    ends = Ends()
+    a.set_peer(raw.identity.name, [raw.address])
+    a.send_nb(raw.identity.name, [b"x"], 1, ends)
+    raw.listener.settimeout(0.02)
+    for _ in range(1000):
+        if len(ends):
+            break
+        with contextlib.suppress(TimeoutError):
+            raw.admit()[0].close()
+    assert isinstance(ends.errors[0], Unreachable)
+
+
+def test_a_loss_that_nobody_waited_for_is_forgotten(office: Messengers) -> None:
+    a, raw = office.open(1, 0, replace(OPTIONS, come_back_s=0.2), loops=1), office.raw(1, 1)
+    a.set_peer(raw.identity.name, [raw.address])
+    a.connect(raw.identity.name)
+    link, _ = raw.admit()
+    link.resume()
+    drive(a, until=lambda: a._office.hops[raw.identity.name].session.is_ready)
+    link.close()
+    drive(a, until=lambda: a.peers()[0].losses == 1)
+    hop = a._office.hops[raw.identity.name]
+    drive(a, until=lambda: hop._lost_for_ns() >= 0)
+    ends = Ends()
+    a.send_nb(raw.identity.name, [b"x"], 1, ends)
+    raw.admit()[0].close()  # the first loss of a link that this message waits for
+    link, _ = raw.admit()
+    link.resume()
+    link.message()
+    link.acknowledge(1)
+    drive(a, until=lambda: len(ends))
+    assert ends.errors == [None]
 
 
 def test_a_link_that_is_closed_on_purpose_comes_back_with_the_next_message(
