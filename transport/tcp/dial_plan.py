@@ -35,6 +35,13 @@ class DialPlan:
         """Learn more addresses."""
         self._addresses += [new for new in dict.fromkeys(addresses) if new not in self._addresses]
 
+    def remove(self, address: Address) -> None:
+        """Forget an address, if it is one of them."""
+        if address in self._addresses:
+            index = self._addresses.index(address)
+            del self._addresses[index]
+            self._next -= index < self._next
+
     def begin(self) -> None:
         """Start over: nothing has failed yet."""
         self._next = self._round = self._refusals = 0

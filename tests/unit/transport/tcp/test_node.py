@@ -357,6 +357,63 @@ def test_addresses_that_callers_tell(nodes: Nodes) -> None:
         assert tuple(map(str, peer.plan.addresses)) == known
 
 
+def _call_from(raw: RawPeer, node: Node, told: str) -> Answer:
+    """Let a raw peer call, and say that it listens there."""
+    raw.identity = replace(raw.identity, address=told)
+    answers: list[int] = []
+    thread = threading.Thread(target=lambda: answers.append(raw.call(str(node.addresses[0]))[1]))
+    thread.start()
+    drive(node, until=lambda: answers)
+    thread.join()
+    return Answer(answers[0])
+
+
+def test_what_a_caller_tells_takes_the_place_of_what_it_told_before(nodes: Nodes) -> None:
+    a, _ = nodes.open(0)
+    raw = nodes.raw(5)
+    for port in range(1, 30):
+        assert _call_from(raw, a, f"tcp://127.0.0.1:{port}") is Answer.ACCEPTED
+    last = Address("127.0.0.1", 29)
+    [peer] = a.peers()
+    assert peer.plan.addresses == (last,)
+    assert a._by_address == {last: peer}
+
+
+def test_what_a_caller_tells_does_not_touch_what_the_program_said(nodes: Nodes) -> None:
+    a, _ = nodes.open(0)
+    raw = nodes.raw(5)
+    one, two, three, four = (Address("127.0.0.1", port) for port in (1, 2, 3, 4))
+    number = a.add_peer(raw.identity.name, [one])
+    plan = a.peer(number).plan
+    for told, known in ((one, {one}), (two, {one, two}), (two, {one, two}), (one, {one})):
+        _call_from(raw, a, str(told))
+        assert set(plan.addresses) == set(a._by_address) == known
+    _call_from(raw, a, str(three))
+    a.add_peer(raw.identity.name, [three])  # now the program says so, too
+    _call_from(raw, a, str(four))
+    assert set(plan.addresses) == set(a._by_address) == {one, three, four}
+
+
+def test_what_a_caller_told_goes_with_it_when_it_turns_out_to_be_another(nodes: Nodes) -> None:
+    """A caller is gone, and where it said that it listens another peer is found."""
+    b, at_b = nodes.open(1)
+    a, at_a = nodes.open(0)
+    raw = nodes.raw(5)
+    told = b.addresses[0]
+    _call_from(raw, a, str(told))
+    caller = a.find(raw.identity.name)
+    assert caller is not None
+    raw.links[-1].close()
+    drive(a, until=lambda: at_a.events[-1][0] == "lost")
+    named = a.add_peer(b.identity.name)
+    a.send(caller, [b"x"])
+    drive(a, b, until=lambda: at_b.frames)
+    found = a.peer(named)
+    assert a.peer(caller) is found
+    assert found.told == told
+    assert a._by_address == {told: found}
+
+
 def test_a_caller_that_tells_the_address_of_another_does_not_get_its_messages(
     nodes: Nodes,
 ) -> None:
