@@ -79,7 +79,8 @@ class Carrier(Protocol):
     def send(self, peer: int, parts: Sequence[Buffer], token: object = None) -> bool:
         """Send the parts as one frame, making a link first where there is none.
 
-        The carrier may keep the parts until it says `frame_sent` or `peer_lost`.
+        The parts are bytes or views of single bytes (`byte_view`): their lengths are taken for
+        their sizes. The carrier may keep them until it says `frame_sent` or `peer_lost`.
 
         Returns:
             False if there is no room now: nothing was sent, and `room_made` will be called.

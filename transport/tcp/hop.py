@@ -13,6 +13,7 @@ from i2o.transport.tcp.errors import PeerError, ProtocolViolation, Unreachable
 from i2o.transport.tcp.mailbox import Message
 from i2o.transport.tcp.message_wire import (
     ACK,
+    HOP_LIMIT,
     MESSAGE_COST,
     MESSAGE_SIZE,
     RESUME,
@@ -139,7 +140,15 @@ class Hop:
         if session.is_ready:
             self.pump()
         elif not session.is_up:
+            if self._lost_ns is not None and session.waiting == 1 and self._lost_for_ns() >= 0:
+                self._lost_ns = None  # nobody waited for that link any more
             self.node.connect(session.number)
+
+    def _lost_for_ns(self) -> int:
+        """Return by how much longer the link is lost than messages wait for another one."""
+        assert self._lost_ns is not None
+        limit_ns = round(self._office.options.come_back_s * 1e9)
+        return self._office.clock.monotonic_ns() - self._lost_ns - limit_ns
 
     def _names_of(self, message: Outgoing) -> bytes:
         if message.origin is self._own_name and message.destination == self._peer_name:
@@ -222,12 +231,10 @@ class Hop:
     def lost(self, code: int, reason: str) -> None:
         """The link is gone, or none came about."""
         session, office = self.session, self._office
-        now = office.clock.monotonic_ns()
-        if session.is_up:
-            self._lost_ns = now
+        if session.is_up and self._lost_ns is None:  # from the last link that was of any use
+            self._lost_ns = office.clock.monotonic_ns()
         session.link_lost()
-        limit_ns = round(office.options.come_back_s * 1e9)
-        if self._lost_ns is not None and now - self._lost_ns < limit_ns:
+        if self._lost_ns is not None and self._lost_for_ns() < 0:
             if session.waiting or office.pings.get(session.name):
                 delay_s = office.options.peer.retry_delay_s
                 self.node.after(delay_s, self._call_again)
@@ -291,7 +298,8 @@ class Hop:
         destination = PeerName(destination_job, destination_rank)
         cost = len(data) + MESSAGE_COST
         if destination != office.name:
-            letter = Letter(origin, destination, tag, (data,), hops - 1)
+            # a sender that says it may go over more links than any message may is not believed
+            letter = Letter(origin, destination, tag, (data,), min(hops, HOP_LIMIT) - 1)
             office.transit(self, letter, number, flags, cost)
         elif flags & _RECEIPT:
             session.consume(cost)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import operator
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -327,7 +328,7 @@ class Messenger(Closing):
 
         Args:
             destination: whose it is.
-            iov: buffers that are gathered into the message.
+            iov: buffers that are gathered into the message: their bytes, whatever their items are.
             tag: for the receiver to match.
             callback: told once what became of it; from within `progress` or a call that waits, or
                 from the thread of an event loop, never from within this call.
@@ -336,9 +337,10 @@ class Messenger(Closing):
             AddresseeUnknown: nobody knows the destination, and no component takes the message.
             QueueFull: as much as may waits for this peer already.
             PeerError: EMSGSIZE, it is too long; EINVAL, the tag is none; ESHUTDOWN, closed.
+            TypeError: `iov` is no sequence of contiguous buffers, or the tag no int.
         """
-        if not 0 <= tag < FIRST_RESERVED_TAG:
-            _check_tag(tag)
+        if type(tag) is not int or not 0 <= tag < FIRST_RESERVED_TAG:
+            tag = _checked_tag(tag)
         done = None if callback is None else partial(call_safely, callback)
         if self._lock is None:
             self._office.post(destination, iov, tag, 0, done)
@@ -362,8 +364,9 @@ class Messenger(Closing):
                 its way already the peer may have it.
             QueueFull: the time is over, and there was no room for the message.
             PeerError: what else became of it, and as for `send_nb`.
+            TypeError: as for `send_nb`.
         """
-        _check_tag(tag)
+        tag = _checked_tag(tag)
         ends: list[PeerError | None] = []
         now = self._clock.monotonic
         deadline = None if timeout_s is None else now() + timeout_s
@@ -580,8 +583,13 @@ class Messenger(Closing):
         return bool(until())
 
 
-def _check_tag(tag: int) -> None:
+def _checked_tag(tag: int) -> int:
+    try:
+        tag = operator.index(tag)
+    except TypeError:
+        raise TypeError(f"a tag is an int, not {tag!r:.40}") from None
     if not 0 <= tag < FIRST_RESERVED_TAG:
         raise PeerError(
             errno.EINVAL, f"tag {tag:#x} is not between 0 and {FIRST_RESERVED_TAG - 1:#x}"
         )
+    return tag

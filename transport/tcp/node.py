@@ -542,11 +542,16 @@ class Node(Closing):
             peer.plan.worked(link.address)
             self._establish(peer, link, link.remote)
         elif answer == Answer.NACK:
-            # the link that the peer prefers is on its way; if it does not come, ask once more
+            # the link that the peer prefers is on its way; if it does not come, ask again
             peer.counters.nacks += 1
             self._abandon(peer)
-            self._retry_after(peer, self.options.retry_delay_s)
-            peer.plan.begin()
+            reason = f"{link.address}: it prefers a link of its own, which does not come"
+            peer.last_error = (errno.EHOSTUNREACH, reason)
+            delay_s = peer.plan.refused()
+            if delay_s is None:
+                self._give_up(peer)
+            else:
+                self._retry_after(peer, delay_s)
         elif answer == Answer.STALE:
             self._abandon(peer)
             peer.last_error = (
@@ -582,7 +587,11 @@ class Node(Closing):
             self._by_number[number] = found
         found.numbers += peer.numbers
         self._callers.pop(found, None)  # somebody here asked for it, too
-        self._learn(found, peer.plan.addresses)
+        told = peer.told
+        self._learn(found, [each for each in peer.plan.addresses if each != told])
+        if told is not None:
+            self._forget_address(peer, told)
+            self._learn_told(found, told)
         for frame in peer.outbox.take_all():
             found.outbox.add(frame.buffers, frame.size, frame.token, frame.number)
         self._thirsty.pop(peer, None)
@@ -657,7 +666,7 @@ class Node(Closing):
             self._callers[peer] = None
         self._call(peer, remote.name)
         if address is not None:
-            self._learn(peer, (address,))
+            self._learn_told(peer, address)
         return peer
 
     def _evict(self) -> bool:
@@ -671,8 +680,7 @@ class Node(Closing):
                         self.on_evicted(number)
                 self._forget_name(peer)
                 for address in peer.plan.addresses:
-                    if self._by_address.get(address) is peer:
-                        del self._by_address[address]
+                    self._forget_address(peer, address)
                 return True
         return False
 
@@ -916,9 +924,31 @@ class Node(Closing):
             del self._by_name[peer.name]
 
     def _learn(self, peer: Peer, addresses: Sequence[Address]) -> None:
+        if peer.told in addresses:
+            peer.told = None  # it stays, whatever the caller tells from now on
         peer.plan.add(addresses)
         for address in addresses:
             self._by_address.setdefault(address, peer)
+
+    def _learn_told(self, peer: Peer, address: Address) -> None:
+        """Learn where a caller listens, in place of what it told before.
+
+        Otherwise one that tells another address each time would fill the memory, and all of them
+        would be called before it counts as unreachable.
+        """
+        if address == peer.told:
+            return
+        if peer.told is not None:
+            peer.plan.remove(peer.told)
+            self._forget_address(peer, peer.told)
+            peer.told = None
+        if address not in peer.plan.addresses:
+            self._learn(peer, (address,))
+            peer.told = address
+
+    def _forget_address(self, peer: Peer, address: Address) -> None:
+        if self._by_address.get(address) is peer:
+            del self._by_address[address]
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> Timer:
         timer = self._timers.at(self._clock.monotonic_ns() + round(delay_s * 1e9), action)

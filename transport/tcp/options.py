@@ -15,7 +15,8 @@ class PeerOptions:
         handshake_timeout_s: from then on, or from accepting, until the handshake is over.
         rounds: how often all addresses of a peer are tried before it counts as unreachable.
         retry_delay_s: between two rounds, doubled each time up to `retry_delay_max_s`; also how
-            long one waits whose link was refused in favour of the peer's own.
+            long one waits whose link was refused in favour of the peer's own, which may happen
+            four times more often than there are rounds.
         retry_delay_max_s: see there.
         keepalive_idle_s: silence after which a peer is asked whether it lives.
         keepalive_timeout_s: silence after that which ends the link.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from i2o.transport.tcp.address import Address
 from i2o.transport.tcp.dial_plan import DialPlan
 from i2o.transport.tcp.link import Link
 from i2o.transport.tcp.options import PeerOptions
@@ -49,6 +50,7 @@ class Peer:
     Attributes:
         name: as the handshake or the caller of `add_peer` said; None while nobody knows.
         is_named: whether only a peer with this name is meant, wherever it is found.
+        told: where it says that it listens, if nobody here said so, too.
         incarnation: the newest that was linked.
         link: the link that is up.
         dial: the link that is being made.
@@ -63,6 +65,7 @@ class Peer:
         self.name: PeerName | None = None
         self.is_named = False
         self.plan = DialPlan(options)
+        self.told: Address | None = None
         self.state = PeerState.UNCONNECTED
         self.incarnation = 0
         self.link: Link | None = None

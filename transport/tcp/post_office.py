@@ -16,6 +16,8 @@ from typing import Any
 
 from i2o.clock import Clock
 from i2o.transport.fabric.endpoint import Buffer
+from i2o.transport.fabric.errors import meaning
+from i2o.transport.fabric.packets import byte_view
 from i2o.transport.tcp.component import Component, Letter, Offered
 from i2o.transport.tcp.errors import (
     AddresseeUnknown,
@@ -144,10 +146,18 @@ class PostOffice:
         flags: int,
         done: Done | None,
     ) -> Outgoing | None:
-        """Send a message; see `Messenger.send_nb`. Returns it if it goes over a hop of ours."""
+        """Send a message; see `Messenger.send_nb`. Returns it if it goes over a hop of ours.
+
+        Nothing that could fail later is let in: a message in a queue stands before all others.
+        """
         if self.is_closed:
             raise PeerError(errno.ESHUTDOWN, "the messenger is closed")
-        size = len(iov[0]) if len(iov) == 1 else sum(map(len, iov))
+        if type(iov) is list and len(iov) == 1 and type(iov[0]) is bytes:  # nearly always
+            parts: tuple[bytes | memoryview, ...] = (iov[0],)
+            size = len(iov[0])
+        else:
+            parts = _byte_parts(iov)
+            size = sum(map(len, parts))
         if size > self._longest:
             raise PeerError(errno.EMSGSIZE, f"a message of {size} bytes")
         if not self.routes:
@@ -156,15 +166,17 @@ class PostOffice:
                 if hop.session.waiting_bytes or self._receipts:
                     self._check_room(hop, size)
                 number = next(hop.numbers)
-                message = Outgoing(self.name, destination, tag, iov, number, flags, HOP_LIMIT, done)
+                message = Outgoing(
+                    self.name, destination, tag, parts, number, flags, HOP_LIMIT, done
+                )
                 hop.post(message)
                 return message
-        return self._post_by_route(destination, iov, size, tag, flags, done)
+        return self._post_by_route(destination, parts, size, tag, flags, done)
 
     def _post_by_route(
         self,
         destination: PeerName,
-        iov: Sequence[Buffer],
+        parts: tuple[bytes | memoryview, ...],
         size: int,
         tag: int,
         flags: int,
@@ -172,12 +184,12 @@ class PostOffice:
     ) -> Outgoing | None:
         numbers = self._numbers_of(destination)
         if destination == self.name:
-            self._send_to_myself(iov, size, tag, next(numbers), done)
+            self._send_to_myself(parts, size, tag, next(numbers), done)
             return None
         hop_name = self.hop_name(destination)
         hop = self.hops.get(hop_name)
         if hop is None:
-            letter = Letter(self.name, destination, tag, tuple(iov), HOP_LIMIT)
+            letter = Letter(self.name, destination, tag, parts, HOP_LIMIT)
             self._offer(letter, done or _nobody_asks, hop_name)
             return None
         self._check_room(hop, size)
@@ -185,7 +197,7 @@ class PostOffice:
         if hop_name != destination and done is not None:
             flags |= _WANTS_RECEIPT
             done = self._expecting(destination, number, done)
-        message = Outgoing(self.name, destination, tag, iov, number, flags, HOP_LIMIT, done)
+        message = Outgoing(self.name, destination, tag, parts, number, flags, HOP_LIMIT, done)
         if flags & _WANTS_RECEIPT:
             self._receipts[destination, number] = message
         hop.post(message)
@@ -233,13 +245,13 @@ class PostOffice:
         )
 
     def _send_to_myself(
-        self, iov: Sequence[Buffer], size: int, tag: int, number: int, done: Done | None
+        self, parts: Sequence[Buffer], size: int, tag: int, number: int, done: Done | None
     ) -> None:
         cost = size + MESSAGE_COST
         if self._own_bytes and self._own_bytes + cost > self.options.window:
             raise QueueFull("messages to itself that nobody received")
         self._own_bytes += cost
-        message = Outgoing(self.name, self.name, tag, iov, number, 0, 0, done)
+        message = Outgoing(self.name, self.name, tag, parts, number, 0, 0, done)
         self._own.append(message)
         if len(self._own) == 1:
             self.nodes[0].call_soon(self._deliver_own)
@@ -349,7 +361,9 @@ class PostOffice:
         def done(error: PeerError | None) -> None:
             self._free(source, cost)
             if error is not None and flags & _WANTS_RECEIPT:
-                code = error.errno or errno.EIO
+                code = error.errno
+                if not code or not 0 < code < FIRST_RESERVED_TAG:  # it goes where tags go
+                    code = errno.EIO
                 self.receipt(letter.origin, source, letter.destination, number, code)
 
         if letter.hops <= 0:
@@ -395,7 +409,7 @@ class PostOffice:
         elif code == errno.ENOENT:
             message.finish(AddresseeUnknown(f"no relay knows {destination}"))
         else:
-            message.finish(Unreachable(f"{destination}: {os.strerror(code)}, says a relay", code))
+            message.finish(Unreachable(f"{destination}: {meaning(code)}, says a relay", code))
         self.notify()
 
     def acknowledged(self, message: Outgoing) -> None:
@@ -409,6 +423,22 @@ class PostOffice:
             return
         message.parts = ()
         self.nodes[0].after(self.options.receipt_s, lambda: self.settle(*key, errno.ETIMEDOUT))
+
+
+def _byte_parts(iov: Sequence[Buffer]) -> tuple[bytes | memoryview, ...]:
+    """Return buffers whose lengths count bytes, whatever the items of the given ones are.
+
+    Raises:
+        TypeError: it is no sequence of buffers, or one is not contiguous.
+    """
+    if isinstance(iov, (bytes, bytearray, memoryview, str)):
+        raise TypeError(f"a message is a sequence of buffers: write [data], not {iov!r:.40}")
+    try:
+        return tuple(part if type(part) is bytes else byte_view(part) for part in iov)
+    except TypeError as error:
+        raise TypeError(
+            f"a message is a sequence of contiguous bytes-like objects: {error}"
+        ) from None
 
 
 def call_safely(callback: Callable[[Any], None], argument: Any) -> None:

@@ -27,7 +27,7 @@ class Outgoing:
         origin: who sends it.
         destination: who is to have it.
         tag: for the receiver to match.
-        parts: its bytes; kept, not copied.
+        parts: its bytes, in bytes objects or views of single bytes; kept, not copied.
         number: the origin's number of it.
         flags: as in the header.
         hops: links that it may still go over.

@@ -138,6 +138,13 @@ class Rig:
             action()
 
 
+@pytest.mark.parametrize(("said", "left"), [(1, 0), (3, 2), (16, 15), (17, 15), (255, 15)])
+def test_no_message_goes_on_over_more_links_than_any_may(said: int, left: int) -> None:
+    rig = Rig()
+    rig.arrive(1, b"x", hops=said, destination_job=3, destination_rank=3)
+    assert [letter.hops for letter in rig.office.letters] == [left]
+
+
 def test_short_and_long_messages_keep_their_order() -> None:
     rig = Rig()
     for parts in ((b"a",), (), (b"b" * 5000,), (b"c", b"d")):

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,7 @@ from i2o.transport.tcp.errors import (
 )
 from i2o.transport.tcp.key import PeerKey
 from i2o.transport.tcp.mailbox import Message
+from i2o.transport.tcp.message_wire import MESSAGE
 from i2o.transport.tcp.messenger import Messenger
 from i2o.transport.tcp.peer import PeerState
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
@@ -145,6 +149,60 @@ def test_what_cannot_be_sent(office: Messengers) -> None:
     with pytest.raises(PeerError) as caught:
         a.send_nb(b.name, [b""], 1)
     assert caught.value.errno == errno.ESHUTDOWN
+
+
+def test_buffers_whose_items_are_no_bytes(pair: tuple[Messenger, Messenger]) -> None:
+    a, b = pair
+    words, square = array("I", [1, 2, 3]), memoryview(bytes(range(6))).cast("B", (2, 3))
+    wanted = [words.tobytes(), words.tobytes() + b"\0\1\2\3\4\5" + words.tobytes(), b""]
+    for to in (b, a):
+        for iov in ([words], (words, square, memoryview(words)), [array("I")]):
+            a.send(to.name, iov, 4, timeout_s=20)  # type: ignore[arg-type]
+        assert [to.recv(4, timeout_s=20).data for _ in range(3)] == wanted
+    long = array("I", range(10_000))  # it goes without being put together first
+    a.send(b.name, [long], 4, timeout_s=20)  # type: ignore[list-item]
+    assert b.recv(4, timeout_s=20).data == long.tobytes()
+    with pytest.raises(PeerError) as caught:
+        a.send_nb(b.name, [memoryview(bytes(4 << 20)).cast("I")], 1)
+    assert caught.value.errno == errno.EMSGSIZE
+
+
+def test_the_list_of_buffers_may_be_used_again_at_once(office: Messengers) -> None:
+    a, b = office.pair()
+    for first in ([b"one"], [b"o", b"ne"]):
+        iov = list(first)
+        a.send_nb(b.name, iov, 1)
+        iov[0] = b"another"
+    drive(a, b, until=lambda: b.status()["kept"] == 2)
+    assert [b.recv(1, timeout_s=5).data for _ in range(2)] == [b"one"] * 2
+
+
+@pytest.mark.parametrize(
+    ("iov", "tag"),
+    [
+        (["x"], 1),
+        ([b"good", None], 1),
+        ([memoryview(b"strided")[::2]], 1),
+        (b"no row of buffers", 1),
+        (None, 1),
+        ([3], 1),
+        ([b"x"], 1.5),
+        ([b"x"], "1"),
+        ([b"x"], None),
+    ],
+)
+def test_a_bad_call_is_refused_and_harms_no_later_one(
+    office: Messengers, iov: Any, tag: Any
+) -> None:
+    a, b = office.open(1, 0), office.open(1, 1, loops=1)
+    introduce(a, b)
+    for _ in range(2):  # before there is a link, and over it
+        for name in (b.name, a.name):
+            for send in (a.send, a.send_nb):
+                with pytest.raises(TypeError, match=r"contiguous|sequence of buffers|a tag is"):
+                    send(name, iov, tag)
+            a.send(name, [b"later"], 2, timeout_s=20)
+    assert [one.recv(timeout_s=20).data for one in (a, b) for _ in range(2)] == [b"later"] * 4
 
 
 def test_names_that_nobody_can_have(office: Messengers) -> None:
@@ -325,6 +383,42 @@ def test_a_peer_that_only_called_and_went_is_waited_for_a_while(office: Messenge
     assert "no address of it is known" in str(error)
 
 
+def test_a_peer_that_closes_every_link_it_accepts_is_given_up(office: Messengers) -> None:
+    a, raw = office.open(1, 0, replace(OPTIONS, come_back_s=0.05), loops=1), office.raw(1, 1)
+    ends = Ends()
+    a.set_peer(raw.identity.name, [raw.address])
+    a.send_nb(raw.identity.name, [b"x"], 1, ends)
+    raw.listener.settimeout(0.02)
+    for _ in range(1000):
+        if len(ends):
+            break
+        with contextlib.suppress(TimeoutError):
+            raw.admit()[0].close()
+    assert isinstance(ends.errors[0], Unreachable)
+
+
+def test_a_loss_that_nobody_waited_for_is_forgotten(office: Messengers) -> None:
+    a, raw = office.open(1, 0, replace(OPTIONS, come_back_s=0.2), loops=1), office.raw(1, 1)
+    a.set_peer(raw.identity.name, [raw.address])
+    a.connect(raw.identity.name)
+    link, _ = raw.admit()
+    link.resume()
+    drive(a, until=lambda: a._office.hops[raw.identity.name].session.is_ready)
+    link.close()
+    drive(a, until=lambda: a.peers()[0].losses == 1)
+    hop = a._office.hops[raw.identity.name]
+    drive(a, until=lambda: hop._lost_for_ns() >= 0)
+    ends = Ends()
+    a.send_nb(raw.identity.name, [b"x"], 1, ends)
+    raw.admit()[0].close()  # the first loss of a link that this message waits for
+    link, _ = raw.admit()
+    link.resume()
+    link.message()
+    link.acknowledge(1)
+    drive(a, until=lambda: len(ends))
+    assert ends.errors == [None]
+
+
 def test_a_link_that_is_closed_on_purpose_comes_back_with_the_next_message(
     pair: tuple[Messenger, Messenger],
 ) -> None:
@@ -451,6 +545,29 @@ def test_a_receipt_that_does_not_come(office: Messengers) -> None:
         a.send(far, [b"y"], 1, timeout_s=0.01)
 
 
+@pytest.mark.parametrize("code", [0xF0000000, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_receipt_with_a_code_that_means_nothing(office: Messengers, code: int) -> None:
+    a, raw = office.open(1, 0, loops=1), office.raw(1, 1)
+    far, ends = PeerName(1, 2), Ends()
+    a.set_peer(raw.identity.name, [raw.address])
+    a.set_route(far, raw.identity.name)
+    a.send_nb(far, [b"x"], 1, ends)
+    link, _ = raw.admit()
+    link.resume()
+    head, _ = link.message()
+    receipt = MESSAGE.build(
+        kind=1, flags=4, hops=16, tag=code, sequence=1, ack=1, credit=1 << 20, number=head.number,
+        origin_job=far.job, origin_rank=far.rank,
+        destination_job=a.name.job, destination_rank=a.name.rank,
+    )  # fmt: skip
+    link.frame(Kind.DATA, receipt)
+    drive(a, until=lambda: len(ends))
+    assert isinstance(ends.errors[0], Unreachable)
+    assert ends.errors[0].errno == code
+    assert "says a relay" in str(ends.errors[0])
+    assert a.peers()[0].losses == 0
+
+
 def test_receipts_that_are_owed_are_limited(office: Messengers) -> None:
     a, raw = office.open(1, 0, replace(OPTIONS, queue_messages=1), loops=1), office.raw(1, 1)
     far = PeerName(1, 2)
@@ -520,6 +637,13 @@ def test_a_relay_may_go_on_with_another_component(office: Messengers) -> None:
     pigeons.done[0](Unreachable("the weather"))
     drive(a, b, until=lambda: len(ends))
     assert isinstance(ends.errors[0], Unreachable)
+    for code in (-5, 0, 1 << 32):  # what cannot be said in a receipt
+        a.send_nb(far, [b"by air"], 4, ends)
+        drive(a, b, until=lambda: len(pigeons.done) == len(ends) + 1)
+        pigeons.done[-1](PeerError(code, "a component's own"))
+        drive(a, b, until=lambda: len(pigeons.done) == len(ends))
+        assert ends.errors[-1] is not None
+        assert ends.errors[-1].errno == errno.EIO
 
 
 # --- ping, probe, status -------------------------------------------------------------------------

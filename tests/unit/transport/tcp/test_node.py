@@ -25,6 +25,7 @@ from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.tcp import wire
 from i2o.transport.tcp.address import Address, parse_address
 from i2o.transport.tcp.carrier import TcpCarrier
+from i2o.transport.tcp.dial_plan import MORE_REFUSALS
 from i2o.transport.tcp.event_loops import EventLoops
 from i2o.transport.tcp.handshake import Listener
 from i2o.transport.tcp.key import PeerKey
@@ -211,6 +212,63 @@ def _challenge(raw: RawPeer, link: RawLink, node: Node) -> Listener:
     return listener
 
 
+def _refuse(raw: RawPeer, node: Node, answer: Answer) -> RawLink:
+    number = next(iter(node.peers())).number
+    drive(node, until=lambda: node.peer(number).state is PeerState.CONNECT_ACK)
+    link = raw.accept()
+    node.progress()
+    raw.serial += 1
+    link.write(_challenge(raw, link, node).verdict(answer, serial=raw.serial))
+    nacks = node.peer(number).counters.nacks
+    if answer is Answer.NACK:
+        drive(node, until=lambda: node.peer(number).counters.nacks > nacks)
+    return link
+
+
+def test_a_peer_that_always_prefers_a_link_of_its_own_is_given_up(nodes: Nodes) -> None:
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0)
+    number = a.add_peer(raw.identity.name, [parse_address(raw.address)])
+    for time in (1, 2):  # the next send begins again, with as much patience
+        a.send(number, [b"x"])
+        for _ in range(QUICK.rounds + MORE_REFUSALS):
+            assert len(at_a.events) == time - 1
+            _refuse(raw, a, Answer.NACK)
+        assert at_a.events == [("lost", number, errno.EHOSTUNREACH)] * time
+        assert a.peer(number).state is PeerState.FAILED
+    assert "prefers a link of its own, which does not come" in at_a.reasons[0]
+
+
+def test_refusals_do_not_begin_the_rounds_anew(nodes: Nodes) -> None:
+    """A listener that refuses now and breaks off then is given up all the same."""
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0)
+    number = a.add_peer(raw.identity.name, [parse_address(raw.address)])
+    a.send(number, [b"x"])
+    for _ in range(QUICK.rounds):
+        assert not at_a.events
+        _refuse(raw, a, Answer.NACK)
+        drive(a, until=lambda: a.peer(number).state is PeerState.CONNECT_ACK)
+        failed = a.peer(number).counters.failed_attempts
+        raw.accept().close()
+        drive(a, until=lambda failed=failed: a.peer(number).counters.failed_attempts > failed)
+    drive(a, until=lambda: at_a.events)
+    assert at_a.events == [("lost", number, errno.ECONNRESET)]
+
+
+def test_the_link_that_a_peer_prefers_may_take_all_but_the_last_refusal(nodes: Nodes) -> None:
+    raw = nodes.raw(5)
+    a, at_a = nodes.open(0)
+    number = a.add_peer(raw.identity.name, [parse_address(raw.address)])
+    a.send(number, [b"x"], "kept")
+    for _ in range(QUICK.rounds + MORE_REFUSALS - 1):
+        _refuse(raw, a, Answer.NACK)
+    link = _refuse(raw, a, Answer.ACCEPTED)
+    drive(a, until=lambda: at_a.sent)
+    assert bytes(link.expect(Kind.DATA)) == b"x"
+    assert at_a.events == [("up", number)]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -297,6 +355,63 @@ def test_addresses_that_callers_tell(nodes: Nodes) -> None:
         drive(a, other, until=lambda rank=rank: len(at_a.frames) == rank)
         peer = a.peer(rank - 1)
         assert tuple(map(str, peer.plan.addresses)) == known
+
+
+def _call_from(raw: RawPeer, node: Node, told: str) -> Answer:
+    """Let a raw peer call, and say that it listens there."""
+    raw.identity = replace(raw.identity, address=told)
+    answers: list[int] = []
+    thread = threading.Thread(target=lambda: answers.append(raw.call(str(node.addresses[0]))[1]))
+    thread.start()
+    drive(node, until=lambda: answers)
+    thread.join()
+    return Answer(answers[0])
+
+
+def test_what_a_caller_tells_takes_the_place_of_what_it_told_before(nodes: Nodes) -> None:
+    a, _ = nodes.open(0)
+    raw = nodes.raw(5)
+    for port in range(1, 30):
+        assert _call_from(raw, a, f"tcp://127.0.0.1:{port}") is Answer.ACCEPTED
+    last = Address("127.0.0.1", 29)
+    [peer] = a.peers()
+    assert peer.plan.addresses == (last,)
+    assert a._by_address == {last: peer}
+
+
+def test_what_a_caller_tells_does_not_touch_what_the_program_said(nodes: Nodes) -> None:
+    a, _ = nodes.open(0)
+    raw = nodes.raw(5)
+    one, two, three, four = (Address("127.0.0.1", port) for port in (1, 2, 3, 4))
+    number = a.add_peer(raw.identity.name, [one])
+    plan = a.peer(number).plan
+    for told, known in ((one, {one}), (two, {one, two}), (two, {one, two}), (one, {one})):
+        _call_from(raw, a, str(told))
+        assert set(plan.addresses) == set(a._by_address) == known
+    _call_from(raw, a, str(three))
+    a.add_peer(raw.identity.name, [three])  # now the program says so, too
+    _call_from(raw, a, str(four))
+    assert set(plan.addresses) == set(a._by_address) == {one, three, four}
+
+
+def test_what_a_caller_told_goes_with_it_when_it_turns_out_to_be_another(nodes: Nodes) -> None:
+    """A caller is gone, and where it said that it listens another peer is found."""
+    b, at_b = nodes.open(1)
+    a, at_a = nodes.open(0)
+    raw = nodes.raw(5)
+    told = b.addresses[0]
+    _call_from(raw, a, str(told))
+    caller = a.find(raw.identity.name)
+    assert caller is not None
+    raw.links[-1].close()
+    drive(a, until=lambda: at_a.events[-1][0] == "lost")
+    named = a.add_peer(b.identity.name)
+    a.send(caller, [b"x"])
+    drive(a, b, until=lambda: at_b.frames)
+    found = a.peer(named)
+    assert a.peer(caller) is found
+    assert found.told == told
+    assert a._by_address == {told: found}
 
 
 def test_a_caller_that_tells_the_address_of_another_does_not_get_its_messages(

@@ -157,6 +157,34 @@ def test_a_plan_goes_round_all_addresses() -> None:
     assert DialPlan(PeerOptions()).next_round() is None
 
 
+def test_a_plan_forgets_an_address_and_goes_on_with_the_next() -> None:
+    one, two, three = (Address("127.0.0.1", port) for port in (1, 2, 3))
+    for gone, tried, left in ((one, 1, [two, three]), (two, 1, [three]), (one, 2, [three])):
+        plan = DialPlan(PeerOptions())
+        plan.add((one, two, three))
+        for _ in range(tried):
+            plan.next_address()
+        plan.remove(gone)
+        plan.remove(Address("127.0.0.1", 9))
+        assert list(iter(plan.next_address, None)) == left
+        assert gone not in plan.addresses
+
+
+def test_a_plan_has_patience_with_a_peer_that_prefers_its_own_link() -> None:
+    """By default for longer than an attempt of the peer's own that got stuck is waited for."""
+    options = PeerOptions()
+    plan = DialPlan(options)
+    plan.add([Address("127.0.0.1", 1)])
+    for _ in range(2):
+        plan.begin()
+        delays = []
+        while (delay_s := plan.refused()) is not None:
+            assert plan.next_address() is not None
+            delays.append(delay_s)
+        assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0])
+        assert sum(delays) > options.handshake_timeout_s
+
+
 # --- timers --------------------------------------------------------------------------------------
 
 
