@@ -20,6 +20,8 @@ NOTNODEID: Final = -1
 """No node."""
 LOCAL: Final = -2
 """The node itself, without a look at the routes."""
+MAX_NUMBER: Final = (1 << 31) - 1
+"""The largest number that a node can have."""
 ORIGIN: Final = -32769
 """The node from which the others were started; the number behind it is `Node.origin`."""
 

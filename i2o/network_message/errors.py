@@ -87,7 +87,7 @@ class MessageTruncated(NetworkMessageError):
 
 
 class BadDescriptor(NetworkMessageError, ValueError):
-    """EINVAL: a descriptor has a value that cannot be."""
+    """EINVAL: a descriptor, or another argument, has a value that cannot be."""
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.EINVAL, message)

@@ -36,7 +36,7 @@ from i2o.frames.sgl import simple_sgl
 from i2o.iop import Iop
 from i2o.message_frames import ReplyFrame
 from i2o.network_message.conversion import IS_BIG_ENDIAN
-from i2o.network_message.descriptor import LOCAL, ORIGIN, PRIORITY
+from i2o.network_message.descriptor import LOCAL, MAX_NUMBER, ORIGIN, PRIORITY
 from i2o.network_message.errors import (
     BadDescriptor,
     BadNode,
@@ -134,6 +134,8 @@ class IopNode(Closing):
         body = letter.body
         assert body is not None
         number = self.number if node in (LOCAL, ORIGIN) else node
+        if not 0 <= number <= MAX_NUMBER:
+            raise BadNode(f"no node {node}: nodes have numbers from 0 to {MAX_NUMBER}")
         buffer = self._memory.allocate(POUCH_SIZE + letter.length)
         buffer.view[:POUCH_SIZE] = letter.pouch
         buffer.view[POUCH_SIZE : POUCH_SIZE + letter.length] = body

@@ -20,7 +20,15 @@ from typing import Final
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.network_message.conversion import IS_BIG_ENDIAN
-from i2o.network_message.descriptor import EVBUFFERD, EVDL0, LOCAL, MAXNMSGLEN, ORIGIN, PRIORITY
+from i2o.network_message.descriptor import (
+    EVBUFFERD,
+    EVDL0,
+    LOCAL,
+    MAX_NUMBER,
+    MAXNMSGLEN,
+    ORIGIN,
+    PRIORITY,
+)
 from i2o.network_message.errors import (
     BadNode,
     MessageTooLong,
@@ -35,7 +43,7 @@ from i2o.network_message.links import Links
 from i2o.network_message.medium import medium_of
 from i2o.network_message.peer import Peer
 from i2o.network_message.process import Process
-from i2o.network_message.waits import RECEIVING, SENDING, Wait, WaitReport
+from i2o.network_message.waits import RECEIVING, SENDING, Wait, WaitReport, check_limit
 from i2o.transport.fabric.carrier import Carrier
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.mailbox import OVERHEAD, Letter, Listed, Mailbox, Want
@@ -49,8 +57,6 @@ SPIN_S: Final = 100e-6
 _BEAT_S: Final = 1.0
 _MOST_SLEEP_S: Final = 0.05
 _BLIND_SLEEP_S: Final = 0.001
-
-_MAX_NUMBER: Final = (1 << 31) - 1
 
 Pause = Callable[[float], None]
 
@@ -208,8 +214,10 @@ class Node(Closing):
             Seconds that the answer took.
 
         Raises:
-            BadNode, NodeDied, TimedOut: see there.
+            BadDescriptor, BadNode, NodeDied, TimedOut: see there.
         """
+        if timeout_s is not None:
+            check_limit(timeout_s)
         with self._lock:
             self._check_open()
             if self._links is None:
@@ -761,5 +769,5 @@ class Node(Closing):
 
 def _check_number(number: int) -> None:
     """Refuse what is no node's number."""
-    if not 0 <= number <= _MAX_NUMBER:
-        raise BadNode(f"a node has a number from 0 to {_MAX_NUMBER}, not {number}")
+    if type(number) is not int or not 0 <= number <= MAX_NUMBER:
+        raise BadNode(f"a node has a number from 0 to {MAX_NUMBER}, not {number!r}")

@@ -7,6 +7,7 @@ tells whether a message was longer than asked for.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from i2o.closing import Closing
@@ -27,6 +28,7 @@ from i2o.network_message.descriptor import (
 )
 from i2o.network_message.errors import BadDescriptor, MessageTruncated, NotAttached
 from i2o.network_message.station import Station
+from i2o.network_message.waits import check_limit
 from i2o.transport.fabric.mailbox import POUCH_SIZE, Letter, Listed, Want
 
 if TYPE_CHECKING:
@@ -36,11 +38,22 @@ Truncation: TypeAlias = Literal["report", "silent", "raise"]
 _TYPED: Final = DMSKDATA | DMSKMSG
 _OURS: Final = N2ND | NMORE | NREEL
 _WORD: Final = 1 << 31
+_NOT_SENT: Final = _OURS | ~0xFFFFFFFF  # what does not fit 32 bits is nobody's flag either
 _NO_POUCH: Final = bytes(POUCH_SIZE)
 _NO_WORDS: Final = NO_WORDS
 _received: Final = tuple.__new__  # half as long as the class's own
-DEFAULT: Final = -1.0
+
+
+class Limit(Enum):
+    """A time limit that is no number of seconds."""
+
+    OWN = "the process's own"
+
+
+DEFAULT: Final = Limit.OWN
 """Time limit of a call that names none: the process's own."""
+Timeout: TypeAlias = float | Literal[Limit.OWN] | None
+"""Seconds, or None for ever."""
 
 
 class Process(Closing):
@@ -53,6 +66,9 @@ class Process(Closing):
         timeout_s: how long a call may block unless it says otherwise; None for ever, as in LAM.
         truncation: what to do about a message that is longer than asked for: `report` what was
             lost, be `silent` as LAM is, or `raise` MessageTruncated.
+
+    Raises:
+        BadDescriptor: the priority is no integer of 32 bits.
 
     Attributes:
         name: as given.
@@ -70,6 +86,10 @@ class Process(Closing):
         timeout_s: float | None = None,
         truncation: Truncation = "report",
     ) -> None:
+        if type(priority) is not int or not -_WORD <= priority < _WORD:
+            raise BadDescriptor(
+                f"priority {priority!r} is no integer of 32 bits with a sign; {PRIORITY} is usual"
+            )
         self._station: Station | None = station
         self._send_now = station.send_now
         self.name, self.priority, self.timeout_s = name, priority, timeout_s
@@ -77,7 +97,7 @@ class Process(Closing):
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def nsend(self, header: nmsg, *, timeout_s: float | None = DEFAULT) -> None:
+    def nsend(self, header: nmsg, *, timeout_s: Timeout = DEFAULT) -> None:
         """Send a message; when this returns it has left the caller, and no more is known.
 
         `nh_dl_event` and `nh_dl_link` are set; nothing else of the descriptor changes.
@@ -89,7 +109,7 @@ class Process(Closing):
         Raises (this and all other calls):
             NotAttached: the process was detached, or its node is closed.
             BadNode: nobody knows that node.
-            BadDescriptor: a field has a value that cannot be.
+            BadDescriptor: a field, or the time limit, has a value that cannot be.
             TimedOut: the deadline passed, and nothing was moved.
             NodeDied: the other node is gone.
             Swept: somebody swept the message before it was received.
@@ -101,14 +121,17 @@ class Process(Closing):
         """Send a message if all of it can go at once; raises WouldBlock, and moves nothing."""
         self._send(header, may_wait=False, timeout_s=None)
 
-    def tsend(self, header: nmsg, *, timeout_s: float | None = DEFAULT) -> None:
+    def tsend(self, header: nmsg, *, timeout_s: Timeout = DEFAULT) -> None:
         """Send a message directly to a `trecv`: no buffer in between, and no limit of length."""
         self._send(header, may_wait=True, timeout_s=timeout_s, is_transfer=True)
 
     def _send(
-        self, header: nmsg, *, may_wait: bool, timeout_s: float | None, is_transfer: bool = False
+        self, header: nmsg, *, may_wait: bool, timeout_s: Timeout, is_transfer: bool = False
     ) -> None:
         station = self._station or self._attached()
+        limit_s = self.timeout_s if timeout_s is DEFAULT else timeout_s
+        if limit_s is not None:
+            check_limit(limit_s)
         flags, length = header.nh_flags, header.nh_length
         body = header.nh_msg
         if type(body) is not bytes or len(body) != length:
@@ -116,10 +139,12 @@ class Process(Closing):
         event, mask = header.nh_event, header.nh_type
         if not (0 <= event < LAM_BASE_EVENT and -_WORD <= mask < _WORD):
             _check(header)
+        if flags & _NOT_SENT:
+            if flags & ~0xFFFFFFFF:
+                raise BadDescriptor(f"nh_flags {flags:#x} do not fit 32 bits without a sign")
+            raise BadDescriptor(f"nh_flags {flags:#x}: N2ND, NREEL and NMORE are set by packets")
         if flags & _TYPED:
             body_unit(flags)
-        if flags & _OURS:
-            raise BadDescriptor(f"nh_flags {flags:#x}: N2ND, NREEL and NMORE are set by packets")
         data = header.nh_data
         pouch = _NO_POUCH if data is _NO_WORDS else pack_pouch(data, flags)
         if not (flags & NOBUF or is_transfer):
@@ -134,7 +159,7 @@ class Process(Closing):
             letter,
             no_buffer=flags & NOBUF != 0,
             may_wait=may_wait,
-            timeout_s=self.timeout_s if timeout_s == DEFAULT else timeout_s,
+            timeout_s=limit_s,
         )
         header.nh_dl_event = taken_by
         if link_or_none is not None:
@@ -143,7 +168,7 @@ class Process(Closing):
     # --- receiving -------------------------------------------------------------------------------
 
     def nrecv(
-        self, header: nmsg, *, source: int | None = None, timeout_s: float | None = DEFAULT
+        self, header: nmsg, *, source: int | None = None, timeout_s: Timeout = DEFAULT
     ) -> Received:
         """Receive a message, all of it.
 
@@ -164,7 +189,7 @@ class Process(Closing):
         return self._receive(header, source, may_wait=False, timeout_s=None)
 
     def trecv(
-        self, header: nmsg, *, source: int | None = None, timeout_s: float | None = DEFAULT
+        self, header: nmsg, *, source: int | None = None, timeout_s: Timeout = DEFAULT
     ) -> Received:
         """Receive what a `tsend` sends."""
         return self._receive(header, source, may_wait=True, timeout_s=timeout_s, is_transfer=True)
@@ -175,10 +200,13 @@ class Process(Closing):
         source: int | None,
         *,
         may_wait: bool,
-        timeout_s: float | None,
+        timeout_s: Timeout,
         is_transfer: bool = False,
     ) -> Received:
         station = self._station or self._attached()
+        limit_s = self.timeout_s if timeout_s is DEFAULT else timeout_s
+        if limit_s is not None:
+            check_limit(limit_s)
         view = memoryview(header.nh_msg)
         if view.format != "B":
             view = view.cast("B")
@@ -193,7 +221,7 @@ class Process(Closing):
             self.name,
             want,
             may_wait=may_wait,
-            timeout_s=self.timeout_s if timeout_s == DEFAULT else timeout_s,
+            timeout_s=limit_s,
         )
         return self._deliver(letter, header, view[:room])
 

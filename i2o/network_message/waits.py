@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from math import inf
 from typing import Final, NamedTuple
+
+from i2o.network_message.errors import BadDescriptor
 
 SENDING: Final = "send to"
 RECEIVING: Final = "receive from"
@@ -82,6 +85,18 @@ class Wait:
             self.process, node, self.what, self.other, self.event, self.type,
             (now_ns - self.since_ns) / 1e9,
         )  # fmt: skip
+
+
+def check_limit(limit_s: float) -> None:
+    """Refuse what is no number of seconds that a call can wait.
+
+    Raises:
+        BadDescriptor: it is negative, infinite, or not a number.
+    """
+    if not 0 <= limit_s < inf:
+        raise BadDescriptor(
+            f"timeout_s {limit_s!r}: give seconds from 0 on, or None to wait for ever"
+        )
 
 
 def circles(reports: Iterable[WaitReport]) -> list[tuple[int, ...]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import select
 import threading
 from collections.abc import Callable
@@ -110,6 +111,11 @@ class EndpointQueues(EndpointBackend):
         for timeout_s in (0.0, 0.01):
             with pytest.raises(TryAgain):
                 a.cq.sread(1, timeout_s)
+
+    def test_waiting_has_an_end_or_none(self, a: Station) -> None:
+        """A limit that is not a number would never be over: it is refused."""
+        with refuses(errno.EINVAL):
+            a.cq.sread(1, math.nan)
 
     def test_waiting_returns_what_is_there(self, bench: Bench, a: Station, b: Station) -> None:
         """At once, as read would."""

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.transport.fabric.completion import Completion, CompletionError
+from i2o.transport.fabric.deadline import end_of_wait
 from i2o.transport.fabric.errors import (
     ErrorAvailable,
     FabricErrno,
@@ -124,7 +125,7 @@ class SoftwareCompletionQueue:
 
     def sread(self, count: int = 1, timeout_s: float | None = None) -> list[Completion]:
         """As `read`, but wait for an entry. See the contract."""
-        end = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        end = end_of_wait(self._clock, timeout_s)
         while True:
             try:
                 return self.read(count)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.transport.fabric.carrier import Carrier
+from i2o.transport.fabric.deadline import end_of_wait
 from i2o.transport.fabric.endpoint import Endpoint, Event, EventKind
 from i2o.transport.fabric.engine import Engine
 from i2o.transport.fabric.engine_options import EngineOptions
@@ -63,7 +64,7 @@ class SoftwareEventQueue:
 
     def sread(self, timeout_s: float | None = None) -> Event:
         """Wait for the next event; raises TryAgain when the time is over."""
-        end = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        end = end_of_wait(self._clock, timeout_s)
         while True:
             try:
                 return self.read()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from i2o.clock import Clock
 from i2o.transport.fabric.completion import Completion, CompletionError
+from i2o.transport.fabric.deadline import end_of_wait
 from i2o.transport.fabric.errors import (
     ErrorAvailable,
     FabricErrno,
@@ -138,7 +139,7 @@ class OfiCompletionQueue:
             self.fetch(_LOOKS)
             if len(ready) == 1 and type(ready[0]) is Completion:  # nearly always
                 return [ready.popleft()]  # type: ignore[list-item]
-        end = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        end = end_of_wait(self._clock, timeout_s)
         looks = 0
         while not (found := self._collect(count)):
             looks += 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from i2o.clock import Clock
+from i2o.transport.fabric.deadline import end_of_wait
 from i2o.transport.fabric.endpoint import Event, EventKind
 from i2o.transport.fabric.errors import FabricErrno, TryAgain
 from i2o.transport.ofi.domain import Fabric
@@ -77,7 +78,7 @@ class OfiEventQueue:
 
     def sread(self, timeout_s: float | None = None) -> Event:
         """Wait for the next event; raises TryAgain when the time is over."""
-        end = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        end = end_of_wait(self._clock, timeout_s)
         while True:
             self._progress()
             self.poll()

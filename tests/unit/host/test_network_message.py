@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 
@@ -401,6 +402,13 @@ def test_a_pouch_must_be_what_the_flags_say(process: Process, flags: int, data: 
         process.nsend(to(LOCAL, nh_flags=flags, nh_data=data))
 
 
+@pytest.mark.parametrize("flags", [1 << 40, 1 << 32, -1])
+def test_flags_have_32_bits_wherever_the_message_goes(net: NodeNet, flags: int) -> None:
+    for node in (1, 2):
+        with pytest.raises(BadDescriptor, match="do not fit 32 bits"):
+            net.process(1).nsend(to(node, nh_flags=flags))
+
+
 def test_flags_that_name_several_types_of_the_body_are_refused(process: Process) -> None:
     with pytest.raises(BadDescriptor, match="several types"):
         process.nsend(to(LOCAL, nh_flags=DINT4MSG | DFLT4MSG))
@@ -528,3 +536,41 @@ def test_errors_are_the_projects_and_the_systems() -> None:
 def test_a_message_that_the_buffer_could_never_take() -> None:
     with Node(1, space=1000) as node, pytest.raises(MessageTooLong, match="use tsend"):
         node.attach("p").nsend(to(LOCAL, bytes(1000)))
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout_s", [-1, -1.0, -0.001, math.nan, math.inf])
+def test_a_time_limit_is_seconds_or_none(net: NodeNet, timeout_s: float) -> None:
+    one = net.process(1)
+    for call in (one.nrecv, one.trecv, one.nsend, one.tsend):
+        with pytest.raises(BadDescriptor, match=r"timeout_s .*: give seconds"):
+            call(to(2, bytearray(4)), timeout_s=timeout_s)
+    with pytest.raises(BadDescriptor, match="timeout_s"):
+        net.nodes[1].ping(2, timeout_s)
+    one.timeout_s = timeout_s
+    with pytest.raises(BadDescriptor, match="timeout_s"):
+        one.nrecv(room())
+
+
+def test_no_time_at_all_is_a_time_limit(process: Process) -> None:
+    with pytest.raises(TimedOut):
+        process.nrecv(room(), timeout_s=0)
+    process.timeout_s = 0
+    with pytest.raises(TimedOut):
+        process.nrecv(room())
+
+
+@pytest.mark.parametrize("priority", ["x", 1 << 31, 1.5, None])
+def test_a_priority_is_an_integer(node: Node, priority: object) -> None:
+    with pytest.raises(BadDescriptor, match=r"priority .* is no integer of 32 bits"):
+        node.attach(priority=priority)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [-3, 99999999999999, "x"])
+def test_a_node_has_a_number(node: Node, number: object) -> None:
+    with pytest.raises(BadNode, match="a node has a number from 0 to"):
+        Node(number)  # type: ignore[arg-type]
+    with pytest.raises(BadNode, match="a node has a number from 0 to"):
+        node.add_node(number, "somewhere")  # type: ignore[arg-type]

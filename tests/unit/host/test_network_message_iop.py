@@ -153,6 +153,8 @@ def test_try_probe_list_look_and_sweep(process: Process) -> None:
     assert (header.nh_event, bytes(header.nh_msg), source) == (7, b"Hello, world", 2)
     with pytest.raises(BadDescriptor):
         process.bfqlook(9)
+    with pytest.raises(BadNode, match="nodes have numbers"):
+        process.nsend(to(nh_node=1 << 40))
     assert process.sweep(6) == 2
     assert process.sweep() == 1
     assert process.listing() == []
