@@ -104,7 +104,7 @@ class Messenger(Closing):
         self._office = PostOffice(name, self.options, clock, components, notify)
         self._office.handlers[STATUS_TAG] = self._tell_status
         self._office.handlers[STATUS_REPLY_TAG] = self._take_status
-        self._status: dict[PeerName, bytes] = {}
+        self._questions: dict[tuple[PeerName, int], list[bytes]] = {}
         self._is_over = False
         self._nodes = self._office.nodes
         try:
@@ -509,21 +509,30 @@ class Messenger(Closing):
             AddresseeUnknown: nobody was registered under this name.
             Unreachable: no link comes about.
             RecvTimeout: no answer came in time.
+            PeerError: EBADMSG, the answer is no table.
         """
         ends: list[PeerError | None] = []
+        answers: list[bytes] = []
         with self._guard():
             self._refuse_to_wait()
             self._office.known_hop(name)
-            self._status[name] = b""
-            self._office.post(name, (), STATUS_TAG, _ACK_NOW, ends.append)
+            question = self._office.post(name, (), STATUS_TAG, _ACK_NOW, ends.append)
+            # the answer has its number: several threads may ask, and one may have given up
+            key = name, 0 if question is None else question.number
+            self._questions[key] = answers
         try:
-            self._wait(lambda: self._status[name] or (ends and ends[0]), timeout_s)
+            self._wait(lambda: answers or (ends and ends[0]), timeout_s)
         finally:
             with self._guard():
-                answer = self._status.pop(name)
-        if not answer:
+                self._questions.pop(key, None)
+        if not answers:
             raise (ends and ends[0]) or RecvTimeout(f"{name}: no answer in {timeout_s} s")
-        table: dict[str, Any] = json.loads(answer)
+        try:
+            table = json.loads(answers[0])
+        except (ValueError, RecursionError):
+            table = None
+        if not isinstance(table, dict):
+            raise PeerError(errno.EBADMSG, f"{name} answered what is no table of peers in JSON")
         return table
 
     def status(self) -> dict[str, Any]:
@@ -547,13 +556,21 @@ class Messenger(Closing):
         if hop is not None and len(text) <= self.options.peer.frame_limit - MESSAGE_SIZE:
             hop.post(
                 Outgoing(
-                    self.name, message.origin, STATUS_REPLY_TAG, (text,), 0, 0, HOP_LIMIT, None
+                    self.name,
+                    message.origin,
+                    STATUS_REPLY_TAG,
+                    (text,),
+                    message.number,
+                    0,
+                    HOP_LIMIT,
+                    None,
                 )
             )
 
     def _take_status(self, message: Message) -> None:
-        if message.origin in self._status:
-            self._status[message.origin] = message.data
+        answers = self._questions.get((message.origin, message.number))
+        if answers is not None:
+            answers.append(message.data)
             self._office.notify()
 
     # --- waiting ---------------------------------------------------------------------------------

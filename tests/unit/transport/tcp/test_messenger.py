@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fakes.messengers import OPTIONS, QUICK, Ends, Messengers, drive, introduce
+from fakes.raw_peer import RawLink
 from i2o.errors import TransportUnavailable
 from i2o.transport.tcp.address import Address
 from i2o.transport.tcp.component import Letter, Offered
@@ -703,6 +704,65 @@ def test_the_table_of_another_process(pair: tuple[Messenger, Messenger]) -> None
     assert (row["name"], row["state"]) == ("1.0", "connected")
     with pytest.raises(AddresseeUnknown):
         a.ask_status(PeerName(9, 9))
+
+
+def test_many_ask_for_the_table_at_once(office: Messengers) -> None:
+    a, raw = office.open(1, 0, loops=1), office.raw(1, 1)
+    name = raw.identity.name
+    a.set_peer(name, [raw.address])
+    with pytest.raises(RecvTimeout):
+        a.ask_status(name, timeout_s=0)  # its answer will come for the others to see
+    tables: list[dict[str, Any]] = []
+    threads = [
+        threading.Thread(target=lambda: tables.append(a.ask_status(name, timeout_s=20)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    link, _ = raw.admit()
+    link.resume()
+    numbers = [link.message()[0].number for _ in range(4)]
+    link.acknowledge(4)
+    for sequence, number in enumerate((numbers[0], *numbers[:0:-1], 77), 1):
+        _answer(link, a, name, sequence, number, b'{"to": %d}' % number)
+    for thread in threads:
+        thread.join()
+    assert sorted(table["to"] for table in tables) == numbers[1:]
+    assert not a._questions
+
+
+def _answer(
+    link: RawLink, asker: Messenger, name: PeerName, sequence: int, number: int, text: bytes
+) -> None:
+    head = MESSAGE.build(
+        kind=1, hops=16, tag=0xFFFFFF01, sequence=sequence, number=number, credit=1 << 20,
+        origin_job=name.job, origin_rank=name.rank,
+        destination_job=asker.name.job, destination_rank=asker.name.rank,
+    )  # fmt: skip
+    link.frame(Kind.DATA, head + text)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
+def test_an_answer_that_is_no_table(office: Messengers, text: bytes) -> None:
+    a, raw = office.open(1, 0, loops=1), office.raw(1, 1)
+    name = raw.identity.name
+    a.set_peer(name, [raw.address])
+    caught: list[PeerError] = []
+
+    def ask() -> None:
+        try:
+            a.ask_status(name, timeout_s=20)
+        except PeerError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    link, _ = raw.admit()
+    link.resume()
+    head, _ = link.message()
+    _answer(link, a, name, 1, head.number, text)
+    thread.join()
+    assert caught[0].errno == errno.EBADMSG
 
 
 def test_a_table_that_does_not_come(office: Messengers) -> None:
