@@ -29,7 +29,7 @@ from i2o.transport.tcp.arbitration import Offer, Standing, judge
 from i2o.transport.tcp.doorway import Doorway
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation
 from i2o.transport.tcp.handshake import Caller, Identity, Rejected, Remote, objection_of
-from i2o.transport.tcp.key import PeerKey
+from i2o.transport.tcp.key import PeerKey, check_key
 from i2o.transport.tcp.link import Link
 from i2o.transport.tcp.options import PeerOptions
 from i2o.transport.tcp.outbox import Waiting
@@ -86,6 +86,7 @@ class Node(Closing):
 
     Raises:
         TransportUnavailable: an address cannot be had, or not without a key.
+        TypeError: `key` is no PeerKey.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Node(Closing):
         clock: Clock = SYSTEM_CLOCK,
         fresh: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        check_key(key)
         self._guard = guard
         self.options = options or PeerOptions()
         self._clock, self._fresh = clock, fresh
