@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from enum import Enum, auto
+from operator import index
 from typing import Final, NamedTuple
 
 from i2o.clock import SYSTEM_CLOCK, Clock
@@ -192,14 +193,14 @@ class SoftwareEndpoint(Closing):
         self._bound: dict[Bind, tuple[SoftwareCompletionQueue, bool]] = {}
         self._min_multi_recv = DEFAULT_MIN_MULTI_RECV
         self._policies: dict[int, _Policy] = {}
-        self._tx_flags, self._rx_flags = tx_flags, rx_flags
+        self._tx_flags, self._rx_flags = _as_flags(tx_flags), _as_flags(rx_flags)
         self._targets: dict[int, Link] = {}
         self._next_address = 0
         self._link: Link | None = None if accepted is None else accepted[1]
         self._set_state(_State.NEW)
         self._outbox: Outbox | None = None
         self._inbox: Inbox | None = None
-        self._plain = self._policy(tx_flags)
+        self._plain = self._policy(self._tx_flags)
         self._silent = self._plain._replace(
             level=Level.INJECT, is_silent=True, is_injected=True, is_delayed=False, has_data=False
         )
@@ -496,6 +497,8 @@ class SoftwareEndpoint(Closing):
 
     def sendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Send with flags, which replace the endpoint's own."""
+        if type(flags) is not Flag:
+            flags = _as_flags(flags)
         policy = self._policies.get(flags._value_) or self._checked_policy(flags)
         self._send(
             message.buffers,
@@ -553,6 +556,8 @@ class SoftwareEndpoint(Closing):
 
     def tsendmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Send a tagged message with flags, which replace the endpoint's own."""
+        if type(flags) is not Flag:
+            flags = _as_flags(flags)
         policy = self._policies.get(flags._value_) or self._checked_policy(flags)
         self._send(
             message.buffers,
@@ -600,7 +605,13 @@ class SoftwareEndpoint(Closing):
             link = self._route if self._route is not None else self._routes.get(dest)
             if link is None or outbox is None or not entry_flags & self._kinds:
                 raise self._no_way(dest, entry_flags)
-            if link.is_group or policy.is_multicast or tag or data:
+            if (
+                tag
+                or type(tag) is not int
+                or data is not None
+                or link.is_group
+                or policy.is_multicast
+            ):
                 _check_send(link, policy, tag, data)
             length = 0
             for buffer in buffers:
@@ -654,7 +665,7 @@ class SoftwareEndpoint(Closing):
         ):
             if capability not in self.attributes.capabilities:
                 return _missing(capability)
-        return FabricError(errno.EINVAL, f"fi_addr {dest:#x} is unknown: insert() makes them")
+        return _unknown_address(dest)
 
     def _too_long(self, length: int, policy: _Policy) -> FabricError:
         kind, limit = "a message", self._max_size
@@ -688,6 +699,8 @@ class SoftwareEndpoint(Closing):
 
     def recvmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Queue a receive with flags: MULTI_RECV, COMPLETION, MORE."""
+        if type(flags) is not Flag:
+            flags = _as_flags(flags)
         if flags:
             _check_flags(flags, _RECV_FLAGS, "recvmsg")
             if Flag.MULTI_RECV in flags:
@@ -722,6 +735,8 @@ class SoftwareEndpoint(Closing):
 
     def trecvmsg(self, message: Message, flags: Flag = NO_FLAGS) -> None:
         """Queue a tagged receive with flags: also PEEK, CLAIM and DISCARD."""
+        if type(flags) is not Flag:
+            flags = _as_flags(flags)
         if flags:
             _check_flags(flags, _TRECV_FLAGS, "trecvmsg")
             meant = flags & (Flag.PEEK | Flag.CLAIM | Flag.DISCARD)
@@ -754,7 +769,7 @@ class SoftwareEndpoint(Closing):
         if src != ADDR_UNSPEC and self._is_directed:
             link = self._target(src)
         number = flags._value_
-        if tag | ignore:
+        if tag or ignore or type(tag) is not int or type(ignore) is not int:
             _check_64_bits(tag, ignore)
         if number & _DISCARDS:
             buffers = ()
@@ -897,7 +912,7 @@ class SoftwareEndpoint(Closing):
     def _target(self, address: int) -> Link:
         link = self._targets.get(address)
         if link is None:
-            raise FabricError(errno.EINVAL, f"fi_addr {address:#x} is unknown: insert() makes them")
+            raise _unknown_address(address)
         return link
 
     def _set_state(self, state: _State) -> None:
@@ -976,12 +991,33 @@ def _check_send(link: Link, policy: _Policy, tag: int, data: int | None) -> None
         raise FabricError(
             errno.EINVAL, "MULTICAST goes with the fi_addr of a group, and only with that"
         )
-    _check_64_bits(tag, data or 0)
+    _check_64_bits(tag, 0 if data is None else data)
 
 
 def _check_64_bits(tag: int, other: int) -> None:
-    if not (0 <= tag <= _BITS_64 and 0 <= other <= _BITS_64):
-        raise FabricError(errno.EINVAL, f"tag {tag}, data or ignore {other}: 64 bits, unsigned")
+    try:
+        if 0 <= index(tag) <= _BITS_64 and 0 <= index(other) <= _BITS_64:
+            return
+    except TypeError:
+        pass
+    raise FabricError(
+        errno.EINVAL, f"tag {tag!r:.40}, data or ignore {other!r:.40}: 64 bits, unsigned"
+    )
+
+
+def _unknown_address(address: object) -> FabricError:
+    shown = f"{address:#x}" if isinstance(address, int) else f"{address!r:.40}"
+    return FabricError(errno.EINVAL, f"fi_addr {shown} is unknown: insert() makes them")
+
+
+def _as_flags(flags: int) -> Flag:
+    """Return flags that a program may have given as a number; raises FabricError EBADFLAGS."""
+    try:
+        if 0 <= flags <= _BITS_64:
+            return Flag(flags)
+    except TypeError:
+        pass
+    raise FabricError(FabricErrno.EBADFLAGS, f"{flags!r:.40}: give members of Flag")
 
 
 def _check_flags(flags: Flag, known: Flag, call: str) -> None:

@@ -98,6 +98,15 @@ class PeerKey:
         return "<PeerKey>"
 
 
+def check_key(key: object) -> None:
+    """Raise TypeError for what is neither a key nor None; bytes alone are none."""
+    if key is not None and not isinstance(key, PeerKey):
+        raise TypeError(
+            "a key is a PeerKey, as PeerKey.from_file(path) or PeerKey(secret) make them, "
+            f"not {type(key).__name__}"
+        )
+
+
 def make_proof(key: PeerKey | None, role: bytes, transcript: bytes) -> bytes:
     """Return the proof, or what stands for it between peers without a key."""
     return NO_PROOF if key is None else key.proof(role, transcript)

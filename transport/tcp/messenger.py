@@ -75,7 +75,8 @@ class Messenger(Closing):
 
     Raises:
         TransportUnavailable: an address cannot be had, or not without a key.
-        PeerError: EINVAL, the name stands for nobody.
+        PeerError: EINVAL, the name stands for nobody, or there are fewer than no event loops.
+        TypeError: `key` is no PeerKey.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class Messenger(Closing):
     ) -> None:
         if not name.is_valid:
             raise PeerError(errno.EINVAL, f"{name} cannot be the name of a process")
+        if loops < 0:
+            raise PeerError(errno.EINVAL, f"{loops} event loops: 0 for none, or how many")
         self.name = name
         self.options = options or MessengerOptions()
         self._clock = clock
@@ -225,7 +228,14 @@ class Messenger(Closing):
         """Send what is for a destination to a relay; None: directly again.
 
         ANYBODY as the destination stands for all that are neither known nor have a route.
+
+        Raises:
+            PeerError: EINVAL, one of them is no name of a peer, or this process itself.
         """
+        if destination == self.name or not (destination.is_valid or destination == ANYBODY):
+            raise PeerError(errno.EINVAL, f"{self.name} has no route to {destination}")
+        if hop is not None and (hop == self.name or not hop.is_valid):
+            raise PeerError(errno.EINVAL, f"{hop} cannot be a relay of {self.name}")
         with self._guard():
             if hop is None:
                 self._office.routes.pop(destination, None)

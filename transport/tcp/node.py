@@ -23,13 +23,14 @@ from i2o.closing import Closing
 from i2o.errors import TransportUnavailable
 from i2o.transport.fabric.carrier import CarrierSink
 from i2o.transport.fabric.endpoint import Buffer
+from i2o.transport.fabric.packets import byte_view
 from i2o.transport.tcp import wire
 from i2o.transport.tcp.address import Address, check_exposure, parse_address
 from i2o.transport.tcp.arbitration import Offer, Standing, judge
 from i2o.transport.tcp.doorway import Doorway
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation
 from i2o.transport.tcp.handshake import Caller, Identity, Rejected, Remote, objection_of
-from i2o.transport.tcp.key import PeerKey
+from i2o.transport.tcp.key import PeerKey, check_key
 from i2o.transport.tcp.link import Link
 from i2o.transport.tcp.options import PeerOptions
 from i2o.transport.tcp.outbox import Waiting
@@ -86,6 +87,7 @@ class Node(Closing):
 
     Raises:
         TransportUnavailable: an address cannot be had, or not without a key.
+        TypeError: `key` is no PeerKey.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Node(Closing):
         clock: Clock = SYSTEM_CLOCK,
         fresh: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        check_key(key)
         self._guard = guard
         self.options = options or PeerOptions()
         self._clock, self._fresh = clock, fresh
@@ -283,13 +286,18 @@ class Node(Closing):
 
         Raises:
             PeerError: EMSGSIZE, it is longer than this end or the peer allows.
+            TypeError: a part is no contiguous buffer.
         """
         peer = self._by_number.get(number)
         if peer is None:
             raise _no_peer(number)
         link, outbox = peer.link, peer.outbox
         is_single = len(parts) == 1
-        size = len(parts[0]) if is_single else sum(map(len, parts))
+        if is_single and type(parts[0]) is bytes:
+            size = len(parts[0])
+        else:  # lengths must count bytes, or the rest of a frame would be taken for the next one
+            parts = [part if type(part) is bytes else byte_view(part) for part in parts]
+            size = sum(map(len, parts))
         limit = self.options.frame_limit if link is None else link.limit
         if size > limit:
             raise PeerError(errno.EMSGSIZE, f"a frame of {size} bytes; at most {limit} go")

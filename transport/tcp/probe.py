@@ -13,7 +13,7 @@ from i2o.transport.tcp.address import Address, check_exposure, find_addresses
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation, Unreachable
 from i2o.transport.tcp.frame_stream import FrameStream
 from i2o.transport.tcp.handshake import Caller, Identity, Remote, objection_of
-from i2o.transport.tcp.key import PeerKey
+from i2o.transport.tcp.key import PeerKey, check_key
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
 from i2o.transport.tcp.wire import NONCE_SIZE, Kind, Purpose
 
@@ -44,6 +44,7 @@ def probe(
         PeerError: EINVAL, the address makes no sense; EACCES, it is not loopback and there is no
             key.
     """
+    check_key(key)
     deadline = clock.monotonic() + timeout_s
     error = Unreachable(f"{address}: no such host")
     for found in find_addresses(address):

@@ -327,13 +327,47 @@ def test_a_refused_call_sends_what_more_had_delayed(ends: Ends) -> None:
         (lambda e, to: e.set_min_multi_recv(1), FabricErrno.EOPBADSTATE),
         (lambda e, to: e.open_cq(-1), errno.EINVAL),
         (lambda e, to: e.leave(to), errno.EINVAL),
+        (lambda e, to: e.send(b"x", None), errno.EINVAL),
+        (lambda e, to: e.send("x", to), errno.EINVAL),
+        (lambda e, to: e.recv(bytearray(1), None), errno.EINVAL),
+        (lambda e, to: e.address_of("other"), errno.EINVAL),
+        (lambda e, to: e.tsend(b"x", 1.5, to), errno.EINVAL),
+        (lambda e, to: e.tsend(b"x", None, to), errno.EINVAL),
+        (lambda e, to: e.tinject(b"x", 0.0, to), errno.EINVAL),
+        (lambda e, to: e.senddata(b"x", "1", to), errno.EINVAL),
+        (lambda e, to: e.senddata(b"x", 0.0, to), errno.EINVAL),
+        (lambda e, to: e.trecv(bytearray(1), None), errno.EINVAL),
+        (lambda e, to: e.trecv(bytearray(1), 1, 0.0), errno.EINVAL),
     ],
 )
 def test_calls_that_make_no_sense(ends: Ends, post: object, code: int) -> None:
-    one, _, to = ends.pair()
+    one, other, to = ends.pair(options=EngineOptions(tx_size=1))
     with refused(code):
         post(one.endpoint, to)  # type: ignore[operator]
     assert one.entries() == []
+    other.endpoint.recv(bytearray(1), context="received")
+    one.endpoint.send(b"x", to, context="sent")  # no place was lost, and nothing is before it
+    ends.turn()
+    assert one.contexts() == ["sent"]
+    assert other.contexts() == ["received"]
+
+
+@pytest.mark.parametrize("flags", [1 << 63, Flag(1 << 63), 1 << 64, -1, None, "MORE", Flag.MSG])
+@pytest.mark.parametrize("call", ["sendmsg", "tsendmsg", "recvmsg", "trecvmsg"])
+def test_flags_that_have_no_meaning(ends: Ends, call: str, flags: object) -> None:
+    one, _, to = ends.pair()
+    with refused(FabricErrno.EBADFLAGS):
+        getattr(one.endpoint, call)(Message([bytearray(1)], to), flags)
+
+
+def test_flags_may_be_numbers(ends: Ends) -> None:
+    one, other, to = ends.pair(tx_flags=int(Flag.DELIVERY_COMPLETE))
+    room = bytearray(64)
+    other.endpoint.recvmsg(Message([room]), int(MULTI))  # type: ignore[arg-type]
+    one.endpoint.sendmsg(Message([b"word"], to), 1 << 17)  # type: ignore[arg-type]
+    ends.turn()
+    assert other.entries()[0].flags & Flag.REMOTE_CQ_DATA
+    assert room[:4] == b"word"
 
 
 def test_an_endpoint_of_one_direction(ends: Ends) -> None:

@@ -19,6 +19,7 @@ from fakes.messengers import OPTIONS, QUICK, Ends, Messengers, drive, introduce
 from fakes.raw_peer import RawLink
 from i2o.errors import TransportUnavailable
 from i2o.transport.tcp.address import Address
+from i2o.transport.tcp.carrier import TcpCarrier
 from i2o.transport.tcp.component import Letter, Offered
 from i2o.transport.tcp.errors import (
     AddresseeUnknown,
@@ -204,6 +205,38 @@ def test_a_bad_call_is_refused_and_harms_no_later_one(
                     send(name, iov, tag)
             a.send(name, [b"later"], 2, timeout_s=20)
     assert [one.recv(timeout_s=20).data for one in (a, b) for _ in range(2)] == [b"later"] * 4
+
+
+def test_routes_that_lead_nowhere(office: Messengers) -> None:
+    a, far, near = office.open(1, 0), PeerName(1, 2), PeerName(1, 1)
+    for destination, hop in (
+        (a.name, a.name),
+        (a.name, near),
+        (far, a.name),
+        (ANYBODY, a.name),
+        (far, ANYBODY),
+        (PeerName(-1, 0), near),
+        (a.name, None),
+    ):
+        with pytest.raises(PeerError) as caught:
+            a.set_route(destination, hop)
+        assert caught.value.errno == errno.EINVAL
+    assert a.status()["routes"] == {}
+
+
+def test_what_no_messenger_can_be_made_with() -> None:
+    with pytest.raises(PeerError, match="-1 event loops") as caught:
+        Messenger(PeerName(1, 0), loops=-1)
+    assert caught.value.errno == errno.EINVAL
+    secret: Any = b"0123456789abcdef"
+    for make in (
+        lambda: Messenger(PeerName(1, 0), key=secret),
+        lambda: TcpCarrier(key=secret),
+        lambda: probe("tcp://127.0.0.1:1", key=secret),
+    ):
+        with pytest.raises(TypeError, match=r"PeerKey\(secret\).*not bytes") as refused:
+            make()
+        assert "0123" not in str(refused.value)
 
 
 def test_names_that_nobody_can_have(office: Messengers) -> None:

@@ -7,10 +7,12 @@ import errno
 import logging
 import socket
 import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +87,21 @@ def test_a_number_that_nobody_has(nodes: Nodes) -> None:
         assert caught.value.errno == errno.EINVAL
     with pytest.raises(FabricError):
         node.send(-1, [b"x"])
+
+
+def test_parts_whose_items_are_no_bytes(nodes: Nodes) -> None:
+    (a, _), (b, at_b) = nodes.open(0), nodes.open(1)
+    number = a.add_peer(None, b.addresses)
+    short, long = array("I", [1, 2, 3]), array("I", range(10_000))
+    frames: list[list[Any]] = [[short], [b"head", short], [long], [b"head", memoryview(long)]]
+    for count in (1, 2):  # they wait for the link, and go over it
+        for parts in frames:
+            a.send(number, parts)
+        with pytest.raises(TypeError):
+            a.send(number, [memoryview(b"strided")[::2]])
+        drive(a, b, until=lambda count=count: len(at_b.frames) == len(frames) * count)
+    wanted = [b"".join(bytes(memoryview(part)) for part in parts) for parts in frames]
+    assert [frame for _, frame in at_b.frames] == wanted * 2
 
 
 def test_two_numbers_that_turn_out_to_be_one_peer(nodes: Nodes) -> None:
