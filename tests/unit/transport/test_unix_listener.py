@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import threading
@@ -133,6 +134,19 @@ def test_servers_that_start_at_once_over_a_dead_one(tmp_path: Path) -> None:
         assert is_heard(path)
         servers[0].close()
         assert os.listdir(tmp_path) == []
+
+
+def test_nobody_waits_for_a_lock_that_others_can_take(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    leave_dead(path)
+    tmp_path.chmod(0o755)
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with listening(path):
+            assert is_heard(path)
+    finally:
+        os.close(held)
 
 
 def test_what_can_be_removed(tmp_path: Path) -> None:
