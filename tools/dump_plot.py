@@ -31,7 +31,9 @@ def draw(timeline: Timeline, title: str, path: str) -> None:
     try:
         figures: Any = import_module("matplotlib.figure")
     except ImportError:
-        raise PlotUnavailable("a plot needs matplotlib (pip install 'i2o[plot]')") from None
+        raise PlotUnavailable(
+            "a plot needs matplotlib (pip install '.[plot]' in a clone)"
+        ) from None
     figure = figures.Figure(figsize=(10, 7.5), layout="constrained")
     _draw(figure.subplots(3, 1, sharex=True), timeline)
     figure.suptitle(title, fontsize=11)

@@ -24,7 +24,7 @@ from i2o.tools.stop_signals import stop_signals
 from i2o.transport.registry import endpoint_schemes, open_port
 from i2o.transport.serving import serve
 from i2o.transport.uri import Uri
-from i2o.transport.wire.addresses import ENDPOINT_OPTIONS, served_uri
+from i2o.transport.wire.addresses import served_uri, server_options
 from i2o.transport.wire.bridge import BridgeRules, PortBridge
 from i2o.transport.wire.wire_server import WireServer
 
@@ -49,7 +49,7 @@ def add_parser(subparsers: SubParsers, summary: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve an IOP until told to stop."""
     uri = Uri.parse(args.uri)
-    uri.require_known(ENDPOINT_OPTIONS)
+    uri.require_known(server_options(uri.scheme))
     if uri.scheme not in endpoint_schemes():
         known = " or ".join(f"{scheme}:" for scheme in endpoint_schemes())
         raise UriError(f"{uri.text!r}: an IOP cannot be served there; write {known}")

@@ -16,11 +16,11 @@ from i2o.transport.usb.device_carrier import UsbDeviceCarrier
 from i2o.transport.usb.interface import device_spec
 from i2o.transport.usb_device.usbip.server import PORT, UsbIpServer
 from i2o.transport.usb_device.usbredir.server import UsbRedirServer
+from i2o.transport.wire.addresses import is_loopback
 from i2o.transport.wire.wire_server import WireServer
 
 DEFAULT_SERIAL: Final = "1"
 _OWN_OPTIONS: Final = ("serial",)
-_LOOPBACK: Final = ("localhost", "127.", "::1")
 
 
 def served(order: Order) -> Served:
@@ -65,7 +65,7 @@ def _address(uri: Uri) -> tuple[str, int]:
         raise UriError(
             f"{uri.text!r}: expected usbip:HOST:PORT, for example usbip:127.0.0.1:{PORT}"
         )
-    if not uri.integer("insecure", 0, 0, 1) and not host.startswith(_LOOPBACK):
+    if not uri.integer("insecure", 0, 0, 1) and not is_loopback(f"{host}:{port}"):
         raise TransportUnavailable(
             "usbip",
             f"{host} is not loopback, and USB/IP asks nobody for a key",

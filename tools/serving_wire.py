@@ -11,13 +11,13 @@ from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_endpoint
 from i2o.transport.serving import Served
 from i2o.transport.uri import Uri
-from i2o.transport.wire.addresses import ENDPOINT_OPTIONS, own_endpoint, served_uri
+from i2o.transport.wire.addresses import check_exposure, own_endpoint, served_uri, server_options
 from i2o.transport.wire.wire_server import WireServer
 
 
 def served(order: Order) -> Served:
     """Make the IOP and its endpoint; raises UriError or TransportUnavailable."""
-    options = order.options(ENDPOINT_OPTIONS)
+    options = order.options(server_options(order.uri.scheme))
     endpoint = server_endpoint(order.uri)
     try:
         iop = RemoteIop.from_options(options, order.tap())
@@ -32,6 +32,7 @@ def served(order: Order) -> Served:
 
 def server_endpoint(uri: Uri) -> Endpoint:
     """Open the endpoint at an address; raises UriError or TransportUnavailable."""
+    check_exposure(uri)
     try:
         return open_endpoint(own_endpoint(uri))
     except FabricError as error:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -101,4 +102,22 @@ class Uri:
             raise UriError(f"{self.text!r}: {name}={text!r} is not an integer") from None
         if not low <= value <= high:
             raise UriError(f"{self.text!r}: {name}={value} is not between {low} and {high}")
+        return value
+
+    def seconds(self, name: str, default: float, high: float) -> float:
+        """Return an option as a number of seconds, more than 0 and not more than `high`.
+
+        Raises:
+            UriError: it is no number, or outside.
+        """
+        text = self.one(name, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value <= high:
+            raise UriError(
+                f"{self.text!r}: {name}={text!r} is no number of seconds, more than 0 and up to "
+                f"{high:g}"
+            )
         return value

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conformance suites: subclass one in your tests, and it tests your port or endpoint.
 
-They are pytest classes, so pytest must be installed (`pip install 'i2o[test]'`).
+They are pytest classes, so pytest must be installed (`pip install '.[test]'` in a clone).
 """
 
 import pytest

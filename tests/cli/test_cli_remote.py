@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from i2o.errors import TransportUnavailable
+from i2o.transport.ofi.library import load
 from i2o.transport.serving import Served
 
 from .conftest import one_line
@@ -42,6 +44,17 @@ def test_where_it_is_served_is_said(cli, served, words):
     assert len(served) == 1
 
 
+@pytest.mark.parametrize("words", [("serve", "-i", "emu:"), ("emulate", "--serve")])
+def test_libfabric_serves_everybody_when_asked_to(cli, served, words):
+    try:
+        load()
+    except TransportUnavailable as error:
+        pytest.skip(str(error))
+    ran = cli(*words, "ofi://tcp;ofi_rxm/0.0.0.0:0?insecure=1")
+    assert (ran.code, ran.err) == (0, "")
+    assert len(served) == 1
+
+
 def test_an_address_that_is_taken(cli, served):
     with socket.create_server(("127.0.0.1", 0)) as other:
         uri = f"tcp://127.0.0.1:{other.getsockname()[1]}"
@@ -63,6 +76,10 @@ def test_an_address_that_is_taken(cli, served):
         (("serve", "-i", "nothing:", "tcp://127.0.0.1:0"), "nothing"),
         (("emulate", "--serve", "tcp://0.0.0.0:0"), "give both ends the same key file"),
         (("emulate", "--serve", "tcp://127.0.0.1:0?disk=no/such.img"), "no/such.img"),
+        (("serve", "-i", "emu:", "ofi://tcp;ofi_rxm/0.0.0.0:0"), "write ?insecure=1"),
+        (("emulate", "--serve", "ofi://tcp;ofi_rxm/0.0.0.0:0"), "write ?insecure=1"),
+        (("status", "-i", "tcp://127.0.0.1:1?timeout=0"), "no number of seconds"),
+        (("status", "-i", "tcp://127.0.0.1:1?timeout=0.5"), "start a server there: i2o serve"),
         (("status", "-i", "tcp://127.0.0.1:1"), "start a server there: i2o serve"),
         (("status", "-i", "tcp://127.0.0.1"), "write tcp://HOST:PORT"),
     ],

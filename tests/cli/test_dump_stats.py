@@ -138,7 +138,7 @@ def test_json() -> None:
 
 def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(PlotUnavailable, match=r"pip install 'i2o\[plot\]'"):
+    with pytest.raises(PlotUnavailable, match=r"pip install '\.\[plot\]' in a clone"):
         report().plot(str(tmp_path / "plot.png"))
 
 

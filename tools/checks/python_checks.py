@@ -38,7 +38,7 @@ class Needed(NamedTuple):
     def remedy(self) -> str:
         """How to install it."""
         if self.extra:
-            return f"pip install 'i2o[{self.extra}]'"
+            return f"pip install '.[{self.extra}]' in a clone of the project"
         end = f",<{_dotted(self.end)}" if self.end else ""
         return f"pip install '{self.name}>={_dotted(self.low)}{end}'"
 

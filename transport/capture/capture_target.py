@@ -25,6 +25,7 @@ _READER_PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.02
 _MAX_NAMES: Final = 100
 _DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
+_MODE: Final = 0o600  # what a host has in memory and on its disks is in there
 _FLAGS: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -264,7 +265,7 @@ class FileTarget:
 def _open_locked(path: str) -> int:
     """Open a file and lock it; -1 if somebody else holds the lock."""
     for _ in range(_MAX_NAMES):
-        descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o666)
+        descriptor = os.open(path, _FLAGS | os.O_CREAT, _MODE)
         if not _try_lock(descriptor):
             os.close(descriptor)
             return -1

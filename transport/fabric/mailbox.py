@@ -19,16 +19,6 @@ POUCH_SIZE: Final = 32
 """Bytes of the pouch that every message has."""
 
 
-def events_match(asked: int, sent: int) -> bool:
-    """Whether two events synchronize: they are equal."""
-    return asked == sent
-
-
-def types_match(asked: int, sent: int) -> bool:
-    """Whether two type masks synchronize: a bit in common, or one of them is 0."""
-    return not asked or not sent or asked & sent != 0
-
-
 class Letter:
     """A message at the receiver's side.
 

@@ -17,7 +17,7 @@ from i2o.transport.fabric.errors import FabricError
 MODULE: Final = "i2o.transport.ofi._libfabric"
 REMEDY: Final = (
     "install libfabric and its headers (Debian: libfabric-dev, a C compiler), "
-    "then reinstall: pip install --force-reinstall 'i2o[ofi]'"
+    "then reinstall: pip install --force-reinstall '.[ofi]' in a clone"
 )
 API_VERSION: Final = (1 << 16) | 17
 """The oldest libfabric that is known to work, 1.17: newer ones go on behaving like it."""

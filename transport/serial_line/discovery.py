@@ -15,7 +15,7 @@ from typing import Final
 from i2o.transport.found import Found, Obstacle
 
 FOLDER: Final = Path("/dev/serial/by-id")
-NO_PYSERIAL: Final = Obstacle("pyserial is not installed", "pip install 'i2o[serial]'")
+NO_PYSERIAL: Final = Obstacle("pyserial is not installed", "pip install pyserial")
 NO_PERMISSION: Final = Obstacle(
     "it belongs to others", "join its group (dialout, on Debian): adduser YOU dialout"
 )

@@ -109,7 +109,7 @@ def _pyserial() -> Any:
         raise TransportUnavailable(
             _SCHEME,
             "pyserial is not installed",
-            remedy="pip install 'i2o[serial]', or python3-serial of your distribution",
+            remedy="pip install pyserial, or python3-serial of your distribution",
         ) from None
 
 

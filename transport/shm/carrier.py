@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import select
 import socket
 from collections import deque
@@ -39,7 +38,7 @@ from i2o.transport.shm.greeting import (
     say,
 )
 from i2o.transport.shm.link import Link, offer, own_modes, take
-from i2o.transport.shm.rendezvous import Meeting, listen, path_of
+from i2o.transport.shm.rendezvous import Meeting, free_name, listen, path_of
 from i2o.transport.shm.segment import Shape
 
 FRAME_LIMIT: Final = 64 << 10
@@ -110,7 +109,7 @@ class ShmCarrier(Closing):
     """
 
     def __init__(self, name: str = "", *, clock: Clock = SYSTEM_CLOCK) -> None:
-        own = name or f"{os.getpid()}-{secrets.token_hex(4)}"
+        own = name or free_name()
         self.name, self.frame_limit = f"{_SCHEME}{own}", FRAME_LIMIT
         self._own, self._clock = own, clock
         self._listener = listen(own, Meeting.PEER)

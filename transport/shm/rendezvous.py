@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -20,10 +21,11 @@ from typing import Final
 
 from i2o.errors import RemoteFrameError, TransportUnavailable, UriError
 from i2o.transport.shm.greeting import Hello, Mode, Refused, Welcome, hear, may_share, peer_of, say
-from i2o.transport.unix_listener import UnixListener
+from i2o.transport.unix_listener import UnixListener, remove_if_dead
 
 BACKLOG: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_GIVEN: Final = re.compile(r"([0-9]+)-[0-9a-f]{8}")
 _FOLDER_MODE: Final = 0o700
 
 
@@ -58,8 +60,16 @@ def path_of(address: str, meeting: Meeting) -> Path:
     return folder() / f"{address}.{meeting.value}"
 
 
+def free_name() -> str:
+    """Return a name that no other end has, and that tells whose it is."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def listen(address: str, meeting: Meeting) -> UnixListener:
     """Make the socket of an address, replacing one that a dead process left.
+
+    The next one to be a peer also removes what killed processes left under names that nobody chose,
+    and that nobody will ever use again.
 
     Raises:
         UriError: see `path_of`.
@@ -68,6 +78,8 @@ def listen(address: str, meeting: Meeting) -> UnixListener:
     path = path_of(address, meeting)
     if "/" not in address:
         _make_folder(path.parent)
+        if meeting is Meeting.PEER:
+            _sweep()
     return UnixListener(
         path,
         backend="shm",
@@ -159,6 +171,19 @@ def names(meeting: Meeting) -> Iterator[str]:
         stem, _, end = name.rpartition(".")
         if end == meeting.value and _NAME.fullmatch(stem):
             yield stem
+
+
+def _sweep() -> None:
+    """Remove the sockets of dead processes that have names which `free_name` gave.
+
+    A socket of a process that is seen alive is not even asked. One of a process that is not may be
+    of a container that shares the folder: it is removed if nobody listens on it.
+    """
+    for name in names(Meeting.PEER):
+        given = _GIVEN.fullmatch(name)
+        if given is not None and not os.path.exists(f"/proc/{given[1]}"):
+            with contextlib.suppress(OSError):  # the next one tries again
+                remove_if_dead(str(path_of(name, Meeting.PEER)), socket.SOCK_SEQPACKET)
 
 
 def _make_folder(path: Path) -> None:

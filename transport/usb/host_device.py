@@ -26,7 +26,7 @@ from i2o.transport.usb.interface import (
 
 CONTROL_MS: Final = 2000
 """How long a control request may take."""
-INSTALL_PYUSB: Final = "pip install 'i2o[usb]'"
+INSTALL_PYUSB: Final = "pip install pyusb"
 UDEV_REMEDY: Final = (
     "allow it with a udev rule, for example "
     'SUBSYSTEM=="usb", ATTRS{{idVendor}}=="{vendor:04x}", ATTRS{{idProduct}}=="{product:04x}", '

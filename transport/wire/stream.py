@@ -148,11 +148,6 @@ class StreamWriter:
             return Packet([self._head()], [])
         return None
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether something waits for credits."""
-        return bool(self._queue) and not self._credits
-
     def _head(self) -> bytearray:
         given = min(self.owed, _MOST_CREDITS)
         self.owed -= given

@@ -30,7 +30,7 @@ from i2o.transport.lazy_memory import zeroed
 from i2o.transport.port import EMPTY
 from i2o.transport.registry import open_endpoint
 from i2o.transport.uri import Uri
-from i2o.transport.wire.addresses import ENDPOINT_OPTIONS, host_endpoint, server_name
+from i2o.transport.wire.addresses import host_endpoint, host_options, server_name
 from i2o.transport.wire.host_half import HostHalf, Terms, WireMemory
 from i2o.transport.wire.messages import (
     HELLO,
@@ -148,8 +148,8 @@ class WirePort(Closing):
             UriError: an option is unknown or wrong.
             TransportUnavailable: nobody answers there, or the IOP has another host.
         """
-        uri.require_known({*ENDPOINT_OPTIONS, "timeout"})
-        connect_s = float(uri.integer("timeout", round(CONNECT_S), 1, 3600))
+        uri.require_known({*host_options(uri.scheme), "timeout"})
+        connect_s = uri.seconds("timeout", CONNECT_S, 3600)
         try:
             endpoint = open_endpoint(host_endpoint(uri), clock=clock)
         except FabricError as error:
@@ -560,7 +560,8 @@ class WirePort(Closing):
         """Give the link up: what was sent is lost."""
         text = reason or os.strerror(code)
         if self._lost:
-            self._say_no(text, _REMEDIES.get(code, ""))
+            is_answer = code == errno.EACCES and "key" not in text  # a key would not help
+            self._say_no(text, "" if is_answer else _REMEDIES.get(code, ""))
         else:
             self._lose(text)
 

@@ -263,11 +263,6 @@ class WireUnit:
         self.must_power_cycle = self.is_ended = False
 
     @property
-    def has_host(self) -> bool:
-        """Whether there is a session."""
-        return self._writer is not None
-
-    @property
     def welcome_flags(self) -> int:
         """What a WELCOME says of the unit."""
         return int(WelcomeFlags.STARVED) if self._starved else 0

@@ -160,7 +160,7 @@ def test_the_packages_are_those_that_the_project_declares():
     for extra in python_checks.EXTRAS:
         (declared,) = project["optional-dependencies"][extra.extra]
         assert declared == f"{extra.name}>={'.'.join(map(str, extra.low))}"
-        assert extra.remedy == f"pip install 'i2o[{extra.extra}]'"
+        assert extra.remedy == f"pip install '.[{extra.extra}]' in a clone of the project"
     lowest = re.search(r"[\d.]+", project["requires-python"])[0]
     assert lowest == ".".join(map(str, python_checks.LOWEST_PYTHON))
 

@@ -11,22 +11,11 @@ from i2o.transport.fabric.mailbox import (
     Mailbox,
     Want,
     accepts,
-    events_match,
-    types_match,
 )
 
 
 def letter(event: int = 1, type: int = 0, body: bytes | None = b"abc", source: int = 1) -> Letter:
     return Letter(source, event, type, 0, bytes(32), body, 3)
-
-
-def test_the_rules_by_themselves() -> None:
-    assert events_match(1, 1)
-    assert not events_match(1, 2)
-    assert types_match(1, 3)
-    assert not types_match(1, 2)
-    assert types_match(0, 2)
-    assert types_match(2, 0)
 
 
 @pytest.mark.parametrize(

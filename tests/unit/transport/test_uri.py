@@ -47,6 +47,18 @@ def test_integers_are_bounded():
         uri.integer("bad", 1, 0, 15)
 
 
+def test_seconds_may_be_fractions():
+    uri = Uri.parse("tcp:?n=0.5&whole=3&zero=0&nan=nan&bad=soon&inf=inf&below=-1")
+    assert uri.seconds("n", 1, 10) == 0.5
+    assert uri.seconds("whole", 1, 3) == 3.0
+    assert uri.seconds("none", 7, 10) == 7.0
+    for name in ("zero", "nan", "bad", "inf", "below"):
+        with pytest.raises(UriError, match=rf"{name}=.* is no number of seconds, .* up to 3600"):
+            uri.seconds(name, 1, 3600)
+    with pytest.raises(UriError, match="up to 2"):
+        uri.seconds("whole", 1, 2)
+
+
 def test_unknown_schemes_are_listed():
     with pytest.raises(UriError, match=r"no backend called 'nope'; known are .*emu"):
         open_port("nope:")

@@ -121,6 +121,24 @@ def test_an_empty_capture_is_a_capture(tmp_path):
     assert section(tmp_path / "a.pcapng").packets == []
 
 
+def test_a_capture_is_its_owners_alone(tmp_path):
+    """It holds memory of the host and data of its disks."""
+    shared = tmp_path / "shared.pcapng"
+    shared.touch()
+    shared.chmod(0o644)
+    before = os.umask(0)
+    try:
+        for path in (tmp_path / "new.pcapng", shared):
+            with CaptureFile(path):
+                pass
+        with CaptureFile(tmp_path / "many.pcapng", max_file_bytes=4096, max_files=2):
+            pass
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"new.pcapng": 0o600, "many-00001.pcapng": 0o600, "shared.pcapng": 0o644}
+
+
 def test_without_dma_there_is_no_interface_for_it(tmp_path):
     with CaptureFile(tmp_path / "a.pcapng", dma=False) as capture:
         iop = capture.add_iop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import re
 import select
 import socket
 
@@ -17,7 +19,7 @@ from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.shm.carrier import FRAME_LIMIT, MAX_WAITING, ShmCarrier
 from i2o.transport.shm.greeting import Hello, Mode, Refusal, Refused, close_all, hear, say
-from i2o.transport.shm.rendezvous import Meeting, path_of
+from i2o.transport.shm.rendezvous import Meeting, listen, path_of
 
 
 @pytest.fixture(autouse=True)
@@ -450,3 +452,24 @@ def test_endpoints_by_uri():
     for uri in ("shm://a b", "shm://a?nonsense=1", "shm://a?type=dgram"):
         with pytest.raises(UriError):
             open_endpoint(uri)
+
+
+# --- what killed ones left -----------------------------------------------------------------------
+
+
+def test_the_next_one_removes_what_killed_ones_left():
+    dead, chosen, alive = "4194305-0123abcd", "mine", f"{os.getpid()}-0123abcd"
+    for name in (dead, chosen, alive):  # no process has the first one's number: it is too large
+        listen(name, Meeting.PEER).socket.close()
+    with listen("4194306-0123abcd", Meeting.PEER) as heard, ShmCarrier():
+        assert not path_of(dead, Meeting.PEER).exists()
+        assert path_of(chosen, Meeting.PEER).exists(), "the next one of that name replaces it"
+        assert path_of(alive, Meeting.PEER).exists(), "who is alive is not even asked"
+        assert path_of("4194306-0123abcd", Meeting.PEER).exists(), "somebody listens"
+        assert heard.socket.fileno() >= 0
+
+
+def test_a_name_that_was_given_to_a_killed_one_is_swept():
+    """What `shm://` is called is what is looked for."""
+    with ShmCarrier() as carrier:
+        assert re.fullmatch(rf"shm://{os.getpid()}-[0-9a-f]{{8}}", carrier.name)

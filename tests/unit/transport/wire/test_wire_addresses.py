@@ -5,9 +5,18 @@ from __future__ import annotations
 
 import pytest
 
-from i2o.errors import UriError
+from i2o.errors import TransportUnavailable, UriError
+from i2o.transport.registry import open_port
 from i2o.transport.uri import Uri
-from i2o.transport.wire.addresses import host_endpoint, own_endpoint, served_uri, server_name
+from i2o.transport.wire.addresses import (
+    check_exposure,
+    host_endpoint,
+    host_options,
+    own_endpoint,
+    served_uri,
+    server_name,
+    server_options,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +33,12 @@ from i2o.transport.wire.addresses import host_endpoint, own_endpoint, served_uri
             "ofi://tcp;ofi_rxm/127.0.0.1:5",
             "ofi://tcp;ofi_rxm/127.0.0.1:0",
             "127.0.0.1:5",
+        ),
+        (
+            "ofi://tcp;ofi_rxm/127.evil.example:5?connect_ms=9&insecure=1",
+            "ofi://tcp;ofi_rxm/127.evil.example:5?connect_ms=9",
+            "ofi://tcp;ofi_rxm/?connect_ms=9",
+            "127.evil.example:5",
         ),
         ("ofi://verbs/10.0.0.1:5", "ofi://verbs/10.0.0.1:5", "ofi://verbs/", "10.0.0.1:5"),
         ("ofi://shm/localhost", "ofi://shm/localhost", "ofi://shm/", "localhost"),
@@ -47,3 +62,40 @@ def test_where_a_server_is() -> None:
 def test_libfabric_wants_a_provider(uri: str) -> None:
     with pytest.raises(UriError, match="expected ofi://PROVIDER/ADDRESS"):
         server_name(Uri.parse(uri))
+
+
+@pytest.mark.parametrize("option", ["type=rdm", "caps=msg", "connect_ms=5"])
+def test_options_of_no_use_over_tcp_are_refused(option: str) -> None:
+    with pytest.raises(UriError, match="tcp: knows ca, cert, cert_key, insecure, key, timeout"):
+        open_port(f"tcp://127.0.0.1:1?{option}")
+
+
+def test_which_options_an_endpoint_has() -> None:
+    assert "insecure" not in host_options("ofi")
+    assert "insecure" in server_options("ofi")
+    assert host_options("serial") == host_options("tcp") | host_options("ofi")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "tcp://0.0.0.0:0",  # its endpoint checks that itself
+        "ofi://shm/name",
+        "ofi://tcp;ofi_rxm/127.0.0.1:0",
+        "ofi://tcp;ofi_rxm/127.1.2.3:0",
+        "ofi://tcp;ofi_rxm/[::1]:0",
+        "ofi://tcp;ofi_rxm/localhost:0",
+        "ofi://tcp;ofi_rxm/0.0.0.0:0?insecure=1",
+    ],
+)
+def test_who_may_serve(uri: str) -> None:
+    check_exposure(Uri.parse(uri))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:0", "[::]:0", "10.0.0.1:5", "127.evil.example:5", ":0", "", "0.0.0.0:0?insecure=0"],
+)
+def test_serving_everybody_has_to_be_asked_for(address: str) -> None:
+    with pytest.raises(TransportUnavailable, match=r"lets in .* write \?insecure=1"):
+        check_exposure(Uri.parse(f"ofi://tcp;ofi_rxm/{address}"))

@@ -299,7 +299,6 @@ def test_memory_that_the_host_did_not_tell_of_is_asked_for(
 
 def test_the_unit_alone() -> None:
     unit = WireUnit(frame_count=4, frame_size=64)
-    assert not unit.has_host
     assert unit.take_reply_frame() == EMPTY
     unit.post_reply(0x1000, bytes(16))
     with pytest.raises(DmaFault, match="there is no host"):
