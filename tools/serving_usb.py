@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import ExitStack
 from typing import Final
 
@@ -14,13 +15,13 @@ from i2o.transport.serving import Served
 from i2o.transport.uri import Uri
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
 from i2o.transport.usb.interface import device_spec
+from i2o.transport.usb_device.descriptors import MAX_STRING
 from i2o.transport.usb_device.usbip.server import PORT, UsbIpServer
 from i2o.transport.usb_device.usbredir.server import UsbRedirServer
 from i2o.transport.wire.wire_server import WireServer
 
 DEFAULT_SERIAL: Final = "1"
 _OWN_OPTIONS: Final = ("serial",)
-_LOOPBACK: Final = ("localhost", "127.", "::1")
 
 
 def served(order: Order) -> Served:
@@ -28,7 +29,7 @@ def served(order: Order) -> Served:
     is_network = order.uri.scheme == "usbip"
     place = _address(order.uri) if is_network else None
     options = order.options((*_OWN_OPTIONS, "insecure") if is_network else _OWN_OPTIONS)
-    carrier = UsbDeviceCarrier(device_spec(order.uri.one("serial", DEFAULT_SERIAL)))
+    carrier = UsbDeviceCarrier(device_spec(_serial_number(order.uri)))
     uri = order.uri.text
     with ExitStack() as on_failure:
         on_failure.callback(carrier.close)
@@ -50,6 +51,28 @@ def served(order: Order) -> Served:
     return server
 
 
+def _serial_number(uri: Uri) -> str:
+    """Read what the device is called by, which hosts must be able to write behind usb:VID:PID:.
+
+    Raises:
+        UriError: they could not, or it is longer than a descriptor.
+    """
+    text = uri.one("serial", DEFAULT_SERIAL)
+    is_right = text.isprintable() and not set(":?") & set(text)
+    if not is_right or not 0 < len(text.encode("utf-16-le")) // 2 <= MAX_STRING:
+        raise UriError(
+            f"{uri.text!r}: serial is 1 to {MAX_STRING} printable characters, without : and ?"
+        )
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may stand for anything
+        return host == "localhost"
+
+
 def _address(uri: Uri) -> tuple[str, int]:
     """Read where to listen.
 
@@ -65,7 +88,7 @@ def _address(uri: Uri) -> tuple[str, int]:
         raise UriError(
             f"{uri.text!r}: expected usbip:HOST:PORT, for example usbip:127.0.0.1:{PORT}"
         )
-    if not uri.integer("insecure", 0, 0, 1) and not host.startswith(_LOOPBACK):
+    if not uri.integer("insecure", 0, 0, 1) and not _is_loopback(host):
         raise TransportUnavailable(
             "usbip",
             f"{host} is not loopback, and USB/IP asks nobody for a key",
