@@ -14,6 +14,7 @@ from i2o.transport.serving import Served
 from i2o.transport.uri import Uri
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
 from i2o.transport.usb.interface import device_spec
+from i2o.transport.usb_device.descriptors import MAX_STRING
 from i2o.transport.usb_device.usbip.server import PORT, UsbIpServer
 from i2o.transport.usb_device.usbredir.server import UsbRedirServer
 from i2o.transport.wire.addresses import is_loopback
@@ -28,7 +29,7 @@ def served(order: Order) -> Served:
     is_network = order.uri.scheme == "usbip"
     place = _address(order.uri) if is_network else None
     options = order.options((*_OWN_OPTIONS, "insecure") if is_network else _OWN_OPTIONS)
-    carrier = UsbDeviceCarrier(device_spec(order.uri.one("serial", DEFAULT_SERIAL)))
+    carrier = UsbDeviceCarrier(device_spec(_serial_number(order.uri)))
     uri = order.uri.text
     with ExitStack() as on_failure:
         on_failure.callback(carrier.close)
@@ -48,6 +49,21 @@ def served(order: Order) -> Served:
     )
     server.uri = uri
     return server
+
+
+def _serial_number(uri: Uri) -> str:
+    """Read what the device is called by, which hosts must be able to write behind usb:VID:PID:.
+
+    Raises:
+        UriError: they could not, or it is longer than a descriptor.
+    """
+    text = uri.one("serial", DEFAULT_SERIAL)
+    is_right = text.isprintable() and not set(":?") & set(text)
+    if not is_right or not 0 < len(text.encode("utf-16-le")) // 2 <= MAX_STRING:
+        raise UriError(
+            f"{uri.text!r}: serial is 1 to {MAX_STRING} printable characters, without : and ?"
+        )
+    return text
 
 
 def _address(uri: Uri) -> tuple[str, int]:

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,16 @@ from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.testing.bare_host import BareHost
 from i2o.transport.registry import open_port
-from i2o.transport.serial_line.cobs import decode
+from i2o.transport.serial_line.cobs import Splitter, decode
+from i2o.transport.serial_line.link_frames import (
+    LARGEST_PACKET,
+    Bye,
+    ByeCode,
+    Hello,
+    LinkFrame,
+    frame_bytes,
+    read_frame,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "docs/examples/link_device").glob("*.c"))
@@ -79,6 +91,51 @@ def test_status_get_and_a_block_read(program, tmp_path, noise):
                 check_read(bare, 70000, 512)
             with open_port(f"serial:{host}") as port:
                 assert BareHost(port).state() == IopState.OPERATIONAL
+        finally:
+            device.terminate()
+            device.wait()
+
+
+class Listener:
+    """The host's end of a line, without a link."""
+
+    def __init__(self, path: str) -> None:
+        self.line = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        self._splitter = Splitter(LARGEST_PACKET)
+
+    def say(self, frame: LinkFrame) -> None:
+        os.write(self.line, b"\0" + frame_bytes(frame) + b"\0")
+
+    def hear(self, seconds: float) -> list[LinkFrame]:
+        """Return the frames that come until nothing has for so long."""
+        found: list[LinkFrame] = []
+        while select.select([self.line], [], [], seconds)[0]:
+            found += map(read_frame, self._splitter.split(os.read(self.line, 4096)))
+            assert len(found) < 100, "it does not stop"
+        return found
+
+
+def test_who_asks_and_goes_is_not_answered_for_ever(program, tmp_path):
+    """HELLOs in both directions, and nothing more: the device falls silent after 5 s."""
+    with PtyCable(tmp_path, names=("card", "host")) as cable:
+        card, host = cable.devices
+        device = subprocess.Popen([program, card])
+        try:
+            listener = Listener(host)
+            try:
+                listener.say(Hello(7, 0, 4, 256, 4096))
+                answers = listener.hear(1.0)
+                assert 15 <= len(answers) <= 25
+                assert {type(each) for each in answers} == {Hello}
+                assert {each.echo for each in answers} == {7}
+                listener.say(Hello(8, 0, 4, 256, 4096))
+                time.sleep(0.5)
+                (session,) = {each.session for each in listener.hear(0.1)}
+                assert session != answers[0].session, "each attempt has a session of its own"
+                listener.say(Bye(session, ByeCode.FRAME_SIZE))
+                assert len(listener.hear(0.6)) <= 1
+            finally:
+                os.close(listener.line)
         finally:
             device.terminate()
             device.wait()

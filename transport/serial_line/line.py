@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import termios
 import threading
@@ -97,7 +98,7 @@ def open_line(settings: LineSettings) -> Line:
             timeout=_SLICE_S,
             exclusive=True,
         )
-    except (OSError, ValueError) as error:  # SerialException is an OSError
+    except (OSError, ValueError, re.error, termios.error) as error:  # pyserial's are OSErrors
         raise _unavailable(address, error) from None
     return ThreadedLine(port) if "://" in address else DescriptorLine(port)
 

@@ -120,6 +120,7 @@ class Link:
         self._is_hello_due = self._is_poll_due = False
         self._bye: Bye | None = None
         self.damaged = self.strays = self.echoes = self.links = 0
+        self._echoes_before = self._noise_before = 0
 
     @property
     def overlong(self) -> int:
@@ -288,7 +289,8 @@ class Link:
 
     def _heard(self, now_ns: int) -> None:
         self._heard_ns = self._asked_ns = now_ns
-        self._ask_ns = round(self._options.keepalive_s * _NS)
+        # a slow line must have time for more than questions
+        self._ask_ns = max(round(self._options.keepalive_s * _NS), 2 * self._hello_ns)
         self._is_poll_due = False
 
     # --- to the line -----------------------------------------------------------------------------
@@ -365,9 +367,9 @@ class Link:
         elif self.state is not LinkState.DOWN and now_ns >= self._end_ns:
             seconds = self._give_up_ns / _NS
             reason = f"nobody answers within {seconds:g} s"
-            if self.echoes:
+            if self.echoes > self._echoes_before:
                 reason += ": the line sends back what it is sent"
-            elif self.damaged or self.overlong:
+            elif self.damaged + self.overlong > self._noise_before:
                 reason += ": what comes is no frame (another speed at the other end?)"
             self._lose(events, errno.EHOSTUNREACH, reason)
         return events
@@ -411,4 +413,5 @@ class Link:
         self._is_wanted = self._wants_room = self._is_hello_due = self._is_poll_due = False
         self._session = self._new_session()
         self._theirs = self._hellos = 0
+        self._echoes_before, self._noise_before = self.echoes, self.damaged + self.overlong
         self.incoming, self.outgoing = Incoming(self._options), Outgoing(self._options)

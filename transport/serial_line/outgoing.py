@@ -218,7 +218,8 @@ class Outgoing:
         rto = self._srtt + 4 * self._rttvar if self._srtt else self._first_rto_ns
         if self._rate:  # it is behind others on the line, and so is the answer
             rto += round((self._flying + 2 * self.payload_size) / self._rate * _NS)
-        return min(max(rto, _LEAST_RTO_NS) << self._back_off, _MOST_RTO_NS)
+        # an answer cannot come sooner than a slow line can carry it, whatever the limit is
+        return max(rto, min(max(rto, _LEAST_RTO_NS) << self._back_off, _MOST_RTO_NS))
 
     def next_deadline_ns(self) -> int | None:
         """Return when `tick` has something to do."""

@@ -51,7 +51,8 @@ CONFIGURATION_VALUE: Final = 1
 _BUS_POWERED: Final = 0x80
 _MILLIAMPERES: Final = 100
 _CONTROL_PACKET: Final = 64
-_MAX_STRING: Final = 126  # UTF-16 units that a descriptor of 255 bytes has room for
+MAX_STRING: Final = 126
+"""UTF-16 units that a string descriptor of 255 bytes has room for."""
 
 
 def _layout(name: str, *parts: Part) -> Layout:
@@ -237,5 +238,5 @@ class DeviceSpec:
         if index == 0:
             text = ENGLISH.to_bytes(2, "little")
         else:
-            text = strings[index - 1].encode("utf-16-le")[: 2 * _MAX_STRING]
+            text = strings[index - 1].encode("utf-16-le")[: 2 * MAX_STRING]
         return bytes((2 + len(text), DescriptorType.STRING)) + text

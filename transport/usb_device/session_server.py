@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 MAX_CLIENTS: Final = 16
 """Connections at once; one more ends the oldest that has no device, or is not taken."""
 _CHUNK: Final = 256 << 10
+_KEEP_IDLE_S, _KEEP_PAUSE_S, _KEEP_COUNT = 30, 10, 3  # silence, questions, and how many
 _ROUND: Final = 16  # chunks of one client before others have their turn
 
 
@@ -136,6 +137,11 @@ class SessionServer(Closing):
             end.setblocking(False)
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # a machine that loses its power must not keep the device
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_IDLE_S)
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_PAUSE_S)
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEP_COUNT)
             self._watch.register(end.fileno(), select.EPOLLIN)
             client = _Client(end, self._begin(self._bell.ring))
             self._clients.append(client)

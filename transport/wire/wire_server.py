@@ -310,7 +310,7 @@ class WireServer(Closing):
 
     def _dismiss(self, guest: _Guest) -> None:
         """Have an address that was inserted for somebody removed, once nothing is on its way."""
-        if guest.is_inserted:
+        if guest.is_inserted and guest.dest not in self._leaving:
             self._leaving.append(guest.dest)
 
     def _flush(self, session: _Session) -> None:
@@ -404,15 +404,17 @@ class WireServer(Closing):
             is_inserted = True
         is_inserted |= any(other.is_inserted for other in self._guests if other.dest == dest)
         guest = _Guest(dest, name, (hello.window, hello.packet_size, hello.token), is_inserted)
+        self._guests = [other for other in self._guests if other.dest != dest]
         if hello.version != VERSION:
             self._refuse(guest, f"the server speaks version {VERSION}, not {hello.version}")
             return
-        self._guests = [other for other in self._guests if other.dest != dest]
         self._guests.append(guest)
 
     def send_failed(self, dest: int, code: int, reason: str) -> None:
         """Forget the host if it was for it."""
-        self._guests = [guest for guest in self._guests if guest.dest != dest]
+        for guest in [guest for guest in self._guests if guest.dest == dest]:
+            self._guests.remove(guest)
+            self._dismiss(guest)
         if self._session is not None and self._session.guest.dest == dest:
             self._forget(reason or os.strerror(code))
 

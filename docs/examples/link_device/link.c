@@ -6,7 +6,7 @@
 enum { ACK = 0x41, BYE = 0x42, DATA = 0x44, HELLO = 0x48 };
 enum { MORE = 1, POLL = 2 };
 enum { BYE_UNKNOWN_LINK = 1, BYE_VERSION = 2, BYE_FRAME_SIZE = 3, BYE_PROTOCOL = 4 };
-enum { HELLO_MS = 250, RTO_MS = 200, MOST_RTO_MS = 2000 };
+enum { HELLO_MS = 250, ANSWERING_MS = 5000, RTO_MS = 200, MOST_RTO_MS = 2000 };
 
 uint16_t get16(const uint8_t *at)
 {
@@ -120,7 +120,7 @@ static void say_bye(struct link *link, uint32_t number, uint8_t code)
     link->bye_code = code;
 }
 
-static void take_hello(struct link *link, const uint8_t *body, size_t size)
+static void take_hello(struct link *link, const uint8_t *body, size_t size, uint32_t now_ms)
 {
     if (size < 20)
         return;
@@ -151,6 +151,8 @@ static void take_hello(struct link *link, const uint8_t *body, size_t size)
     link->link_out = 2 * link->session + session;
     link->window = body[2] < LINK_WINDOW ? body[2] : LINK_WINDOW;
     link->payload = payload < LINK_PAYLOAD ? payload : LINK_PAYLOAD;
+    if (!link->is_answering)
+        link->answering_ms = now_ms;
     link->is_answering = 1;
     if (echo == link->session)
         rise(link);
@@ -242,13 +244,15 @@ static void take(struct link *link, const uint8_t *body, size_t size, uint32_t n
 {
     uint8_t kind = body[0];
     if (kind == HELLO) {
-        take_hello(link, body, size);
+        take_hello(link, body, size, now_ms);
         return;
     }
     if (kind == BYE) {
-        if (size >= 8 && link->is_up) {
-            uint32_t number = get32(body + 4);
-            if (number == (body[1] == BYE_UNKNOWN_LINK ? link->link_out : link->link_in))
+        if (size >= 8 && (link->is_up || link->is_answering)) {
+            uint32_t number = link->session; /* of an answer to a HELLO */
+            if (link->is_up)
+                number = body[1] == BYE_UNKNOWN_LINK ? link->link_out : link->link_in;
+            if (get32(body + 4) == number)
                 lose(link);
         }
         return;
@@ -364,6 +368,8 @@ size_t link_output(struct link *link, uint8_t *out, uint32_t now_ms)
         link->bye_code = 0;
         return seal(body, 8, out);
     }
+    if (link->is_answering && now_ms - link->answering_ms >= ANSWERING_MS)
+        reset(link); /* whoever asked is gone */
     if (link->is_answering) {
         if (link->is_hello_due || now_ms - link->hello_ms >= HELLO_MS)
             return say_hello(link, body, out, now_ms);

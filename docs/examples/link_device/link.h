@@ -36,7 +36,7 @@ struct link {
     uint8_t is_answering, is_up, is_hello_due, is_ack_due;
     uint8_t bye_code; /* 0: none is due */
     uint32_t bye_link;
-    uint32_t hello_ms;
+    uint32_t hello_ms, answering_ms; /* since when it waits for more than a HELLO */
 
     uint8_t stuffed[LINK_STUFFED];
     size_t stuffed_size;

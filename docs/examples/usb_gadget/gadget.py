@@ -11,7 +11,7 @@ import sys
 
 DESCRIPTORS_V2, STRINGS = 3, 2
 HAS_FULL_SPEED, HAS_HIGH_SPEED = 1, 2
-SETUP = 4  # the only event that wants an answer
+UNBIND, DISABLE, SETUP = 1, 3, 4  # the last is the only event that wants an answer
 MAGIC, VERSION, FRAME_LIMIT = 0x4F324955, 1, 65536
 INFO, BEGIN, END = (0xC1, 1), (0x41, 2), (0x41, 3)
 
@@ -36,6 +36,8 @@ def main() -> None:
     incarnation, link = int.from_bytes(os.urandom(4), "little"), 0
     while True:
         event = os.read(control, 12)
+        if event[8] in (UNBIND, DISABLE):  # the host is gone, or begins anew
+            link = 0
         if event[8] != SETUP:
             continue
         kind, request, _, _, length = struct.unpack_from("<BBHHH", event)

@@ -330,6 +330,7 @@ def test_lines_that_cannot_be_opened(tmp_path, cable, monkeypatch):
         ("nonsense://x", "address that pyserial takes"),
         ("socket://127.0.0.1", "HOST:PORT"),
         ("/dev/null", "address that pyserial takes"),
+        ("hwgrep://[", "address that pyserial takes"),
     ):
         with pytest.raises(TransportUnavailable) as caught:
             open_line(LineSettings(address))

@@ -99,6 +99,46 @@ def test_numbers_go_round():
     assert cable.ends[0].link.outgoing.next_sequence == 94
 
 
+def test_numbers_go_round_for_real():
+    """More than 65,536 frames, of which some are lost on the way, as are some of the answers."""
+    ends = [Link(LinkOptions(frame_limit=64, queue_limit=200)) for _ in range(2)]
+    now, sent, packets, found = NS, 0, 0, []
+    ends[0].seek(now)
+    while len(found) < 66_000:
+        now += NS // 1000
+        assert now < 600 * NS, "it does not go on"
+        while ends[0].state is LinkState.UP and sent < 66_000:
+            if not ends[0].send(sent.to_bytes(4, "little"), now):
+                break
+            sent += 1
+        for end, other in zip(ends, reversed(ends), strict=True):
+            data = b""
+            while packet := end.next_output(now):
+                packets += 1
+                if packets % 331:
+                    data += packet
+            for event in (*other.receive(data, now), *other.tick(now)):
+                if isinstance(event, Frame):
+                    found.append(int.from_bytes(event.data, "little"))
+                else:
+                    assert isinstance(event, Up | Room), event
+    assert found == list(range(66_000))
+    assert ends[1].incoming.expected == 66_000 - 65_536
+    assert ends[0].outgoing.repeated > 100
+
+
+@pytest.mark.parametrize("rate", [5.0, 30.0])
+def test_a_line_slower_than_its_timers(rate):
+    """At 50 and 300 baud a frame alone takes longer than any timer waits on other lines."""
+    cable = Cable(rate=rate)
+    cable.connect()
+    cable.ends[0].send(b"x" * 200)
+    cable.until(has_all(cable, 1, [b""]), seconds=2 * 300 / rate)
+    cable.until(lambda: cable.ends[0].link.outgoing.is_idle)
+    assert cable.ends[0].link.outgoing.repeated == 0
+    assert [end.news for end in cable.ends] == [[Up()], [Up()]]
+
+
 def test_a_lost_frame_is_repeated_without_waiting_for_a_timer():
     cable, sent = Cable(), []
 
@@ -246,6 +286,23 @@ def test_nobody_answers_and_why(back, word):
         now = max(now + 1, link.next_deadline_ns() or 0)
         events = link.tick(now)
     assert word in events[0].reason
+
+
+def test_why_nobody_answered_before_is_forgotten():
+    """What came in an earlier attempt tells nothing about this one."""
+    link, now = Link(LinkOptions()), 0
+    reasons = []
+    for back in (b"\0login: \0", b""):
+        link.seek(now)
+        link.receive(back, now)
+        events = []
+        while not events:
+            link.next_output(now)
+            now = max(now + 1, link.next_deadline_ns() or 0)
+            events = link.tick(now)
+        reasons.append(events[0].reason)
+    assert "another speed" in reasons[0]
+    assert reasons[1] == "nobody answers within 5 s"
 
 
 def test_a_loop_is_no_peer():

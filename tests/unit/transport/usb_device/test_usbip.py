@@ -282,6 +282,17 @@ def test_a_server_has_one_client_for_a_device(ports: UsbIpServer, link: LinkFunc
         assert talk(ports, again, IMPORTED)[:8] == struct.pack(">HHI", 0x0111, 3, 0)
 
 
+def test_a_machine_that_is_gone_does_not_keep_the_device(ports: UsbIpServer) -> None:
+    """Nothing ends a connection to a machine without power but the system's own questions."""
+    with socket.create_connection(ports.address):
+        ports.handle()
+        (client,) = ports._clients
+        assert client.end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        names = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+        idle_s, pause_s, count = (client.end.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+        assert idle_s + pause_s * count <= 60
+
+
 def test_a_list_ends_the_connection(ports: UsbIpServer) -> None:
     with socket.create_connection(ports.address) as end:
         end.sendall(LIST)

@@ -73,7 +73,9 @@ def test_options_of_no_use_over_tcp_are_refused(option: str) -> None:
 def test_which_options_an_endpoint_has() -> None:
     assert "insecure" not in host_options("ofi")
     assert "insecure" in server_options("ofi")
-    assert host_options("serial") == host_options("tcp") | host_options("ofi")
+    assert "baud" in host_options("serial")
+    assert host_options("usb") == {"detach"}
+    assert host_options("foreign") > host_options("tcp") | host_options("ofi")
 
 
 @pytest.mark.parametrize(
