@@ -213,7 +213,7 @@ def test_what_is_not_installed(monkeypatch) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(host_device, "import_module", no_module)
-    with pytest.raises(TransportUnavailable, match=r"pip install 'i2o\[usb\]'"):
+    with pytest.raises(TransportUnavailable, match=r"pip install pyusb"):
         UsbBus().devices()
 
 
