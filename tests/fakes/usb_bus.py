@@ -177,9 +177,6 @@ class FakeBus(usb.backend.IBackend):
 
     def detach_kernel_driver(self, dev_handle: UsbDevice, intf: int) -> None:
         self.drivers = False
-        self.pieces: deque[int] = deque()
-        self.packets: int | None = None
-        self._rest = b""
         self.log.append("detach")
 
     def attach_kernel_driver(self, dev_handle: UsbDevice, intf: int) -> None:

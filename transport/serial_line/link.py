@@ -226,7 +226,8 @@ class Link:
             self._bye = Bye(hello.session, objection[0], objection[1])
             if self._is_wanted and self.state is not LinkState.UP:
                 code = _ERRORS.get(objection[0], errno.EPROTO)
-                self._lose(events, code, f"the other end takes or speaks {objection[1]}")
+                reason = f"the other end takes or speaks {objection[1]}{_remedy(objection[0])}"
+                self._lose(events, code, reason)
             return
         if self.state is LinkState.UP:
             if hello.session == self._theirs:  # it may not know that we hear it
@@ -276,7 +277,7 @@ class Link:
         if bye.code == ByeCode.UNKNOWN_LINK:
             reason = "the other end began anew"
         else:
-            reason = f"the other end closed the link: {bye.reason}".rstrip(": ")
+            reason = f"the other end closed the link: {bye.reason}".rstrip(": ") + _remedy(bye.code)
         self._lose(events, _ERRORS.get(bye.code, errno.EPROTO), reason)
 
     def _rise(self, now_ns: int, events: list[LinkEvent]) -> None:
@@ -316,8 +317,7 @@ class Link:
         if not (is_due and held) and not self._is_poll_due:
             piece = outgoing.next_piece(now_ns)
             if piece is not None:
-                if not held:
-                    incoming.told()
+                incoming.told()
                 window = self._options.window
                 return Data(
                     self._link_out, piece.sequence, piece.flags, incoming.expected, window,
@@ -415,3 +415,8 @@ class Link:
         self._theirs = self._hellos = 0
         self._echoes_before, self._noise_before = self.echoes, self.damaged + self.overlong
         self.incoming, self.outgoing = Incoming(self._options), Outgoing(self._options)
+
+
+def _remedy(code: int) -> str:
+    """Return what is to be done when the ends do not fit together."""
+    return "; give both ends the same frame_limit" if code == ByeCode.FRAME_SIZE else ""

@@ -68,9 +68,8 @@ class InEndpoint:
         self.end_all(Status.STALL)
 
     def clear(self) -> None:
-        """Go on after a halt; what waits for the host waits on."""
+        """Go on after a halt; what waits for the host waits until it asks again."""
         self.is_halted = False
-        self.run()
 
     def end_all(self, status: Status) -> None:
         """End everything that the host asked for."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import select
 import socket
@@ -124,11 +125,18 @@ class SessionServer(Closing):
 
     def _accept(self) -> None:
         for _ in range(MAX_CLIENTS):
+            idle = [each for each in self._clients if not each.session.has_device]
             try:
                 end, _ = self._listener.socket.accept()
-            except OSError:  # nobody else comes now
-                return
-            idle = [each for each in self._clients if not each.session.has_device]
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not idle:
+                    return  # nobody else comes now
+                caller = select.poll()
+                caller.register(self._listener.socket, select.POLLIN)
+                if not caller.poll(0):
+                    return  # nor does somebody then: the system says so before it looks
+                self._drop(idle[0])
+                continue
             if len(self._clients) >= MAX_CLIENTS:
                 if not idle:
                     end.close()

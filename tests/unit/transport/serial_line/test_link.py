@@ -305,6 +305,21 @@ def test_why_nobody_answered_before_is_forgotten():
     assert reasons[1] == "nobody answers within 5 s"
 
 
+def test_an_answer_to_one_of_two_hellos_tells_no_round_trip():
+    """Nobody knows which one was answered, so the timer begins with what it does not know."""
+    for hellos, wait_ns in ((1, NS // 20), (2, NS // 4)):
+        link, now = Link(LinkOptions(), lambda: 1000), 0
+        link.seek(now)
+        for number in range(hellos):
+            now = number * NS // 4
+            assert link.next_output(now)
+        now += NS // 1000
+        assert link.receive(frame_bytes(Hello(2000, 1000, 32, 4096, 4096)) + b"\0", now) == [Up()]
+        link.send(b"x", now)
+        assert isinstance(read_frame(link.next_output(now)[1:-1]), Data)
+        assert link.outgoing.next_deadline_ns() == now + wait_ns
+
+
 def test_a_loop_is_no_peer():
     """A line that echoes and has somebody at its end, too: one's own frames are not taken."""
     cable = Cable()
@@ -425,6 +440,7 @@ def test_what_one_end_cannot_take_is_said():
         assert cable.ends[0].events[0].error == error
         assert "4096" in cable.ends[0].events[0].reason
         assert "512" in cable.ends[0].events[0].reason
+        assert "same frame_limit" in cable.ends[0].events[0].reason
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,11 @@ def test_a_closed_window(outgoing):
     assert send(outgoing, 2, 2 * MS) == []
     outgoing.take_ack(1, 1, 0, 3 * MS)
     assert send(outgoing, 0, 3 * MS) == [1]
+
+
+def test_the_timer_starts_over_with_what_is_repeated(outgoing):
+    """Else it would run out for a frame that has just been sent again."""
+    send(outgoing, 3)
+    outgoing.take_ack(0, 32, 0b1, 10 * MS)  # the first round trip, which took 10 ms
+    assert send(outgoing, 0, 40 * MS) == [0]
+    assert outgoing.next_deadline_ns() == 90 * MS, "50 ms at least"

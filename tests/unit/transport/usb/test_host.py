@@ -29,6 +29,7 @@ from i2o.transport.usb.carrier import UsbCarrier
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
 from i2o.transport.usb.host_device import UsbBus
 from i2o.transport.usb.interface import FRAME_LIMIT, HEADER, IN_ENDPOINT, LINK_INFO, device_spec
+from i2o.transport.usb.link_function import MAX_BYTES
 
 ADDRESS = UsbAddress(0x1209, 1)
 PATIENCE_S = 10.0
@@ -232,6 +233,17 @@ def test_frames_in_both_directions(cable: Cable) -> None:
     assert cable.bus.writes.count(0) == sum((size + 8) % 512 == 0 for size in sizes) == 3
 
 
+def test_what_was_taken_makes_room(cable: Cable) -> None:
+    """More goes over a link than may wait at once."""
+    cable.up()
+    frames = [bytes([number]) * 60_000 for number in range(2 + MAX_BYTES // 60_000)]
+    cable.send(*frames)
+    cable.answer(*frames)
+    link = cable.host._peers[0].link
+    cable.until(lambda: link._outbox_bytes == 0)
+    assert cable.device.function._bytes_out == 0
+
+
 def test_what_makes_no_sense_is_refused(cable: Cable) -> None:
     cable.up()
     with pytest.raises(FabricError) as wrong:
@@ -347,7 +359,9 @@ def test_closing_does_not_wait_for_a_device_that_takes_nothing(cable: Cable, mon
     cable.up()
     cable.device.device._out[1]._wants = lambda endpoint: False
     cable.host.send(0, [b"never taken"])
+    begin = SYSTEM_CLOCK.monotonic()
     cable.host.close()
+    assert SYSTEM_CLOCK.monotonic() - begin < host_link.STALL_S / 3
     assert cable.inside.frames() == []
 
 
@@ -451,6 +465,26 @@ def test_a_device_that_breaks_the_rules_is_lost(cable: Cable, wrong) -> None:
         cable.device.device.source(IN_ENDPOINT).push(wrong(link))
     cable.until(cable.outside.losses)
     assert cable.outside.losses()[0][0] == errno.EPROTO
+
+
+def test_a_halt_in_the_middle_of_a_frame_ends_the_link(cable: Cable, monkeypatch) -> None:
+    """Nobody knows what is missing then."""
+    counts: list[int] = []
+    read = host_device.HostDevice.read
+
+    def halting(self, buffer, timeout_ms: int) -> int:
+        if counts[-1:] == [512]:
+            counts.append(0)
+            raise OSError(errno.EPIPE, "halted")
+        counts.append(read(self, buffer, timeout_ms))
+        return counts[-1]
+
+    monkeypatch.setattr(host_device.HostDevice, "read", halting)
+    cable.up()
+    cable.bus.pieces.append(512)
+    cable.device.send(0, [bytes(5000)])
+    cable.until(cable.outside.losses)
+    assert cable.outside.frames() == []
 
 
 def test_what_an_earlier_link_left_is_ignored(cable: Cable) -> None:

@@ -320,6 +320,36 @@ def test_those_who_only_wait_make_room(ports: UsbIpServer, monkeypatch: pytest.M
                 assert talk(ports, late, 1) == b""
 
 
+def test_those_who_only_wait_make_room_when_descriptors_run_out(ports: UsbIpServer) -> None:
+    real = ports._listener
+
+    class NoDescriptors:
+        """As if there was none left while anybody is connected."""
+
+        @property
+        def socket(self) -> object:
+            return self
+
+        def fileno(self) -> int:
+            return real.socket.fileno()
+
+        def accept(self) -> object:
+            if ports._clients:
+                raise OSError(errno.EMFILE, "too many open files")
+            return real.socket.accept()
+
+    with socket.create_connection(ports.address) as idle:
+        ports.handle()
+        ports._listener = NoDescriptors()  # type: ignore[assignment]
+        with socket.create_connection(ports.address) as one:
+            assert talk(ports, idle, 1) == b""
+            one.sendall(IMPORT)
+            assert len(talk(ports, one, IMPORTED)) == IMPORTED
+            ports.handle()
+            assert len(ports._clients) == 1, "who has the device keeps it"
+    ports._listener = real
+
+
 def test_a_client_that_reads_slowly_gets_everything(ports, link, monkeypatch) -> None:
     monkeypatch.setattr(byte_session, "OUTBOX_LIMIT", 1 << 16)
     count = 200
