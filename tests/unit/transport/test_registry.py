@@ -80,7 +80,7 @@ def test_the_module_of_a_scheme_gets_the_uri_and_the_clock(backend: Backend) -> 
 def test_our_own_schemes_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = Backend()
     install(monkeypatch, [Point("tcp", theirs), Point("mine", theirs)])
-    assert endpoint_schemes() == ("mine", "ofi", "shm", "tcp")
+    assert endpoint_schemes() == ("mine", "ofi", "serial", "shm", "tcp", "usb")
     with open_endpoint("tcp://127.0.0.1:0") as endpoint:
         assert endpoint.attributes.provider == "tcp"
     assert not theirs.asked
@@ -91,7 +91,7 @@ def test_schemes_that_nobody_knows(
     call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, [])
-    with pytest.raises(UriError, match="no endpoints called 'no'; known are ofi, shm, tcp"):
+    with pytest.raises(UriError, match="no endpoints called 'no'; known are ofi, serial, shm, tcp, usb"):
         call("no://a")
     monkeypatch.setattr(registry, "_OWN_ENDPOINTS", {"ofi": "i2o.transport.no_package.opening"})
     with pytest.raises(UriError, match="known are none"):
