@@ -27,6 +27,17 @@ class RecordingSink:
         self.reasons: list[str] = []
         self.on_frame: Callable[[int, memoryview], None] = lambda peer, frame: None
 
+    @property
+    def payloads(self) -> list[bytes]:
+        """Each frame, whoever sent it."""
+        return [frame for _, frame in self.frames]
+
+    @property
+    def losses(self) -> list[tuple[int, str]]:
+        """Error number and words of each loss."""
+        codes = [event[2] for event in self.events if event[0] == "lost"]
+        return list(zip(codes, self.reasons, strict=True))
+
     def frame_arrived(self, peer: int, frame: memoryview) -> None:
         self.frames.append((peer, bytes(frame)))
         self.on_frame(peer, frame)

@@ -116,7 +116,7 @@ class LinkFunction:
                 f"a frame of {len(frame)} bytes; the host takes {self._frame_limit}"
             )
         source = self.device.source(IN_ENDPOINT)
-        was_asked = source.asked
+        was_asked = source.submitted
         self._frames_out = (self._frames_out + 1) & 0xFFFFFFFF
         self._sizes.append(len(frame))
         self._bytes_out += len(frame)
@@ -276,7 +276,7 @@ class LinkFunction:
         for endpoint in (IN_ENDPOINT, DOORBELL_ENDPOINT):
             source = self.device.source(endpoint)
             source.drop()
-            for _ in range(source.asked):
+            for _ in range(source.submitted):
                 source.push(b"")
         self._flags = DoorbellFlags(0)
         self._sizes.clear()

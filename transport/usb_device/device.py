@@ -124,9 +124,9 @@ class UsbDevice:
             elif self._count() >= MAX_OUTSTANDING:
                 transfer.end(Status.STALL)
             elif number in self._in:
-                self._in[number].ask(transfer)
+                self._in[number].submit(transfer)
             elif number in self._out:
-                self._out[number].offer(transfer)
+                self._out[number].submit(transfer)
             else:
                 transfer.end(Status.STALL)
 
@@ -160,8 +160,8 @@ class UsbDevice:
     # ---------------------------------------------------------------------------------------------
 
     def _count(self) -> int:
-        asked = sum(queue.asked for queue in self._in.values())
-        return asked + sum(queue.offered for queue in self._out.values())
+        asked = sum(queue.submitted for queue in self._in.values())
+        return asked + sum(queue.submitted for queue in self._out.values())
 
     def _queue(self, endpoint: int) -> InEndpoint | OutEndpoint:
         return self._in[endpoint] if endpoint & IN else self._out[endpoint]

@@ -7,6 +7,7 @@ is shorter than the largest one, which is an empty one if its length is a multip
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
@@ -14,27 +15,70 @@ from i2o.transport.usb_device.descriptors import EndpointSpec
 from i2o.transport.usb_device.transfers import Status, Transfer
 
 
-class InEndpoint:
-    """Data to the host.
-
-    Args:
-        spec: what the descriptor says.
-        taken: told when the host has taken one transfer.
+class _Endpoint(ABC):
+    """What both directions have in common.
 
     Attributes:
         is_halted: whether it answers with STALL until the host clears that.
     """
 
-    def __init__(self, spec: EndpointSpec, taken: Callable[[int], None]) -> None:
+    def __init__(self, spec: EndpointSpec) -> None:
         self.spec, self.is_halted = spec, False
-        self._taken = taken
-        self._asked: deque[Transfer] = deque()
-        self._data: deque[memoryview] = deque()
+        self._submitted: deque[Transfer] = deque()
 
     @property
-    def asked(self) -> int:
-        """How many transfers of the host wait for data."""
-        return len(self._asked)
+    def submitted(self) -> int:
+        """How many transfers of the host wait for the device."""
+        return len(self._submitted)
+
+    def submit(self, transfer: Transfer) -> None:
+        """Take a transfer of the host."""
+        if self.is_halted:
+            transfer.end(Status.STALL)
+            return
+        self._submitted.append(transfer)
+        self.run()
+
+    def cancel(self, transfer: Transfer) -> bool:
+        """End a transfer of the host, unless it has ended."""
+        try:
+            self._submitted.remove(transfer)
+        except ValueError:
+            return False
+        transfer.end(Status.CANCELLED)
+        return True
+
+    def halt(self) -> None:
+        """Answer with STALL from now on, also what the host submitted already."""
+        self.is_halted = True
+        self.end_all(Status.STALL)
+
+    def clear(self) -> None:
+        """Go on after a halt; what waits for the host waits until it submits again."""
+        self.is_halted = False
+
+    def end_all(self, status: Status) -> None:
+        """End every transfer of the host."""
+        for _ in range(len(self._submitted)):
+            self._submitted.popleft().end(status)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Move what can be moved now."""
+
+
+class InEndpoint(_Endpoint):
+    """Data to the host.
+
+    Args:
+        spec: what the descriptor says.
+        taken: told when the host has taken one transfer.
+    """
+
+    def __init__(self, spec: EndpointSpec, taken: Callable[[int], None]) -> None:
+        super().__init__(spec)
+        self._taken = taken
+        self._data: deque[memoryview] = deque()
 
     @property
     def waiting(self) -> int:
@@ -50,36 +94,11 @@ class InEndpoint:
         """Forget what the host has not taken."""
         self._data.clear()
 
-    def ask(self, transfer: Transfer) -> None:
-        """Take what the host asks for."""
-        if self.is_halted:
-            transfer.end(Status.STALL)
-            return
-        self._asked.append(transfer)
-        self.run()
-
-    def cancel(self, transfer: Transfer) -> bool:
-        """End what the host asked for, unless it has ended."""
-        return _cancel(self._asked, transfer)
-
-    def halt(self) -> None:
-        """Answer with STALL from now on, also what the host asked for already."""
-        self.is_halted = True
-        self.end_all(Status.STALL)
-
-    def clear(self) -> None:
-        """Go on after a halt; what waits for the host waits until it asks again."""
-        self.is_halted = False
-
-    def end_all(self, status: Status) -> None:
-        """End everything that the host asked for."""
-        _end_all(self._asked, status)
-
     def run(self) -> None:
         """Give the host what there is."""
         packet, address = self.spec.packet_size, self.spec.address
-        while self._asked and self._data and not self.is_halted:
-            transfer, data = self._asked.popleft(), self._data[0]
+        while self._submitted and self._data and not self.is_halted:
+            transfer, data = self._submitted.popleft(), self._data[0]
             room = transfer.length
             status = Status.OK
             # exactly filled by whole packets: the host cannot know yet that this was all
@@ -96,7 +115,7 @@ class InEndpoint:
             self._taken(address)
 
 
-class OutEndpoint:
+class OutEndpoint(_Endpoint):
     """Data to the device.
 
     Args:
@@ -104,9 +123,6 @@ class OutEndpoint:
         wants: whether the device takes more now.
         take: is given data, and whether a transfer ends with them; returns whether the device
             takes them. If not, the endpoint is halted.
-
-    Attributes:
-        is_halted: as `InEndpoint.is_halted`.
     """
 
     def __init__(
@@ -115,45 +131,14 @@ class OutEndpoint:
         wants: Callable[[int], bool],
         take: Callable[[int, bytes | memoryview, bool], bool],
     ) -> None:
-        self.spec, self.is_halted = spec, False
+        super().__init__(spec)
         self._wants, self._take = wants, take
-        self._offered: deque[Transfer] = deque()
-
-    @property
-    def offered(self) -> int:
-        """How many transfers of the host wait for the device."""
-        return len(self._offered)
-
-    def offer(self, transfer: Transfer) -> None:
-        """Take what the host offers."""
-        if self.is_halted:
-            transfer.end(Status.STALL)
-            return
-        self._offered.append(transfer)
-        self.run()
-
-    def cancel(self, transfer: Transfer) -> bool:
-        """End what the host offered, unless it has ended."""
-        return _cancel(self._offered, transfer)
-
-    def halt(self) -> None:
-        """Answer with STALL from now on, also what the host offered already."""
-        self.is_halted = True
-        self.end_all(Status.STALL)
-
-    def clear(self) -> None:
-        """Go on after a halt."""
-        self.is_halted = False
-
-    def end_all(self, status: Status) -> None:
-        """End everything that the host offered."""
-        _end_all(self._offered, status)
 
     def run(self) -> None:
         """Give the device what it takes."""
         packet = self.spec.packet_size
-        while self._offered and not self.is_halted and self._wants(self.spec.address):
-            transfer = self._offered.popleft()
+        while self._submitted and not self.is_halted and self._wants(self.spec.address):
+            transfer = self._submitted.popleft()
             data = transfer.data
             ends = transfer.ends or len(data) % packet != 0 or not len(data)
             if self._take(self.spec.address, data, ends):
@@ -162,17 +147,3 @@ class OutEndpoint:
                 self.is_halted = True
                 transfer.end(Status.STALL)
                 self.end_all(Status.STALL)
-
-
-def _cancel(queue: deque[Transfer], transfer: Transfer) -> bool:
-    try:
-        queue.remove(transfer)
-    except ValueError:
-        return False
-    transfer.end(Status.CANCELLED)
-    return True
-
-
-def _end_all(queue: deque[Transfer], status: Status) -> None:
-    for _ in range(len(queue)):
-        queue.popleft().end(status)

@@ -356,7 +356,8 @@ def test_a_program_that_is_killed(tmp_path, number):
     path = tmp_path / "a.pcapng"
     with start(path, "forever") as process:
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.3)
+        while path.stat().st_size < 100_000:  # far more than 30 reads
+            time.sleep(0.01)
         process.send_signal(number)
         process.communicate(timeout=30)
     with open_capture(str(path)) as packets:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from fakes.recording_sink import RecordingSink
 from fakes.usb_bus import FakeBus
 from fakes.usb_station import UsbStation
 from i2o.clock import SYSTEM_CLOCK, ManualClock
@@ -36,70 +37,44 @@ PATIENCE_S = 10.0
 FULL = os.environ.get("I2O_TESTS_FULL") == "1"
 
 
-class Sink:
-    def __init__(self) -> None:
-        self.log: list[tuple[object, ...]] = []
-
-    def frame_arrived(self, peer, frame):
-        self.log.append(("frame", bytes(frame)))
-
-    def frame_sent(self, peer, token):
-        self.log.append(("sent", token))
-
-    def room_made(self, peer):
-        self.log.append(("room",))
-
-    def peer_up(self, peer):
-        self.log.append(("up",))
-
-    def peer_lost(self, peer, error, reason):
-        self.log.append(("lost", error, reason))
-
-    def frames(self):
-        return [entry[1] for entry in self.log if entry[0] == "frame"]
-
-    def losses(self):
-        return [entry[1:] for entry in self.log if entry[0] == "lost"]
-
-
 class Cable:
     """A host and a device, both driven by the test."""
 
     def __init__(self, clock=SYSTEM_CLOCK) -> None:
         self.bus = FakeBus()
-        self.device, self.inside = UsbDeviceCarrier(device_spec("1")), Sink()
+        self.device, self.inside = UsbDeviceCarrier(device_spec("1")), RecordingSink()
         self.device.open(self.inside)
         self.bus.plug(self.device.device)
-        self.host, self.outside = UsbCarrier(UsbBus(self.bus), clock=clock), Sink()
+        self.host, self.outside = UsbCarrier(UsbBus(self.bus), clock=clock), RecordingSink()
         self.host.open(self.outside)
 
     def until(self, look: Callable[[], object]) -> None:
         end = SYSTEM_CLOCK.monotonic() + PATIENCE_S
         while not look():
-            assert SYSTEM_CLOCK.monotonic() < end, (self.inside.log, self.outside.log)
+            assert SYSTEM_CLOCK.monotonic() < end, (self.inside.events, self.outside.events)
             select.select([self.host.fileno(), self.device.fileno()], [], [], 0.01)
             self.host.progress()
             self.device.progress()
 
     def up(self) -> None:
         self.host.resolve(str(ADDRESS))
-        self.until(lambda: ("up",) in self.inside.log and ("up",) in self.outside.log)
+        self.until(lambda: ("up", 0) in self.inside.events and ("up", 0) in self.outside.events)
 
     def send(self, *frames: bytes) -> None:
         """Send to the device, and wait until it is there."""
-        before = len(self.inside.frames())
+        before = len(self.inside.payloads)
         for frame in frames:
             self.until(lambda frame=frame: self.host.send(0, [frame]))
-        self.until(lambda: len(self.inside.frames()) == before + len(frames))
-        assert self.inside.frames()[before:] == list(frames)
+        self.until(lambda: len(self.inside.payloads) == before + len(frames))
+        assert self.inside.payloads[before:] == list(frames)
 
     def answer(self, *frames: bytes) -> None:
         """Send to the host, and wait until it is there."""
-        before = len(self.outside.frames())
+        before = len(self.outside.payloads)
         for frame in frames:
             self.until(lambda frame=frame: self.device.send(0, [frame]))
-        self.until(lambda: len(self.outside.frames()) == before + len(frames))
-        assert self.outside.frames()[before:] == list(frames)
+        self.until(lambda: len(self.outside.payloads) == before + len(frames))
+        assert self.outside.payloads[before:] == list(frames)
 
     def close(self) -> None:
         self.host.close()
@@ -275,7 +250,7 @@ def test_halts_are_cleared_and_nothing_is_lost(cable: Cable) -> None:
     cable.answer(bytes(2000))
     cable.until(lambda: "clear 0x82" in cable.bus.log)
     assert {"clear 0x01", "clear 0x81"} <= set(cable.bus.log)
-    assert not cable.outside.losses()
+    assert not cable.outside.losses
 
 
 def test_a_halt_in_the_middle_of_a_frame_has_it_sent_again(cable: Cable) -> None:
@@ -287,7 +262,7 @@ def test_a_halt_in_the_middle_of_a_frame_has_it_sent_again(cable: Cable) -> None
     cable.bus.pieces.append(512)
     cable.bus.raise_in("bulk_read", None, errno.EPIPE)
     cable.device.send(0, [bytes(1000)])
-    cable.until(lambda: cable.outside.losses() or cable.outside.frames())
+    cable.until(lambda: cable.outside.losses or cable.outside.payloads)
 
 
 @pytest.mark.parametrize("name", ["bulk_read", "intr_read", "bulk_write"])
@@ -295,9 +270,9 @@ def test_a_device_that_halts_for_ever_is_lost(cable: Cable, name: str) -> None:
     cable.up()
     cable.bus.raise_in(name, *[errno.EPIPE] * (host_link.MAX_HALTS + 1))
     cable.host.send(0, [b"x"])
-    cable.until(cable.outside.losses)
-    assert cable.outside.losses()[0][0] == errno.ECONNRESET
-    cable.until(lambda: cable.outside.log.count(("up",)) == 2)  # and begins anew
+    cable.until(lambda: cable.outside.losses)
+    assert cable.outside.losses[0][0] == errno.ECONNRESET
+    cable.until(lambda: cable.outside.events.count(("up", 0)) == 2)  # and begins anew
     cable.answer(b"goes on")
 
 
@@ -306,8 +281,8 @@ def test_an_error_of_the_bus_is_a_loss(cable: Cable, name: str) -> None:
     cable.up()
     cable.bus.raise_in(name, errno.EIO)
     cable.host.send(0, [b"x"])
-    cable.until(cable.outside.losses)
-    assert len(cable.outside.losses()) == 1
+    cable.until(lambda: cable.outside.losses)
+    assert len(cable.outside.losses) == 1
 
 
 def test_a_full_device_makes_the_host_wait(cable: Cable) -> None:
@@ -318,9 +293,9 @@ def test_a_full_device_makes_the_host_wait(cable: Cable) -> None:
         if count > 1000:
             cable.until(lambda: False)
     assert count >= host_link.MAX_FRAMES
-    cable.until(lambda: ("room",) in cable.outside.log)
-    cable.until(lambda: len(cable.inside.frames()) == count)
-    assert cable.inside.frames() == [number.to_bytes(2, "big") for number in range(count)]
+    cable.until(lambda: ("room", 0) in cable.outside.events)
+    cable.until(lambda: len(cable.inside.payloads) == count)
+    assert cable.inside.payloads == [number.to_bytes(2, "big") for number in range(count)]
 
 
 def test_a_device_that_takes_nothing_is_given_up(monkeypatch) -> None:
@@ -335,10 +310,10 @@ def test_a_device_that_takes_nothing_is_given_up(monkeypatch) -> None:
 
         def is_lost() -> bool:
             clock.advance(1)
-            return bool(cable.outside.losses())
+            return bool(cable.outside.losses)
 
         cable.until(is_lost)
-        assert "takes nothing" in str(cable.outside.losses()[0][1])
+        assert "takes nothing" in str(cable.outside.losses[0][1])
     finally:
         cable.close()
 
@@ -349,8 +324,8 @@ def test_closing_sends_what_was_accepted(cable: Cable) -> None:
         cable.host.send(0, [bytes([number])])
     cable.host.close()
     cable.device.progress()
-    assert cable.inside.frames() == [bytes([number]) for number in range(20)]
-    assert cable.inside.losses()
+    assert cable.inside.payloads == [bytes([number]) for number in range(20)]
+    assert cable.inside.losses
     assert cable.bus.log[-2:] == ["release", "close"]
 
 
@@ -362,7 +337,7 @@ def test_closing_does_not_wait_for_a_device_that_takes_nothing(cable: Cable, mon
     begin = SYSTEM_CLOCK.monotonic()
     cable.host.close()
     assert SYSTEM_CLOCK.monotonic() - begin < host_link.STALL_S / 3
-    assert cable.inside.frames() == []
+    assert cable.inside.payloads == []
 
 
 # --- links that end ------------------------------------------------------------------------------
@@ -371,7 +346,7 @@ def test_closing_does_not_wait_for_a_device_that_takes_nothing(cable: Cable, mon
 def test_nobody_is_there(cable: Cable) -> None:
     clock = ManualClock(1)
     with UsbCarrier(UsbBus(cable.bus), clock=clock) as host:
-        sink = Sink()
+        sink = RecordingSink()
         host.open(sink)
         peer = host.resolve("usb:1209:0bad")
         assert host.next_deadline_ns() == 0
@@ -381,13 +356,13 @@ def test_nobody_is_there(cable: Cable) -> None:
             return host._peers[peer].link is None and host._peers[peer].retry_ns > 0
 
         cable.until(look)
-        assert sink.log == []  # nobody wanted to send
+        assert sink.events == []  # nobody wanted to send
         deadline = host.next_deadline_ns()
         assert deadline is not None
         assert deadline > clock.monotonic_ns()
         host.send(peer, [b"x"])
-        cable.until(lambda: look() and sink.log)
-        ((code, reason),) = sink.losses()
+        cable.until(lambda: look() and sink.events)
+        ((code, reason),) = sink.losses
         assert code == errno.EHOSTUNREACH
         assert "not plugged in" in str(reason)
 
@@ -396,8 +371,8 @@ def test_nothing_runs_behind_the_device(cable: Cable) -> None:
     cable.device.function.is_open = False
     peer = cable.host.resolve(str(ADDRESS))
     cable.host.send(peer, [b"x"])
-    cable.until(cable.outside.losses)
-    assert "begins no link" in str(cable.outside.losses()[0][1])
+    cable.until(lambda: cable.outside.losses)
+    assert "begins no link" in str(cable.outside.losses[0][1])
 
 
 def test_a_device_of_another_version(cable: Cable, monkeypatch) -> None:
@@ -405,8 +380,8 @@ def test_a_device_of_another_version(cable: Cable, monkeypatch) -> None:
     monkeypatch.setattr(cable.device.function, "control", lambda setup, data: wrong)
     peer = cable.host.resolve(str(ADDRESS))
     cable.host.send(peer, [b"x"])
-    cable.until(cable.outside.losses)
-    assert "version 9" in str(cable.outside.losses()[0][1])
+    cable.until(lambda: cable.outside.losses)
+    assert "version 9" in str(cable.outside.losses[0][1])
 
 
 def test_the_device_ends_the_link(cable: Cable) -> None:
@@ -415,10 +390,10 @@ def test_the_device_ends_the_link(cable: Cable) -> None:
     for frame in frames:
         cable.device.send(0, [frame])
     cable.device.disconnect(0)
-    cable.until(cable.outside.losses)
-    assert cable.outside.frames() == frames  # what it sent before comes first
-    assert cable.outside.losses() == [(errno.ECONNRESET, "the device ended the link")]
-    cable.until(lambda: cable.inside.log.count(("up",)) == 2)
+    cable.until(lambda: cable.outside.losses)
+    assert cable.outside.payloads == frames  # what it sent before comes first
+    assert cable.outside.losses == [(errno.ECONNRESET, "the device ended the link")]
+    cable.until(lambda: cable.inside.events.count(("up", 0)) == 2)
 
 
 def test_the_end_of_a_link_is_seen_without_the_doorbell(cable: Cable, monkeypatch) -> None:
@@ -426,8 +401,8 @@ def test_the_end_of_a_link_is_seen_without_the_doorbell(cable: Cable, monkeypatc
     monkeypatch.setattr(cable.device.function, "_ring", lambda flags: None)
     cable.device.send(0, [b"last"])
     cable.device.disconnect(0)
-    cable.until(cable.outside.losses)
-    assert cable.outside.frames() == [b"last"]
+    cable.until(lambda: cable.outside.losses)
+    assert cable.outside.payloads == [b"last"]
 
 
 def test_the_end_of_a_link_is_seen_by_the_doorbell_alone(cable: Cable, monkeypatch) -> None:
@@ -435,7 +410,7 @@ def test_the_end_of_a_link_is_seen_by_the_doorbell_alone(cable: Cable, monkeypat
     source = cable.device.device.source(IN_ENDPOINT)
     monkeypatch.setattr(source, "push", lambda data: None)
     cable.device.disconnect(0)
-    cable.until(cable.outside.losses)
+    cable.until(lambda: cable.outside.losses)
 
 
 def test_the_host_ends_the_link(cable: Cable) -> None:
@@ -443,10 +418,10 @@ def test_the_host_ends_the_link(cable: Cable) -> None:
     cable.host.send(0, [b"before"])
     cable.host.disconnect(0)
     cable.host.disconnect(0)
-    cable.until(cable.inside.losses)
-    assert cable.inside.frames() == [b"before"]
-    cable.until(lambda: cable.inside.log.count(("up",)) == 2)
-    assert not cable.outside.losses()
+    cable.until(lambda: cable.inside.losses)
+    assert cable.inside.payloads == [b"before"]
+    cable.until(lambda: cable.inside.events.count(("up", 0)) == 2)
+    assert not cable.outside.losses
     assert "busy" not in cable.bus.log  # the next link waits until the device is let go
     cable.send(b"again")
 
@@ -463,8 +438,8 @@ def test_a_device_that_breaks_the_rules_is_lost(cable: Cable, wrong) -> None:
     link = cable.device.function.link
     with cable.device.device.lock:
         cable.device.device.source(IN_ENDPOINT).push(wrong(link))
-    cable.until(cable.outside.losses)
-    assert cable.outside.losses()[0][0] == errno.EPROTO
+    cable.until(lambda: cable.outside.losses)
+    assert cable.outside.losses[0][0] == errno.EPROTO
 
 
 def test_a_halt_in_the_middle_of_a_frame_ends_the_link(cable: Cable, monkeypatch) -> None:
@@ -483,8 +458,8 @@ def test_a_halt_in_the_middle_of_a_frame_ends_the_link(cable: Cable, monkeypatch
     cable.up()
     cable.bus.pieces.append(512)
     cable.device.send(0, [bytes(5000)])
-    cable.until(cable.outside.losses)
-    assert cable.outside.frames() == []
+    cable.until(lambda: cable.outside.losses)
+    assert cable.outside.payloads == []
 
 
 def test_what_an_earlier_link_left_is_ignored(cable: Cable) -> None:
@@ -510,7 +485,7 @@ def test_a_host_that_takes_nothing_is_not_sent_more(cable: Cable, monkeypatch) -
     while len(cable.host._news) < 2:
         assert SYSTEM_CLOCK.monotonic() < end
     assert link._unread == 2
-    cable.until(lambda: cable.outside.frames() == frames)
+    cable.until(lambda: cable.outside.payloads == frames)
 
 
 # --- unplugging ----------------------------------------------------------------------------------
@@ -630,7 +605,7 @@ def test_links_that_are_ended_before_they_stand(cable: Cable) -> None:
     cable.host.disconnect(0)
     cable.host.send(0, [b"x"])
     cable.host.disconnect(0)
-    cable.until(lambda: ("up",) in cable.outside.log)
+    cable.until(lambda: ("up", 0) in cable.outside.events)
     cable.send(b"works")
 
 
@@ -640,8 +615,8 @@ def test_descriptors_that_pyusb_does_not_like(cable: Cable, monkeypatch) -> None
 
     monkeypatch.setattr(UsbBus, "open", odd)
     cable.host.send(cable.host.resolve(str(ADDRESS)), [b"x"])
-    cable.until(cable.outside.losses)
-    assert cable.outside.losses() == [(errno.EHOSTUNREACH, "Invalid configuration 3")]
+    cable.until(lambda: cable.outside.losses)
+    assert cable.outside.losses == [(errno.EHOSTUNREACH, "Invalid configuration 3")]
 
 
 def test_mutated_transfers_of_a_device_harm_nobody() -> None:

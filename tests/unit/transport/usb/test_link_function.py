@@ -10,6 +10,7 @@ import struct
 
 import pytest
 
+from fakes.recording_sink import RecordingSink
 from i2o.errors import RemoteFrameError
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
@@ -293,29 +294,9 @@ def test_mutated_transfers_harm_nobody(link: LinkFunction) -> None:
 # --- the carrier ---------------------------------------------------------------------------------
 
 
-class Sink:
-    def __init__(self) -> None:
-        self.log: list[tuple[object, ...]] = []
-
-    def frame_arrived(self, peer, frame):
-        self.log.append(("frame", bytes(frame)))
-
-    def frame_sent(self, peer, token):
-        self.log.append(("sent", token))
-
-    def room_made(self, peer):
-        self.log.append(("room",))
-
-    def peer_up(self, peer):
-        self.log.append(("up",))
-
-    def peer_lost(self, peer, error, reason):
-        self.log.append(("lost", error))
-
-
 def test_a_device_has_one_peer() -> None:
     with UsbDeviceCarrier(device_spec("7")) as carrier:
-        sink = Sink()
+        sink = RecordingSink()
         carrier.open(sink)
         assert carrier.name == "usb:1209:0001:7"
         assert carrier.resolve("usb:host") == 0
@@ -327,9 +308,10 @@ def test_a_device_has_one_peer() -> None:
         host.begin()
         host.frame(b"hello")
         carrier.progress()
-        assert sink.log == [("up",), ("room",), ("frame", b"hello")]
+        assert sink.events == [("up", 0), ("room", 0)]
+        assert sink.frames == [(0, b"hello")]
         assert carrier.send(0, [b"a", b"b"], "token")
-        assert sink.log[-1] == ("sent", "token")
+        assert sink.sent == [(0, "token")]
         assert (host.read() or b"")[8:] == b"ab"
         with pytest.raises(FabricError) as refused:
             carrier.send(0, [bytes(FRAME_LIMIT + 1)])
@@ -340,7 +322,7 @@ def test_a_device_has_one_peer() -> None:
         host.begin(link=8)
         host.control(0x41, 3)
         carrier.progress()
-        assert sink.log[-1] == ("lost", errno.ECONNRESET)
+        assert sink.events[-1] == ("lost", 0, errno.ECONNRESET)
     carrier.close()
     assert carrier.fileno() == -1
     assert host.begin() is None
