@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,6 @@ from i2o.transport.ofi import library, native_build
 from i2o.transport.ofi.addresses import AddressFormat, split_host, to_bytes, to_text
 from i2o.transport.ofi.library import load
 from i2o.transport.ofi.opening import open_endpoint
-from i2o.transport.ofi.operation import Operation
 from i2o.transport.ofi.peer import Deferred, Peer
 from i2o.transport.ofi.provider import provider_of
 from i2o.transport.ofi.segments import is_dead_segment, owner_of, remove_stale_segments
@@ -152,22 +152,28 @@ class Wire:
 
 
 def deferred(wire: Wire, what: str, *, is_fenced: bool = False) -> Deferred:
-    return Deferred(Operation(None, 0), wire, (what,), is_fenced)
+    return Deferred(object(), wire, (what,), is_fenced)  # type: ignore[arg-type]
+
+
+def someone() -> Peer:
+    return Peer(1, "peer", SimpleNamespace(address=1, outstanding=0, is_waiting=False))
 
 
 def test_a_send_that_is_not_taken_waits_in_order() -> None:
-    peer, wire = Peer(1, "peer"), Wire(-errno.EAGAIN, -errno.EAGAIN)
+    peer, wire = someone(), Wire(-errno.EAGAIN, -errno.EAGAIN)
     for what in "abc":
         assert peer.post(deferred(wire, what)) == 0
     assert list(peer.retry()) == []
     assert wire.sent == []
+    assert peer.tally.is_waiting
     assert list(peer.retry()) == []
     assert wire.sent == ["a", "b", "c"]
-    assert (peer.outstanding, peer.has_answered, len(peer.waiting)) == (3, True, 0)
+    assert (peer.tally.outstanding, peer.has_answered, len(peer.waiting)) == (3, True, 0)
+    assert not peer.tally.is_waiting
 
 
 def test_what_is_refused_for_good_is_told() -> None:
-    peer, wire = Peer(1, "peer"), Wire(-errno.ENOTCONN, -errno.EAGAIN, -errno.ECONNRESET)
+    peer, wire = someone(), Wire(-errno.ENOTCONN, -errno.EAGAIN, -errno.ECONNRESET)
     assert peer.post(deferred(wire, "a")) == -errno.ENOTCONN
     first, second = deferred(wire, "b"), deferred(wire, "c")
     peer.post(first)
@@ -177,19 +183,20 @@ def test_what_is_refused_for_good_is_told() -> None:
 
 
 def test_a_fence_waits_and_holds_back() -> None:
-    peer, wire = Peer(1, "peer"), Wire()
+    peer, wire = someone(), Wire()
     peer.post(deferred(wire, "a"))
     peer.post(deferred(wire, "fenced", is_fenced=True))
     peer.post(deferred(wire, "after"))
     assert list(peer.retry()) == []
     assert wire.sent == ["a"]
-    peer.outstanding -= 1
+    peer.tally.outstanding -= 1
     assert list(peer.retry()) == []
     assert wire.sent == ["a", "fenced", "after"]
     peer.post(deferred(wire, "again", is_fenced=True))
     left = list(peer.give_up())
     assert len(left) == 1
     assert not peer.waiting
+    assert not peer.tally.is_waiting
 
 
 # --- without libfabric ---------------------------------------------------------------------------
