@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from i2o.clock import Clock
@@ -33,10 +34,10 @@ _MOST_UNREAD: Final = 1 << 14
 """Entries that are kept when a program makes progress but does not read."""
 _IDLE_NS: Final = 50_000_000
 """For how long a provider that keeps everything is called although nothing is posted."""
-_LOOKS: Final = 64
-"""How often one call looks, of those in which `sread` waits without sleeping."""
-_SPINS: Final = 16
-"""How many such calls come before it sleeps: some 100 us at least, longer than a round trip."""
+_SPIN_NS: Final = 25_000
+"""For how long `sread` looks before it considers anything else: longer than a round trip."""
+_SPINS: Final = 6
+"""How often it does before it sleeps."""
 _NOTHING: Final = -errno.EAGAIN
 _SEND: Final = int(Flag.SEND)
 _TAGGED: Final = int(Flag.TAGGED)
@@ -102,7 +103,7 @@ class OfiCompletionQueue:
             is_widest=format is CqFormat.TAGGED,
             holds_back=self._holds_back,
         )
-        self._next = self.operations.next
+        self._next: Callable[[int, int], list[Completion] | None] = self.operations.next
         domain.hold()
         self._is_open = True
 
@@ -131,26 +132,26 @@ class OfiCompletionQueue:
     def sread(self, count: int = 1, timeout_s: float | None = None) -> list[Completion]:
         """As `read`, but wait for an entry; None waits for ever."""
         if not self._ready and not self.restless:
-            found = self._next(count, _LOOKS)
-            if found is not None:  # nearly always
+            found = self._next(count, _SPIN_NS)
+            if found:  # nearly always
                 return found
         self._require_open()
         if count < 1:
             raise FabricError(errno.EINVAL, "sread() waits for at least one entry")
         end = end_of_wait(self._clock, timeout_s)
-        looks = 0
+        spins = 0
         while not (found := self._collect(count)):
-            looks += 1
+            spins += 1
             if self._is_signalled:
                 self._is_signalled = False
                 raise TryAgain("signal() was called")
             left = None if end is None else end - self._clock.monotonic()
             if left is not None and left <= 0:
                 raise TryAgain(f"no completion within {timeout_s} s")
-            if looks > _SPINS:
+            if spins > _SPINS:
                 self._sleep(left)
             elif not self.restless:
-                self.fetch(_LOOKS)
+                self.fetch(_SPIN_NS)
         return found
 
     def progress(self) -> None:
@@ -163,7 +164,13 @@ class OfiCompletionQueue:
         """Return what there is, or an empty list; raises ErrorAvailable."""
         ready = self._ready
         if not ready:
-            self.fetch()
+            found = self._next(count, 0)
+            if found and not self.restless:
+                return found
+            if found:
+                ready.extend(found)
+            elif found is None:
+                self.fetch()
             if self.restless:
                 for endpoint in tuple(self.restless):
                     endpoint.advance()
@@ -172,9 +179,7 @@ class OfiCompletionQueue:
                     self._arm()
                 if not ready:
                     return []
-        if len(ready) == 1 and type(ready[0]) is Completion:
-            return [ready.popleft()]  # type: ignore[list-item]
-        found: list[Completion] = []
+        found = []
         while ready and len(found) < count:
             entry = ready[0]
             if isinstance(entry, CompletionError):
@@ -239,14 +244,14 @@ class OfiCompletionQueue:
 
     # --- what libfabric tells --------------------------------------------------------------------
 
-    def fetch(self, looks: int = 1) -> bool:
+    def fetch(self, spin_ns: int = 0) -> bool:
         """Take entries out of libfabric's queue, which also makes it go on; say if there were any.
 
         What nobody read yet is bounded: beyond that, the rest stays where it is. So does what
         arrives while nothing is posted, where the provider would keep all of it.
 
         Args:
-            looks: how often to look, as long as there is nothing.
+            spin_ns: how long to look, in nanoseconds, as long as there is nothing.
         """
         operations = self.operations
         if self._holds_back:
@@ -255,7 +260,7 @@ class OfiCompletionQueue:
             elif self._is_long_idle():
                 return False
         room = _BATCH if len(self._ready) < _MOST_UNREAD else 0
-        count = operations.fetch(room, looks)
+        count = operations.fetch(room, spin_ns)
         if count == _NOTHING or not room:
             return False
         if count == -FabricErrno.EAVAIL:

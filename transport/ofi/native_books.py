@@ -22,7 +22,8 @@ SOURCE: Final = r"""
 #define ENTRIES 16
 #define FIRST_CHUNK 64
 #define CHUNKS 24              /* each is twice as large as the one before */
-#define SHORT_CALL 4096        /* bytes up to which no other thread needs to run meanwhile */
+#define SHORT 4096             /* bytes that are moved before another thread could run */
+#define LOOKS 8                /* between two looks at the clock */
 
 typedef struct ledger ledger_t;
 typedef struct poster poster_t;
@@ -65,6 +66,7 @@ struct operation {
     char is_told;
     char is_peek;
     char claims;
+    char is_long;              /* it may move more than SHORT bytes */
 };
 
 struct ledger {
@@ -75,6 +77,7 @@ struct ledger {
     operation_t **free;        /* borrowed from the places */
     size_t free_count;
     size_t count;
+    size_t long_count;         /* operations under way that are long */
     unsigned long long order;
     long long idle_since_ns;
     char is_sourced;
@@ -171,21 +174,22 @@ static PyType_Spec tally_spec = {
 
 /* --- operations ------------------------------------------------------------------------------- */
 
-/* Forgets everything but the place, and lets go of the memory of the message. */
+/* Forgets everything but the place, and lets go of the memory of the message. What is let go of may
+   run anything, so it is free from the start. */
 static int operation_clear(PyObject *object)
 {
     operation_t *self = (operation_t *)object;
+    Py_CLEAR(self->poster);
+    Py_CLEAR(self->tally);
+    Py_CLEAR(self->flags);
     self->limit = -1;
     self->start = 0;
     self->is_wanted = 1;
-    self->is_special = self->is_told = self->is_peek = self->claims = 0;
+    self->is_special = self->is_told = self->is_peek = self->claims = self->is_long = 0;
     if (self->view.obj)
         PyBuffer_Release(&self->view);
     Py_CLEAR(self->held);
     Py_CLEAR(self->area);
-    Py_CLEAR(self->flags);
-    Py_CLEAR(self->tally);
-    Py_CLEAR(self->poster);
     Py_CLEAR(self->context);
     return 0;
 }
@@ -320,13 +324,18 @@ static operation_t *ledger_pop(ledger_t *self, poster_t *poster)
     return operation;
 }
 
+static void ledger_lengthen(ledger_t *self, operation_t *operation)
+{
+    operation->is_long = 1;
+    self->long_count++;
+}
+
 static void ledger_push(ledger_t *self, operation_t *operation)
 {
-    /* what is let go of may run anything: the place is free only when that is over */
-    Py_INCREF((PyObject *)operation);
+    self->long_count -= operation->is_long;
     operation_clear((PyObject *)operation);
+    /* only now, as what was let go of may have posted others */
     self->free[self->free_count++] = operation;
-    Py_DECREF((PyObject *)operation);
 }
 
 /* Returns the operation that a context belongs to, borrowed, or NULL: libfabric made it up. */
@@ -445,19 +454,40 @@ static ssize_t ledger_look(ledger_t *self, size_t room)
                             : fi_cq_read(self->cq, self->entries, room);
 }
 
+static long long now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* Looks for at most this time, as long as there is nothing: a look from Python takes several times
+   as long. Others run meanwhile, unless it is one look and nothing long can happen in it. */
+static ssize_t ledger_spin(ledger_t *self, size_t room, long long spin_ns)
+{
+    ssize_t count = -FI_EAGAIN;
+    if (!self->long_count) {
+        count = ledger_look(self, room);
+        if (count != -FI_EAGAIN || spin_ns <= 0)
+            return count;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    long long end = spin_ns > 0 ? now_ns() + spin_ns : 0;
+    do
+        for (int looks = 0; count == -FI_EAGAIN && looks < (spin_ns > 0 ? LOOKS : 1); looks++)
+            count = ledger_look(self, room);
+    while (count == -FI_EAGAIN && end && now_ns() < end);
+    Py_END_ALLOW_THREADS
+    return count;
+}
+
 /* Takes what there is; returns how much, or libfabric's code. An exception may be set. */
-static ssize_t ledger_harvest(ledger_t *self, size_t room, unsigned long looks, PyObject **direct)
+static ssize_t ledger_harvest(ledger_t *self, size_t room, long long spin_ns, PyObject **direct)
 {
     if (self->is_busy)
         return -FI_EAGAIN; /* called by what was let go of, or by what takes an entry */
     self->is_busy = 1;
-    ssize_t count = ledger_look(self, room);
-    if (count == -FI_EAGAIN && looks > 1) {
-        Py_BEGIN_ALLOW_THREADS
-        while (--looks && count == -FI_EAGAIN)
-            count = ledger_look(self, room);
-        Py_END_ALLOW_THREADS
-    }
+    ssize_t count = ledger_spin(self, room, spin_ns);
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     for (ssize_t number = 0; number < count && room; number++) {
         fi_addr_t source = self->is_sourced ? self->sources[number] : FI_ADDR_UNSPEC;
@@ -478,9 +508,9 @@ static PyObject *ledger_next(PyObject *object, PyObject *const *args, Py_ssize_t
 {
     ledger_t *self = (ledger_t *)object;
     if (given != 2)
-        return PyErr_Format(PyExc_TypeError, "next(count, looks)");
+        return PyErr_Format(PyExc_TypeError, "next(count, spin_ns)");
     Py_ssize_t room = PyLong_AsSsize_t(args[0]);
-    unsigned long looks = PyLong_AsUnsignedLong(args[1]);
+    long long spin_ns = PyLong_AsLongLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
     if (!self->cq || room < 1 || (self->holds_back && self->free_count == self->count))
@@ -489,12 +519,13 @@ static PyObject *ledger_next(PyObject *object, PyObject *const *args, Py_ssize_t
     PyObject *direct = PyList_New(0);
     if (!direct)
         return NULL;
-    ledger_harvest(self, room < ENTRIES ? room : ENTRIES, looks, &direct);
+    ssize_t count =
+        ledger_harvest(self, room < ENTRIES ? room : ENTRIES, spin_ns, &direct);
     if (PyErr_Occurred()) {
         Py_XDECREF(direct);
         return NULL;
     }
-    if (direct && PyList_Size(direct))
+    if (direct && (count > 0 || count == -FI_EAGAIN))
         return direct;
     Py_XDECREF(direct);
     Py_RETURN_NONE;
@@ -504,15 +535,15 @@ static PyObject *ledger_fetch(PyObject *object, PyObject *const *args, Py_ssize_
 {
     ledger_t *self = (ledger_t *)object;
     if (given != 2)
-        return PyErr_Format(PyExc_TypeError, "fetch(room, looks)");
+        return PyErr_Format(PyExc_TypeError, "fetch(room, spin_ns)");
     size_t room = PyLong_AsSize_t(args[0]);
-    unsigned long looks = PyLong_AsUnsignedLong(args[1]);
+    long long spin_ns = PyLong_AsLongLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
     if (!self->cq)
         return PyLong_FromLong(-FI_EAGAIN);
     PyObject *direct = NULL;
-    ssize_t count = ledger_harvest(self, room < ENTRIES ? room : ENTRIES, looks, &direct);
+    ssize_t count = ledger_harvest(self, room < ENTRIES ? room : ENTRIES, spin_ns, &direct);
     return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(count);
 }
 
@@ -527,6 +558,7 @@ static PyObject *ledger_take(PyObject *object, PyObject *args)
     if (!operation)
         return NULL;
     operation->tally = (tally_t *)Py_XNewRef(tally);
+    ledger_lengthen(self, operation); /* for all that is known here */
     return Py_NewRef((PyObject *)operation);
 }
 
@@ -741,7 +773,9 @@ static int poster_send(poster_t *self, PyObject *buffer, PyObject *to, PyObject 
     operation->is_wanted = self->is_tx_wanted;
     void *place = operation->place;
     ssize_t code;
-    PyThreadState *state = view->len > SHORT_CALL ? PyEval_SaveThread() : NULL;
+    if (view->len > SHORT)
+        ledger_lengthen(ledger, operation);
+    PyThreadState *state = operation->is_long ? PyEval_SaveThread() : NULL;
     if (is_tagged)
         code = fi_tsend(self->ep, view->buf, view->len, NULL, tally->address, tag, place);
     else
@@ -776,11 +810,17 @@ static int poster_receive(poster_t *self, PyObject *buffer, PyObject *context, i
     operation->limit = operation->view.len;
     /* what does not fit goes into the spare buffer */
     struct iovec places[] = {{operation->view.buf, (size_t)operation->view.len}, self->spare};
+    void *place = operation->place;
     ssize_t code;
+    if (operation->view.len > SHORT)
+        ledger_lengthen(ledger, operation);
+    PyThreadState *state = operation->is_long ? PyEval_SaveThread() : NULL;
     if (is_tagged)
-        code = fi_trecvv(self->ep, places, NULL, 2, FI_ADDR_UNSPEC, tag, ignore, operation->place);
+        code = fi_trecvv(self->ep, places, NULL, 2, FI_ADDR_UNSPEC, tag, ignore, place);
     else
-        code = fi_recvv(self->ep, places, NULL, 2, FI_ADDR_UNSPEC, operation->place);
+        code = fi_recvv(self->ep, places, NULL, 2, FI_ADDR_UNSPEC, place);
+    if (state)
+        PyEval_RestoreThread(state);
     if (code)
         return give_up(ledger, operation);
     self->posted++;

@@ -129,21 +129,21 @@ class Ledger(Protocol):
     @property
     def under_way(self) -> int: ...  # noqa: D102
 
-    def next(self, count: int, looks: int) -> list[Completion] | None:
-        """Return up to `count` completions, if there are any and nothing else is to be done.
+    def next(self, count: int, spin_ns: int) -> list[Completion] | None:
+        """Return what there is, which may be nothing; None if `fetch` must see to it.
 
         Args:
-            count: at least 1.
-            looks: how often to look, as long as there is nothing.
+            count: completions that it may be, at least 1.
+            spin_ns: how long to look, in nanoseconds, as long as there is nothing; 0 for one look.
         """
         ...
 
-    def fetch(self, room: int, looks: int) -> int:
+    def fetch(self, room: int, spin_ns: int) -> int:
         """Hand over what libfabric has, and return how much it was, or libfabric's code.
 
         Args:
             room: entries to take; with 0 libfabric only goes on.
-            looks: as in `next`.
+            spin_ns: as in `next`.
         """
         ...
 
