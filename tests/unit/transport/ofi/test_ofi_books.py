@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The books of operations, which are in C: nothing is lost, told twice, or kept too long."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fakes.ofi_table import BOTH, RXM, SHM, Side, Table
+from i2o.transport.fabric.completion import Completion, CompletionError
+from i2o.transport.fabric.endpoint import Message
+from i2o.transport.fabric.errors import ErrorAvailable, FabricErrno, FabricError, TryAgain
+from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Flag
+from i2o.transport.ofi.completion_queue import OfiCompletionQueue
+from i2o.transport.ofi.library import _load_books, load
+from i2o.transport.ofi.operation import NO_FLAGS, RECV_MSG, RECV_TAGGED, SEND_MSG, SEND_TAGGED
+
+pytestmark = pytest.mark.libfabric
+both = pytest.mark.parametrize("uri", [RXM, SHM], ids=["rxm", "shm"])
+
+
+@pytest.fixture
+def table() -> Iterator[Table]:
+    with Table() as made:
+        yield made
+
+
+def meet(table: Table, one: Side, other: Side, to: int) -> None:
+    """Let a first message arrive, so that later ones do not wait for the connection."""
+    other.endpoint.recv(bytearray(1))
+    one.endpoint.send(b"!", to)
+    table.entry(other)
+    table.entry(one)
+
+
+# --- many at once --------------------------------------------------------------------------------
+
+
+@both
+def test_there_is_a_place_for_every_operation(table: Table, uri: str) -> None:
+    one, other, to, _ = table.pair(uri)
+    meet(table, one, other, to)
+    many = 300
+    into = [bytearray(2) for _ in range(many)]
+    for number, buffer in enumerate(into):
+        other.endpoint.recv(buffer, context=number)
+    for number in range(many):
+        one.endpoint.send(number.to_bytes(2, "big"), to, context=number)
+    assert other.endpoint.posted == many
+    assert [table.entry(other).context for _ in range(many)] == list(range(many))
+    assert [int.from_bytes(buffer, "big") for buffer in into] == list(range(many))
+    assert [table.entry(one).context for _ in range(many)] == list(range(many))
+    assert (other.endpoint.posted, one.endpoint.in_flight) == (0, 0)
+    assert (other.cq.operations.under_way, one.cq.operations.under_way) == (0, 0)
+
+
+def post_a_mixture(table: Table) -> Side:
+    """Send five messages, of which the second has data and the fourth is too long."""
+    one, other, to, _ = table.pair(SHM)
+    meet(table, one, other, to)
+    for number in range(5):
+        other.endpoint.recv(bytearray(4), context=number)
+    one.endpoint.send(b"0000", to)
+    one.endpoint.senddata(b"1111", 77, to)
+    one.endpoint.send(b"22", to)
+    one.endpoint.send(b"33333333", to)
+    one.endpoint.send(b"4", to)
+    return other
+
+
+def test_usual_and_unusual_entries_keep_their_order(table: Table) -> None:
+    other = post_a_mixture(table)
+    found: list[Completion | CompletionError] = []
+    while len(found) < 5:
+        try:
+            found += other.cq.sread(8, timeout_s=5)
+        except ErrorAvailable:
+            found.append(other.cq.readerr())
+    assert [entry.context for entry in found] == [0, 1, 2, 3, 4]
+    assert [entry.length for entry in found] == [4, 4, 2, 4, 1]
+    assert [entry.data for entry in found] == [0, 77, 0, 0, 0]
+    assert found[1].flags == RECV_MSG | Flag.REMOTE_CQ_DATA
+    assert isinstance(found[3], CompletionError)
+    assert (found[3].err, found[3].olen) == (FabricErrno.ETRUNC, 4)
+
+
+def test_no_more_entries_than_were_asked_for(table: Table) -> None:
+    one, other, to, _ = table.pair(SHM)
+    meet(table, one, other, to)
+    for number in range(3):
+        other.endpoint.recv(bytearray(1), context=number)
+        one.endpoint.send(b"x", to)
+    got = []
+    while len(got) < 3:
+        entries = other.cq.sread(2, timeout_s=5)
+        assert 1 <= len(entries) <= 2
+        got += [entry.context for entry in entries]
+    assert got == [0, 1, 2]
+
+
+def test_an_exception_ends_no_operation_but_its_own(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = OfiCompletionQueue._take
+
+    def fail(self: OfiCompletionQueue, operation: Any, *entry: Any) -> None:
+        take(self, operation, *entry)
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(OfiCompletionQueue, "_take", fail)
+    other = post_a_mixture(table)
+    seen: list[object] = []
+    raised = 0
+    while len(seen) < 5:
+        try:
+            seen += [entry.context for entry in other.cq.sread(8, timeout_s=5)]
+        except ErrorAvailable:
+            seen.append(other.cq.readerr().context)
+        except RuntimeError:
+            raised += 1
+    assert seen == [0, 1, 2, 3, 4]
+    assert raised >= 1
+
+
+# --- what is kept, and for how long --------------------------------------------------------------
+
+
+@both
+def test_buffers_are_held_until_the_entry_and_no_longer(table: Table, uri: str) -> None:
+    one, other, to, _ = table.pair(uri)
+    meet(table, one, other, to)
+    data, into = bytearray(b"data"), bytearray(4)
+    for tag in (None, 5):
+        if tag is None:
+            other.endpoint.recv(into)
+            one.endpoint.send(data, to)
+        else:
+            other.endpoint.trecv(into, tag)
+            one.endpoint.tsend(data, tag, to)
+        with pytest.raises(BufferError):
+            into.append(0)
+        with pytest.raises(BufferError):
+            data.append(0)
+        table.entry(other)
+        table.entry(one)
+        for buffer in (data, into):
+            buffer.append(0)
+            buffer.pop()
+        assert into == b"data"
+
+
+class Witness:
+    """A context that can be watched."""
+
+    def __init__(self, last_words: Callable[[], object] = list) -> None:
+        self.last_words = last_words
+
+    def __del__(self) -> None:
+        self.last_words()
+
+
+@both
+def test_a_context_is_let_go_of_with_its_entry(table: Table, uri: str) -> None:
+    one, other, to, _ = table.pair(uri)
+    meet(table, one, other, to)
+    witness = Witness()
+    gone = weakref.ref(witness)
+    other.endpoint.recv(bytearray(1), context=witness)
+    del witness
+    one.endpoint.send(b"x", to)
+    entry = table.entry(other)
+    assert gone() is entry.context
+    del entry
+    assert gone() is None
+
+
+def test_the_last_words_of_a_context_may_use_the_queue(table: Table) -> None:
+    one = table.open(SHM)
+    other = table.open(SHM, BOTH | Bind.SELECTIVE_COMPLETION)
+    to = one.endpoint.insert(other.endpoint.name)
+    other.endpoint.insert(one.endpoint.name)
+    heard = []
+
+    def speak() -> None:
+        try:
+            entries: list[object] = list(other.cq.read(4))
+        except TryAgain:
+            entries = []
+        other.endpoint.recv(bytearray(1), context="again")
+        heard.append(entries)
+
+    for _ in range(6):
+        other.endpoint.recv(bytearray(1), context=Witness(speak))
+    other.endpoint.recvmsg(Message([bytearray(1)], context="last"), Flag.COMPLETION)
+    for _ in range(7):
+        one.endpoint.send(b"x", to)
+    assert table.entry(other).context == "last"
+    assert heard == [[]] * 6
+    assert other.endpoint.posted == 6
+    assert other.cq.operations.under_way == 6
+
+
+@both
+def test_nothing_is_counted_up_by_messages(table: Table, uri: str) -> None:
+    one, other, to, _ = table.pair(uri)
+    meet(table, one, other, to)
+    data, into, context = bytearray(b"data"), bytearray(4), Witness()
+    watched = (data, into, context, to, SEND_MSG, SEND_TAGGED, RECV_MSG, RECV_TAGGED, NO_FLAGS,
+               ADDR_UNSPEC, Completion, one.endpoint._poster, other.endpoint._poster,
+               one.endpoint._tallies[to])  # fmt: skip
+
+    def play(count: int) -> list[int]:
+        for number in range(count):
+            other.endpoint.recv(into, context=context)
+            other.endpoint.trecv(into, number, context=context)
+            one.endpoint.send(data, to, context=context)
+            one.endpoint.tsend(data, number, to, context=context)
+            for _ in range(2):
+                table.entry(one)
+                table.entry(other)
+        return [sys.getrefcount(each) for each in watched]
+
+    before = play(20)
+    assert all(abs(new - old) < 20 for old, new in zip(before, play(50), strict=True))
+
+
+def test_all_of_it_can_be_collected(table: Table) -> None:
+    one = table.open(RXM)
+    one.endpoint.recv(bytearray(1), context=one)
+    references = [weakref.ref(each) for each in one]
+    one.endpoint.insert(one.endpoint.name)
+    one.endpoint.close()
+    one.cq.close()
+    table.pop_all()
+    table.sides.clear()
+    del one
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@both
+def test_what_the_short_way_leaves_is_refused_in_words(table: Table, uri: str) -> None:
+    one, _, to, _ = table.pair(uri)
+    end = one.endpoint
+    for call in (
+        lambda: end.recv(b"read-only"),
+        lambda: end.trecv(b"read-only", 1),
+        lambda: end.send("text", to),  # type: ignore[arg-type]
+        lambda: end.send(b"x", to + 100),
+        lambda: end.tsend(b"x", 1, to + 100),
+        lambda: end.tsend(b"x", 1 << 64, to),
+        lambda: end.tsend(b"x", -1, to),
+        lambda: end.trecv(bytearray(1), -1),
+        lambda: end.send(memoryview(bytes(8))[::2], to),
+    ):
+        with pytest.raises(FabricError) as caught:
+            call()
+        assert caught.value.errno == errno.EINVAL
+    assert (end.posted, end.in_flight, one.cq.operations.under_way) == (0, 0, 0)
+    while True:
+        try:
+            end.recv(bytearray(1))
+        except TryAgain:
+            break
+    assert end.posted == end.attributes.rx_size
+    end.close()
+    for call in (lambda: end.recv(bytearray(1)), lambda: end.send(b"x", to)):
+        with pytest.raises(FabricError) as caught:
+            call()
+        assert caught.value.errno == FabricErrno.EOPBADSTATE
+
+
+def test_operations_are_given_back_once(table: Table) -> None:
+    ledger = table.open(RXM).cq.operations
+    poster = table.open(RXM).endpoint._poster
+    operation = ledger.take(poster)
+    assert ledger.find(operation.address) is operation
+    assert ledger.of(poster) == [operation]
+    ledger.give_back(operation)
+    with pytest.raises(ValueError, match="not under way"):
+        ledger.give_back(operation)
+    for made_up in (operation.address, operation.address + 1, 0, (1 << 64) - 1):
+        assert ledger.find(made_up) is None
+    stranger = table.open(RXM).cq.operations.take(poster)
+    with pytest.raises(ValueError, match="not under way"):
+        ledger.give_back(stranger)
+
+
+def test_a_closed_queue_is_not_looked_at(table: Table) -> None:
+    one = table.open(RXM)
+    one.endpoint.recv(bytearray(1))
+    one.endpoint.close()
+    one.cq.close()
+    assert one.cq.operations.next(1, 0) is None
+    assert one.cq.operations.fetch(1, 0) == -errno.EAGAIN
+
+
+def test_the_books_take_what_they_are_for() -> None:
+    books = load().books
+    assert load().books is books
+    with pytest.raises(TypeError, match="no class of tuples"):
+        books.Ledger(
+            0, object, RECV_TAGGED, NO_FLAGS, 0, list, list,
+            is_sourced=True, has_flags=True, is_widest=True, holds_back=True,
+        )  # fmt: skip
+    with pytest.raises(TypeError):
+        books.Operation()
+    with pytest.raises(ImportError):
+        _load_books(None)
+    poster = books.Poster(0, {}, (1, 2, 3, 4), 1, 1, 1, 0, 0, is_tagged=True, takes_masks=True)
+    for call in (poster.send, poster.tsend, poster.recv, poster.trecv):
+        with pytest.raises(TypeError, match="buffer"):
+            call()
+    assert not poster.send(b"", 0, None)
+    assert not poster.recv(bytearray(), None)
