@@ -61,33 +61,33 @@ def test_there_is_a_place_for_every_operation(table: Table, uri: str) -> None:
 
 
 def post_a_mixture(table: Table) -> Side:
-    """Send five messages, of which the second has data and the fourth is too long."""
+    """Send six messages, of which the third has data and the fifth is too long."""
     one, other, to, _ = table.pair(SHM)
     meet(table, one, other, to)
-    for number in range(5):
+    for number in range(6):
         other.endpoint.recv(bytearray(4), context=number)
-    one.endpoint.send(b"0000", to)
-    one.endpoint.senddata(b"1111", 77, to)
-    one.endpoint.send(b"22", to)
-    one.endpoint.send(b"33333333", to)
-    one.endpoint.send(b"4", to)
+    for data in (b"0000", b"111"):
+        one.endpoint.send(data, to)
+    one.endpoint.senddata(b"2222", 77, to)
+    for data in (b"33", b"44444444", b"5"):
+        one.endpoint.send(data, to)
     return other
 
 
 def test_usual_and_unusual_entries_keep_their_order(table: Table) -> None:
     other = post_a_mixture(table)
     found: list[Completion | CompletionError] = []
-    while len(found) < 5:
+    while len(found) < 6:
         try:
             found += other.cq.sread(8, timeout_s=5)
         except ErrorAvailable:
             found.append(other.cq.readerr())
-    assert [entry.context for entry in found] == [0, 1, 2, 3, 4]
-    assert [entry.length for entry in found] == [4, 4, 2, 4, 1]
-    assert [entry.data for entry in found] == [0, 77, 0, 0, 0]
-    assert found[1].flags == RECV_MSG | Flag.REMOTE_CQ_DATA
-    assert isinstance(found[3], CompletionError)
-    assert (found[3].err, found[3].olen) == (FabricErrno.ETRUNC, 4)
+    assert [entry.context for entry in found] == [0, 1, 2, 3, 4, 5]
+    assert [entry.length for entry in found] == [4, 3, 4, 2, 4, 1]
+    assert [entry.data for entry in found] == [0, 0, 77, 0, 0, 0]
+    assert found[2].flags == RECV_MSG | Flag.REMOTE_CQ_DATA
+    assert isinstance(found[4], CompletionError)
+    assert (found[4].err, found[4].olen) == (FabricErrno.ETRUNC, 4)
 
 
 def test_no_more_entries_than_were_asked_for(table: Table) -> None:
@@ -117,14 +117,14 @@ def test_an_exception_ends_no_operation_but_its_own(
     other = post_a_mixture(table)
     seen: list[object] = []
     raised = 0
-    while len(seen) < 5:
+    while len(seen) < 6:
         try:
             seen += [entry.context for entry in other.cq.sread(8, timeout_s=5)]
         except ErrorAvailable:
             seen.append(other.cq.readerr().context)
         except RuntimeError:
             raised += 1
-    assert seen == [0, 1, 2, 3, 4]
+    assert seen == [0, 1, 2, 3, 4, 5]
     assert raised >= 1
 
 
@@ -189,21 +189,22 @@ def test_the_last_words_of_a_context_may_use_the_queue(table: Table) -> None:
 
     def speak() -> None:
         try:
-            entries: list[object] = list(other.cq.read(4))
+            entries: list[object] = list(other.cq.read(16))
         except TryAgain:
             entries = []
         other.endpoint.recv(bytearray(1), context="again")
         heard.append(entries)
 
-    for _ in range(6):
+    many = 40  # more than are taken at once
+    for _ in range(many):
         other.endpoint.recv(bytearray(1), context=Witness(speak))
     other.endpoint.recvmsg(Message([bytearray(1)], context="last"), Flag.COMPLETION)
-    for _ in range(7):
+    for _ in range(many + 1):
         one.endpoint.send(b"x", to)
     assert table.entry(other).context == "last"
-    assert heard == [[]] * 6
-    assert other.endpoint.posted == 6
-    assert other.cq.operations.under_way == 6
+    assert heard == [[]] * many
+    assert other.endpoint.posted == many
+    assert other.cq.operations.under_way == many
 
 
 @both
