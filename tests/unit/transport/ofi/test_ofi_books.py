@@ -128,6 +128,42 @@ def test_an_exception_ends_no_operation_but_its_own(
     assert raised >= 1
 
 
+@both
+def test_nothing_overtakes_what_waits(table: Table, uri: str) -> None:
+    one, other, to, _ = table.pair(uri)
+    meet(table, one, other, to)
+    long = bytes(1 << 20)
+    one.endpoint.tsend(long, 1, to, context=1)
+    one.endpoint.tsendmsg(Message([b"2"], to, 2, tag=2), Flag.FENCE)
+    one.endpoint.tsend(b"3", 3, to, context=3)
+    one.endpoint.send(b"4", to, context=4)
+    other.endpoint.recv(bytearray(1), context=4)
+    for tag in (3, 2):
+        other.endpoint.trecv(bytearray(1), tag, context=tag)
+    other.endpoint.trecv(bytearray(len(long)), 1, context=1)
+    assert [table.entry(other).context for _ in range(4)] == [1, 2, 3, 4]
+    assert [table.entry(one).context for _ in range(4)] == [1, 2, 3, 4]
+
+
+@both
+def test_sends_are_silent_on_a_selective_queue(table: Table, uri: str) -> None:
+    one, other = table.open(uri, BOTH | Bind.SELECTIVE_COMPLETION), table.open(uri)
+    to = one.endpoint.insert(other.endpoint.name)
+    other.endpoint.insert(one.endpoint.name)
+    for number in range(4):  # the first makes the connection, and is posted in another way
+        if number == 2:
+            other.endpoint.trecv(bytearray(1), 5, context=number)
+            one.endpoint.tsend(b"x", 5, to, context=number)
+        else:
+            other.endpoint.recv(bytearray(1), context=number)
+            one.endpoint.send(b"x", to, context=number)
+        assert table.entry(other).context == number
+    other.endpoint.recv(bytearray(1))
+    one.endpoint.sendmsg(Message([b"x"], to, "told"), Flag.COMPLETION)
+    assert table.entry(one).context == "told"
+    assert one.endpoint.in_flight == 0
+
+
 # --- what is kept, and for how long --------------------------------------------------------------
 
 
@@ -250,7 +286,8 @@ def test_all_of_it_can_be_collected(table: Table) -> None:
 
 @both
 def test_what_the_short_way_leaves_is_refused_in_words(table: Table, uri: str) -> None:
-    one, _, to, _ = table.pair(uri)
+    one, other, to, _ = table.pair(uri)
+    meet(table, one, other, to)
     end = one.endpoint
     for call in (
         lambda: end.recv(b"read-only"),
@@ -267,12 +304,11 @@ def test_what_the_short_way_leaves_is_refused_in_words(table: Table, uri: str) -
             call()
         assert caught.value.errno == errno.EINVAL
     assert (end.posted, end.in_flight, one.cq.operations.under_way) == (0, 0, 0)
-    while True:
-        try:
-            end.recv(bytearray(1))
-        except TryAgain:
-            break
-    assert end.posted == end.attributes.rx_size
+    for post in (lambda: end.recv(bytearray(1)), lambda: end.send(b"x", to)):
+        with pytest.raises(TryAgain):
+            while True:
+                post()
+    assert (end.posted, end.in_flight) == (end.attributes.rx_size, end.attributes.tx_size)
     end.close()
     for call in (lambda: end.recv(bytearray(1)), lambda: end.send(b"x", to)):
         with pytest.raises(FabricError) as caught:
