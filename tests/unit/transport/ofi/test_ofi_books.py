@@ -316,6 +316,25 @@ def test_what_the_short_way_leaves_is_refused_in_words(table: Table, uri: str) -
         assert caught.value.errno == FabricErrno.EOPBADSTATE
 
 
+def test_a_send_that_is_too_long_is_not_posted(table: Table) -> None:
+    one, other, to, _ = table.pair(RXM)
+    meet(table, one, other, to)
+    end = one.endpoint
+    poster = load().books.Poster(
+        int(end._ffi.cast("uintptr_t", end._ep)), end._tallies, (SEND_MSG,) * 4, 9, 9, 3, 0, 0,
+        is_tagged=True, takes_masks=True,
+    )  # fmt: skip
+    poster.bind(one.cq.operations, True, True)
+    poster.open(True, True)
+    assert not poster.send(b"four", to, None)
+    assert not poster.recv(bytearray(1), None), "receives are bound to nothing"
+    assert one.cq.operations.under_way == 0
+    other.endpoint.recv(bytearray(4))
+    assert poster.send(b"two", to, "short")
+    assert table.entry(one).context == "short"
+    assert poster.in_flight == 0
+
+
 def test_operations_are_given_back_once(table: Table) -> None:
     ledger = table.open(RXM).cq.operations
     poster = table.open(RXM).endpoint._poster
