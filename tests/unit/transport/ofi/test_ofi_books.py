@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
+import struct
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from fakes.ofi_table import BOTH, RXM, SHM, Side, Table
+from fakes.ofi_table import BOTH, RXM, SHM, UDP, Side, Table
+from i2o.clock import ManualClock
 from i2o.transport.fabric.completion import Completion, CompletionError
 from i2o.transport.fabric.endpoint import Message
 from i2o.transport.fabric.errors import ErrorAvailable, FabricErrno, FabricError, TryAgain
@@ -162,6 +165,38 @@ def test_sends_are_silent_on_a_selective_queue(table: Table, uri: str) -> None:
     one.endpoint.sendmsg(Message([b"x"], to, "told"), Flag.COMPLETION)
     assert table.entry(one).context == "told"
     assert one.endpoint.in_flight == 0
+
+
+def test_what_waits_is_looked_after_while_messages_come(table: Table) -> None:
+    gone = table.open(RXM).endpoint.name
+    table.close()
+    table.sides.clear()
+    clock = ManualClock(1)
+    one, other = table.open(RXM, clock=clock), table.open(RXM)
+    one.endpoint.insert(other.endpoint.name)
+    to = other.endpoint.insert(one.endpoint.name)
+
+    def message() -> None:
+        one.endpoint.recv(bytearray(1), context="in")
+        other.endpoint.send(b"x", to)
+
+    message()
+    while one.endpoint.posted:  # the first makes the connection, which takes both sides
+        other.endpoint.progress()
+        one.endpoint.progress()
+    one.cq.read()
+    other.cq.sread(timeout_s=5)
+    one.endpoint.send(b"x", one.endpoint.insert(gone), context="never")
+    one.cq.read(0)
+    clock.advance(11)
+    for _ in range(100):
+        message()
+        other.cq.sread(timeout_s=5)
+        try:
+            assert one.cq.sread()[0].context == "in"
+        except ErrorAvailable:
+            break
+    assert one.cq.readerr().context == "never"
 
 
 # --- what is kept, and for how long --------------------------------------------------------------
@@ -335,11 +370,17 @@ def test_a_send_that_is_too_long_is_not_posted(table: Table) -> None:
     assert poster.in_flight == 0
 
 
+def test_udp_sends_nothing_on_the_short_way(table: Table) -> None:
+    one, _, to, _ = table.pair(UDP)
+    assert not one.endpoint._poster.send(b"x", to, None)
+
+
 def test_operations_are_given_back_once(table: Table) -> None:
     ledger = table.open(RXM).cq.operations
     poster = table.open(RXM).endpoint._poster
     operation = ledger.take(poster)
     assert ledger.find(operation.address) is operation
+    assert ledger.find(operation.address + 1) is None
     assert ledger.of(poster) == [operation]
     ledger.give_back(operation)
     with pytest.raises(ValueError, match="not under way"):
@@ -349,6 +390,70 @@ def test_operations_are_given_back_once(table: Table) -> None:
     stranger = table.open(RXM).cq.operations.take(poster)
     with pytest.raises(ValueError, match="not under way"):
         ledger.give_back(stranger)
+
+
+Read = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class CqOperations(ctypes.Structure):
+    """The first of struct fi_ops_cq."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("read", Read))
+
+
+class Cq(ctypes.Structure):
+    """struct fid_cq."""
+
+    _fields_ = (
+        ("fclass", ctypes.c_size_t),
+        ("context", ctypes.c_void_p),
+        ("fid_operations", ctypes.c_void_p),
+        ("operations", ctypes.POINTER(CqOperations)),
+    )
+
+
+def test_entries_of_nobody_are_passed_over() -> None:
+    told: list[tuple[int, int]] = []
+
+    def read(_: int, place: int, count: int) -> int:
+        taken, told[:count] = told[:count], []
+        data = b"".join(struct.pack("=6Q", *each, 0, 0, 0, 0) for each in taken)
+        ctypes.memmove(place, data, len(data))
+        return len(taken) or -errno.EAGAIN
+
+    operations = CqOperations(ctypes.sizeof(CqOperations), Read(read))
+    cq = Cq(operations=ctypes.pointer(operations))
+    put: list[Completion] = []
+    books = load().books
+    ledger = books.Ledger(
+        ctypes.addressof(cq),
+        Completion,
+        RECV_TAGGED,
+        NO_FLAGS,
+        ADDR_UNSPEC,
+        put.append,
+        put.append,
+        is_sourced=False,
+        has_flags=True,
+        is_widest=True,
+        holds_back=False,
+    )
+    poster = books.Poster(0, {}, (0, 0, 0, 0), 9, 9, 9, 0, 0, is_tagged=True, takes_masks=True)
+    tally = books.Tally(7)
+    assert ledger.next(1, 0) == []
+    send, receive, free = ledger.take(poster, tally), ledger.take(poster), ledger.take(poster)
+    send.flags, receive.flags = SEND_MSG, RECV_MSG
+    addresses = [free.address, 0, send.address + 1, send.address, receive.address]
+    ledger.give_back(free)
+    told += [(address, int(RECV_MSG)) for address in addresses * 2]
+    assert [entry.flags for entry in ledger.next(16, 0)] == [SEND_MSG, RECV_MSG]
+    assert ledger.fetch(16, 0) == -errno.EAGAIN
+    assert (tally.outstanding, poster.in_flight, poster.posted) == (-1, -1, -1)
+    assert ledger.under_way == 0
+    told += [(address, 0) for address in addresses]
+    assert ledger.fetch(3, 0) == 3
+    assert ledger.fetch(16, 0) == 2
+    assert put == []
 
 
 def test_a_closed_queue_is_not_looked_at(table: Table) -> None:
