@@ -351,12 +351,12 @@ def test_what_the_short_way_leaves_is_refused_in_words(table: Table, uri: str) -
         assert caught.value.errno == FabricErrno.EOPBADSTATE
 
 
-def test_a_send_that_is_too_long_is_not_posted(table: Table) -> None:
+def test_limits_are_kept(table: Table) -> None:
     one, other, to, _ = table.pair(RXM)
     meet(table, one, other, to)
     end = one.endpoint
     poster = load().books.Poster(
-        int(end._ffi.cast("uintptr_t", end._ep)), end._tallies, (SEND_MSG,) * 4, 9, 9, 3, 0, 0,
+        int(end._ffi.cast("uintptr_t", end._ep)), end._tallies, (SEND_MSG,) * 4, 1, 0, 3, 0, 0,
         is_tagged=True, takes_masks=True,
     )  # fmt: skip
     poster.bind(one.cq.operations, True, True)
@@ -366,8 +366,13 @@ def test_a_send_that_is_too_long_is_not_posted(table: Table) -> None:
     assert one.cq.operations.under_way == 0
     other.endpoint.recv(bytearray(4))
     assert poster.send(b"two", to, "short")
+    assert not poster.send(b"two", to, "second")
     assert table.entry(one).context == "short"
     assert poster.in_flight == 0
+    poster.bind(one.cq.operations, False, True)
+    poster.open(True, True)
+    assert not poster.recv(bytearray(1), None)
+    assert one.cq.operations.under_way == 0
 
 
 def test_udp_sends_nothing_on_the_short_way(table: Table) -> None:
