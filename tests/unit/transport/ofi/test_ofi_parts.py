@@ -15,7 +15,7 @@ import pytest
 
 from i2o.errors import TransportUnavailable, UriError
 from i2o.transport.fabric.errors import FabricError
-from i2o.transport.ofi import library, native_build
+from i2o.transport.ofi import library, native_books, native_build
 from i2o.transport.ofi.addresses import AddressFormat, split_host, to_bytes, to_text
 from i2o.transport.ofi.library import load
 from i2o.transport.ofi.opening import open_endpoint
@@ -217,6 +217,7 @@ def test_it_is_built_where_the_headers_are(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(native_build, "_FOLDERS", ())
     monkeypatch.setenv("CPATH", f"/nowhere{os.pathsep}{tmp_path}")
     assert not native_build.can_be_built()
+    assert native_books.SOURCE == native_build._BOOKS  # a build script cannot import it
     (tmp_path / "rdma" / "fabric.h").touch()
     assert native_build.can_be_built()
 
