@@ -36,8 +36,8 @@ _IDLE_NS: Final = 50_000_000
 """For how long a provider that keeps everything is called although nothing is posted."""
 _SPIN_NS: Final = 25_000
 """For how long `sread` looks before it considers anything else: longer than a round trip."""
-_SPINS: Final = 6
-"""How often it does before it sleeps."""
+_SPINS: Final = 16
+"""How often it does before it sleeps: some 400 us, as waking up takes long."""
 _NOTHING: Final = -errno.EAGAIN
 _SEND: Final = int(Flag.SEND)
 _TAGGED: Final = int(Flag.TAGGED)
