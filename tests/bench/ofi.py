@@ -5,7 +5,8 @@
 
 Two processes, each on a core of its own, spinning. `bare` makes the fewest calls of the compiled
 extension that a round trip needs: fi_send, fi_recv, fi_cq_read. The ratio of the Endpoint to it is
-what our layer costs; both are measured in turn in one run.
+what our layer costs; both are measured in turn in one run. `bare, fd` is the same with a descriptor
+to wait for (FI_WAIT_FD), as the Endpoint's queue has one where the provider can make it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, EndpointType
 from i2o.transport.ofi.domain import Domain, name_of
 from i2o.transport.ofi.library import load
 from i2o.transport.ofi.opening import open_endpoint
+from i2o.transport.ofi.provider import provider_of
 from i2o.transport.ofi.selection import Wish, select
 
 PROVIDERS = ("tcp;ofi_rxm", "shm")
@@ -33,7 +35,7 @@ BLOCKS = 50
 class Bare:
     """The fewest calls: one send and one receive at a time."""
 
-    def __init__(self, provider: str, size: int) -> None:
+    def __init__(self, provider: str, size: int, has_descriptor: bool = False) -> None:
         library = load()
         self.ffi, self.lib = ffi, lib = library
         node = None if provider == "shm" else NODE
@@ -52,7 +54,7 @@ class Bare:
         self.ep = place[0]
         attributes = ffi.new("struct fi_cq_attr *")
         attributes.format = lib.FI_CQ_FORMAT_TAGGED
-        attributes.wait_obj = lib.FI_WAIT_NONE
+        attributes.wait_obj = lib.FI_WAIT_FD if has_descriptor else lib.FI_WAIT_NONE
         self.cq = out("struct fid_cq **", lib.fi_cq_open, self.domain.handle, attributes)
         assert lib.fi_ep_bind(self.ep, ffi.addressof(self.cq, "fid"), 0xC00) == 0
         assert lib.fi_ep_bind(self.ep, ffi.addressof(self.domain.vector, "fid"), 0) == 0
@@ -142,7 +144,7 @@ class Ours:
 def play(kind: str, provider: str, size: int, rounds: int, is_first: bool) -> None:
     """One side: name out, name in, then the rounds; the first tells how long they took."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0 if is_first else -1]})
-    side = (Bare if kind == "bare" else Ours)(provider, size)
+    side = Ours(provider, size) if kind == "ours" else Bare(provider, size, kind == "bare, fd")
     print(side.name, flush=True)
     side.meet(input())
     side.run(WARM_UP, is_first)
@@ -217,11 +219,14 @@ def main() -> None:
         return
     print(f"libfabric {load().version}, {args.size} bytes, us per round trip, least and median")
     for provider in args.providers:
-        times: dict[str, list[float]] = {"fi_pingpong": [], "bare": [], "ours": []}
+        kinds = ["bare", "ours"]
+        if provider_of(provider, 0).has_descriptor:
+            kinds.insert(1, "bare, fd")
+        times: dict[str, list[float]] = {"fi_pingpong": [], **{kind: [] for kind in kinds}}
         for _ in range(args.repeat):
             in_c = pingpong(provider, args.size, args.rounds)
             times["fi_pingpong"] += [] if in_c is None else [in_c]
-            for kind in ("bare", "ours"):
+            for kind in kinds:
                 times[kind].append(measure(kind, provider, args.size, args.rounds))
         print(f"{provider}:")
         for kind, taken in times.items():

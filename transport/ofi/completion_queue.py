@@ -9,8 +9,8 @@ them, is decided here.
 from __future__ import annotations
 
 import errno
-import struct
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from i2o.clock import Clock
@@ -26,28 +26,24 @@ from i2o.transport.fabric.errors import (
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Capability, CqFormat, Flag
 from i2o.transport.ofi.domain import Domain
 from i2o.transport.ofi.library import check
-from i2o.transport.ofi.operation import RECV_TAGGED, Operation, OperationPool
+from i2o.transport.ofi.operation import NO_FLAGS, RECV_TAGGED, Ledger, Operation, Poster
 from i2o.transport.ofi.waiting import TICK_S, Waiter, wait_descriptor
 
-_ENTRY: Final = struct.Struct("=QQQQQQ")
-"""fi_cq_tagged_entry: op_context, flags, len, buf, data, tag."""
 _BATCH: Final = 16
 _MOST_UNREAD: Final = 1 << 14
 """Entries that are kept when a program makes progress but does not read."""
 _IDLE_NS: Final = 50_000_000
 """For how long a provider that keeps everything is called although nothing is posted."""
-_LOOKS: Final = 64
-"""How often one call looks, of those in which `sread` waits without sleeping."""
+_SPIN_NS: Final = 25_000
+"""For how long `sread` looks before it considers anything else: longer than a round trip."""
 _SPINS: Final = 16
-"""How many such calls come before it sleeps: some 100 us at least, longer than a round trip."""
+"""How often it does before it sleeps: some 400 us, as waking up takes long."""
 _NOTHING: Final = -errno.EAGAIN
 _SEND: Final = int(Flag.SEND)
 _TAGGED: Final = int(Flag.TAGGED)
 _MULTI_RECV: Final = int(Flag.MULTI_RECV)
 _REMOTE_CQ_DATA: Final = int(Flag.REMOTE_CQ_DATA)
 _MESSAGE: Final = int(Flag.RECV | Flag.MSG | Flag.TAGGED)
-_new = tuple.__new__  # calling the class of a named tuple takes twice as long
-_NO_FLAGS: Final = Flag(0)
 _TRUNCATED: Final = int(FabricErrno.ETRUNC)
 
 
@@ -74,23 +70,12 @@ class OfiCompletionQueue:
         selection = domain.selection
         library = self._library = selection.library
         ffi, lib = library
-        self.operations = OperationPool(library)
-        self._by_address, self._free = self.operations.by_address, self.operations.free
         self._ready: deque[Completion | CompletionError] = deque()
-        self._entries = ffi.new("struct fi_cq_tagged_entry[]", _BATCH)
-        self._bytes = memoryview(ffi.buffer(self._entries))
-        self._sources = ffi.new("fi_addr_t[]", [ADDR_UNSPEC] * _BATCH)
+        self._owners: dict[Poster, Any] = {}
         self._error = ffi.new("struct fi_cq_err_entry *")
-        # without the capability no source is told, even where the provider knows it
-        is_sourced = Capability.SOURCE in selection.attributes.capabilities
-        self._look = lib.i2o_cq_look
-        self._told_sources = self._sources if is_sourced else ffi.NULL
         self._flags: dict[int, Flag] = {}
         self._waiter: Waiter | None = None
         self._is_watched = False
-        self._idle_since_ns = 0
-        self._has_flags = format > CqFormat.CONTEXT
-        self._is_widest = format is CqFormat.TAGGED
         self._holds_back = selection.provider.takes_everything
         self._has_descriptor = selection.provider.has_descriptor
         self._is_signalled = False
@@ -104,6 +89,21 @@ class OfiCompletionQueue:
         check(library, lib.fi_cq_open(domain.handle, attributes, out, ffi.NULL), "fi_cq_open")
         self._handle = out[0]
         self.fid = ffi.addressof(self._handle, "fid")
+        self.operations: Ledger = library.books.Ledger(
+            int(ffi.cast("uintptr_t", self._handle)),
+            Completion,
+            RECV_TAGGED,
+            NO_FLAGS,
+            ADDR_UNSPEC,
+            self._ready.append,
+            self._take,
+            # without the capability no source is told, even where the provider knows it
+            is_sourced=Capability.SOURCE in selection.attributes.capabilities,
+            has_flags=format > CqFormat.CONTEXT,
+            is_widest=format is CqFormat.TAGGED,
+            holds_back=self._holds_back,
+        )
+        self._next: Callable[[int, int], list[Completion] | None] = self.operations.next
         domain.hold()
         self._is_open = True
 
@@ -131,28 +131,27 @@ class OfiCompletionQueue:
 
     def sread(self, count: int = 1, timeout_s: float | None = None) -> list[Completion]:
         """As `read`, but wait for an entry; None waits for ever."""
-        if count < 1 or not self._is_open:
-            self._require_open()
+        if not self._ready and not self.restless:
+            found = self._next(count, _SPIN_NS)
+            if found:  # nearly always
+                return found
+        self._require_open()
+        if count < 1:
             raise FabricError(errno.EINVAL, "sread() waits for at least one entry")
-        ready = self._ready
-        if not ready and not self.restless:
-            self.fetch(_LOOKS)
-            if len(ready) == 1 and type(ready[0]) is Completion:  # nearly always
-                return [ready.popleft()]  # type: ignore[list-item]
         end = end_of_wait(self._clock, timeout_s)
-        looks = 0
+        spins = 0
         while not (found := self._collect(count)):
-            looks += 1
+            spins += 1
             if self._is_signalled:
                 self._is_signalled = False
                 raise TryAgain("signal() was called")
             left = None if end is None else end - self._clock.monotonic()
             if left is not None and left <= 0:
                 raise TryAgain(f"no completion within {timeout_s} s")
-            if looks > _SPINS:
+            if spins > _SPINS:
                 self._sleep(left)
             elif not self.restless:
-                self.fetch(_LOOKS)
+                self.fetch(_SPIN_NS)
         return found
 
     def progress(self) -> None:
@@ -165,7 +164,13 @@ class OfiCompletionQueue:
         """Return what there is, or an empty list; raises ErrorAvailable."""
         ready = self._ready
         if not ready:
-            self.fetch()
+            found = self._next(count, 0)
+            if found and not self.restless:
+                return found
+            if found:
+                ready.extend(found)
+            elif found is None:
+                self.fetch()
             if self.restless:
                 for endpoint in tuple(self.restless):
                     endpoint.advance()
@@ -174,9 +179,7 @@ class OfiCompletionQueue:
                     self._arm()
                 if not ready:
                     return []
-        if len(ready) == 1 and type(ready[0]) is Completion:
-            return [ready.popleft()]  # type: ignore[list-item]
-        found: list[Completion] = []
+        found = []
         while ready and len(found) < count:
             entry = ready[0]
             if isinstance(entry, CompletionError):
@@ -241,33 +244,28 @@ class OfiCompletionQueue:
 
     # --- what libfabric tells --------------------------------------------------------------------
 
-    def fetch(self, looks: int = 1) -> bool:
+    def fetch(self, spin_ns: int = 0) -> bool:
         """Take entries out of libfabric's queue, which also makes it go on; say if there were any.
 
         What nobody read yet is bounded: beyond that, the rest stays where it is. So does what
         arrives while nothing is posted, where the provider would keep all of it.
 
         Args:
-            looks: how often to look, as long as there is nothing.
+            spin_ns: how long to look, in nanoseconds, as long as there is nothing.
         """
+        operations = self.operations
         if self._holds_back:
-            if len(self._free) != len(self._by_address):
-                self._idle_since_ns = 0
+            if operations.under_way:
+                operations.idle_since_ns = 0
             elif self._is_long_idle():
                 return False
         room = _BATCH if len(self._ready) < _MOST_UNREAD else 0
-        count = self._look(self._handle, self._entries, room, self._told_sources, looks)
+        count = operations.fetch(room, spin_ns)
         if count == _NOTHING or not room:
             return False
-        if count == 1:
-            self._take(_ENTRY.unpack_from(self._bytes), self._sources[0])
-        elif count > 1:
-            used = self._bytes[: count * _ENTRY.size]
-            for place, entry in enumerate(_ENTRY.iter_unpack(used)):
-                self._take(entry, self._sources[place])
-        elif count == -FabricErrno.EAVAIL:
+        if count == -FabricErrno.EAVAIL:
             self._take_error()
-        else:
+        elif count <= 0:
             check(self._library, count, "fi_cq_readfrom")
             return False
         return True
@@ -278,28 +276,22 @@ class OfiCompletionQueue:
         For that while libfabric goes on, as it may have to make connections.
         """
         now = self._clock.monotonic_ns()
-        if not self._idle_since_ns:
-            self._idle_since_ns = now
-        return now - self._idle_since_ns > _IDLE_NS
+        operations = self.operations
+        if not operations.idle_since_ns:
+            operations.idle_since_ns = now
+        return now - operations.idle_since_ns > _IDLE_NS
 
-    def _take(self, entry: tuple[int, ...], source: int) -> None:
-        address, flags, length, place, data, tag = entry
-        operation = self._by_address.get(address)
-        if operation is None or (owner := operation.owner) is None:
-            return  # no entry of ours: an inject of nobody, or a provider that counts twice
-        if operation.peer is not None:
-            operation.peer.outstanding -= 1
-            owner.in_flight -= 1
-            if operation.is_wanted:
-                kind = operation.flags if self._has_flags else _NO_FLAGS
-                told = (operation.context, kind, 0, None, 0, 0, ADDR_UNSPEC)
-                self._ready.append(_new(Completion, told))
-            if operation.is_special:
-                self.operations.give_back(operation)
-            else:
-                operation.owner = operation.context = operation.held = operation.peer = None
-                self._free.append(operation)
-            return
+    def _take(
+        self,
+        operation: Operation,
+        flags: int,
+        length: int,
+        place: int,
+        data: int,
+        tag: int,
+        source: int,
+    ) -> None:
+        """Take the entry of a receive that is more than bytes, a tag and a source."""
         if operation.area is not None:
             self._take_part(operation, flags, length, place, data, source)
             return
@@ -319,20 +311,13 @@ class OfiCompletionQueue:
             )
             return
         if operation.is_wanted:
-            kind = operation.flags
-            if self._is_widest and not flags & _REMOTE_CQ_DATA:  # the way of nearly all of them
-                if kind is not RECV_TAGGED:
-                    tag = 0
-                got = (operation.context, kind, length, None, 0, tag, source)
-                self._ready.append(_new(Completion, got))
-            else:
-                self._add(operation, flags & _REMOTE_CQ_DATA, length, None, data, tag, source)
-        if operation.is_special:
-            owner.received(operation)
-        else:
-            owner.posted -= 1
-            operation.owner = operation.context = operation.held = None
-            self._free.append(operation)
+            self._add(operation, flags & _REMOTE_CQ_DATA, length, None, data, tag, source)
+        self._owner(operation).received(operation)
+
+    def _owner(self, operation: Operation) -> Any:
+        """Return the endpoint of an operation."""
+        assert operation.poster is not None
+        return self._owners[operation.poster]
 
     def _take_part(
         self, operation: Operation, flags: int, length: int, place: int, data: int, source: int
@@ -355,7 +340,7 @@ class OfiCompletionQueue:
                 view = area[begin : begin + length]
                 self._add(operation, kept, length, view, data, 0, source)
         if is_released:
-            operation.owner.received(operation)
+            self._owner(operation).received(operation)
 
     def _take_error(self) -> None:
         """Take the error that libfabric says is next."""
@@ -363,16 +348,16 @@ class OfiCompletionQueue:
         error = self._error
         if lib.fi_cq_readerr(self._handle, error, 0) <= 0:
             return
-        operation = self._by_address.get(int(ffi.cast("uintptr_t", error.op_context)))
-        if operation is None or operation.owner is None:
+        operation = self.operations.find(int(ffi.cast("uintptr_t", error.op_context)))
+        if operation is None:
             return
         text = lib.fi_cq_strerror(self._handle, error.prov_errno, error.err_data, ffi.NULL, 0)
         told = ffi.string(text).decode("utf-8", "replace") if text != ffi.NULL else ""
         # some versions of shm have the sign wrong
         code = abs(error.err) or errno.EIO
-        if operation.peer is not None:
-            operation.peer.outstanding -= 1
-            operation.owner.in_flight -= 1
+        if operation.tally is not None and operation.poster is not None:
+            operation.tally.outstanding -= 1
+            operation.poster.in_flight -= 1
         self._fail(
             operation,
             code,
@@ -406,7 +391,7 @@ class OfiCompletionQueue:
             if level < CqFormat.DATA:
                 data, view = 0, None
                 if level < CqFormat.MSG:
-                    flags, length = _NO_FLAGS, 0
+                    flags, length = NO_FLAGS, 0
         elif not number & _TAGGED:
             tag = 0
         self._ready.append(Completion(operation.context, flags, length, view, data, tag, source))
@@ -446,7 +431,7 @@ class OfiCompletionQueue:
                 )
             )
         if is_over:
-            operation.owner.ended(operation)
+            self._owner(operation).ended(operation)
 
     def fail(self, operation: Operation, code: int, told: str) -> None:
         """End an operation that libfabric does not have, or has no more."""
@@ -458,13 +443,19 @@ class OfiCompletionQueue:
         operation.is_told, operation.is_wanted = True, False
         operation.is_special = True
 
-    def forget(self, endpoint: object) -> None:
+    def add(self, endpoint: object, poster: Poster) -> None:
+        """Serve an endpoint, whose operations are this poster's."""
+        self.endpoints.append(endpoint)
+        self._owners[poster] = endpoint
+
+    def forget(self, endpoint: object, poster: Poster) -> None:
         """Let go of an endpoint that was closed.
 
         In 1.17 what libfabric looks at before one waits for its descriptor goes with the endpoint,
         and it looks all the same.
         """
         self.endpoints.remove(endpoint)
+        del self._owners[poster]
         self.restless.discard(endpoint)
         self._has_descriptor = False
         if self._waiter is not None:
@@ -476,9 +467,10 @@ class OfiCompletionQueue:
         self.restless.discard(endpoint)
         self._kept.append(endpoint)
 
-    def forget_kept(self, endpoint: object) -> None:
+    def forget_kept(self, endpoint: object, poster: Poster) -> None:
         """Let go of such an endpoint."""
         self._kept.remove(endpoint)
+        del self._owners[poster]
         if not self._is_open:
             self._release()
 
@@ -502,7 +494,7 @@ class OfiCompletionQueue:
 
     def _release(self) -> None:
         if not self._kept:
-            self._bytes.release()
+            self.operations.shut()
             self._library.lib.fi_close(self.fid)
             self.domain.release()
 

@@ -64,7 +64,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         self._open_receiving()
         try:
             if self._is_connected_type:
-                self._peers[ADDR_UNSPEC] = Peer(ADDR_UNSPEC, "the other side")
+                self._add_peer(ADDR_UNSPEC, "the other side")
             if self._is_connected_type or Capability.MULTICAST in self.attributes.capabilities:
                 self._events = OfiEventQueue(
                     library, domain.fabric, self, clock, self._something_happened, self._fetch
@@ -106,7 +106,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         if Bind.RECV in flags:
             self._bind_receiving(cq, flags)
         if self not in cq.endpoints:
-            cq.endpoints.append(self)
+            cq.add(self, self._poster)
         if self._is_connected_type:
             cq.restless.add(self)
 
@@ -141,6 +141,12 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         self._rx_open = self._rx
         if not self._is_connected_type:
             self._tx_open = self._tx
+        self._let_post()
+
+    def _let_post(self) -> None:
+        """Tell who posts plain operations what can be posted now."""
+        is_plain = not self._selection.provider.takes_messages_only
+        self._poster.open(is_plain and self._tx_open is not None, self._rx_open is not None)
 
     def _pass_minimum_on(self) -> None:
         """Set FI_OPT_MIN_MULTI_RECV, if it was asked for."""
@@ -158,6 +164,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             return
         self._is_open = False
         self._tx_open = self._rx_open = None
+        self._let_post()
         must_stay = self._selection.provider.must_be_answered and not all(
             peer.has_answered for peer in self._stalled
         )
@@ -179,14 +186,14 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             spare.close()
         for queue in self._queues():
             queue.drain()
-            left = sorted(queue.operations.of(self), key=lambda operation: operation.order)
+            left = sorted(queue.operations.of(self._poster), key=lambda each: each.order)
             for operation in left:
                 if operation.claims:
                     queue.operations.give_back(operation)
                 else:
                     self._count_out(operation)
                     queue.fail(operation, errno.ECANCELED, "the endpoint was closed")
-            queue.forget(self)
+            queue.forget(self, self._poster)
         self._claimed.clear()
         if self._events is not None:
             self._events.close()
@@ -196,7 +203,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         """End what is posted, but leave the rest to the end of the program."""
         queues = self._queues()
         for queue in queues:
-            for operation in sorted(queue.operations.of(self), key=lambda each: each.order):
+            for operation in sorted(queue.operations.of(self._poster), key=lambda each: each.order):
                 if not operation.claims and not operation.is_told:
                     queue.tell(operation, errno.ECANCELED, "the endpoint was closed")
             queue.keep(self)
@@ -205,7 +212,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
     def _finish(self, queues: Iterable[OfiCompletionQueue]) -> None:
         self._lib.fi_close(self._fid)
         for queue in queues:
-            queue.forget_kept(self)
+            queue.forget_kept(self, self._poster)
         self._domain.release()
 
     def _enable_for_the_end(self) -> OfiCompletionQueue:
@@ -243,7 +250,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         self._require_unconnected()
         number = self._domain.insert(address)
         if number not in self._peers:
-            self._peers[number] = Peer(number, address)
+            self._add_peer(number, address)
         return number
 
     def remove(self, address: int) -> None:
@@ -253,9 +260,10 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
         why = f"{peer.name} was removed"
         self._give_up(peer, errno.ECANCELED, why)
         if self._tx is not None:
-            mine = [each for each in self._tx.operations.of(self) if each.peer is peer]
+            operations = self._tx.operations.of(self._poster)
+            mine = [each for each in operations if each.tally is peer.tally]
             self._tell_outstanding(mine, errno.ECANCELED, why)
-        del self._peers[address]
+        del self._peers[address], self._tallies[address]
         self._domain.remove(address)
 
     def address_of(self, address: int) -> str:
@@ -288,7 +296,7 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
             raise FabricError(events.join_error, f"{group} cannot be joined")
         number = int(out[0].fi_addr)
         self._joined[number] = (out[0], raw)
-        self._groups[number] = Peer(number, group)
+        self._groups[number] = Peer(number, group, self._new_tally(number))
         return number
 
     def leave(self, address: int) -> None:
@@ -343,8 +351,10 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
     def _something_happened(self, kind: EventKind, info: Any) -> None:
         if kind is EventKind.CONNECTED:
             self._tx_open = self._tx
+            self._let_post()
         elif kind in (EventKind.SHUTDOWN, EventKind.ERROR):
             self._tx_open = None
+            self._let_post()
             self._give_up(self._peers[ADDR_UNSPEC], errno.ENOTCONN, "the connection is gone")
 
     # --- going on --------------------------------------------------------------------------------
@@ -369,16 +379,16 @@ class OfiEndpoint(SendingHalf, ReceivingHalf):
 
     def ended(self, operation: Operation) -> None:
         """An operation ended with an error."""
-        queue = self._tx if operation.peer is not None else self._rx
+        queue = self._rx if operation.tally is None else self._tx
         assert queue is not None
-        if operation.peer is None:
-            self.posted -= 1
+        if operation.tally is None:
+            self._poster.posted -= 1
         queue.operations.give_back(operation)
 
     def _count_out(self, operation: Operation) -> None:
-        if operation.peer is not None:
-            operation.peer.outstanding -= 1
-            self.in_flight -= 1
+        if operation.tally is not None:
+            operation.tally.outstanding -= 1
+            self._poster.in_flight -= 1
 
     # --- refusals --------------------------------------------------------------------------------
 

@@ -9,11 +9,26 @@ from typing import Any, Final
 from i2o.clock import Clock
 from i2o.transport.fabric.errors import FabricErrno, FabricError
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Capability, EndpointType, Flag
+from i2o.transport.ofi.operation import (
+    RECV_MSG,
+    RECV_TAGGED,
+    SEND_MSG,
+    SEND_TAGGED,
+    Operation,
+    Poster,
+    Tally,
+)
 from i2o.transport.ofi.peer import Peer
 from i2o.transport.ofi.selection import Selection
 
 _MULTICAST: Final = int(Flag.MULTICAST)
 _MOST_TAG: Final = (1 << 64) - 1
+_SPARE: Final = 1 << 20
+"""What of a message does not fit goes here, and nobody reads it.
+
+Left to themselves, providers end such a receive with success, with an error that does not tell how
+much is lost, or with the end of the connection. The memory is not touched unless it happens.
+"""
 
 
 class EndpointHalf:
@@ -41,6 +56,44 @@ class EndpointHalf:
         self._is_enabled = False
         self._peers: dict[int, Peer] = {}
         self._groups: dict[int, Peer] = {}
+        self._tallies: dict[int, Tally] = {}
+        """Of `_peers`: a group is no address of a plain send."""
+        attributes = selection.attributes
+        self._spare = self._from_buffer(bytearray(min(attributes.max_msg_size, _SPARE)))
+        self._poster: Poster = self._library.books.Poster(
+            int(self._ffi.cast("uintptr_t", handle)),
+            self._tallies,
+            (SEND_MSG, SEND_TAGGED, RECV_MSG, RECV_TAGGED),
+            attributes.tx_size,
+            attributes.rx_size,
+            attributes.max_msg_size,
+            int(self._ffi.cast("uintptr_t", self._spare)),
+            len(self._spare),
+            is_tagged=self._is_tagged,
+            takes_masks=selection.provider.masks_tags,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Sends that are not over."""
+        return self._poster.in_flight
+
+    @property
+    def posted(self) -> int:
+        """Receives that are not over."""
+        return self._poster.posted
+
+    def _add_peer(self, address: int, name: str) -> None:
+        peer = self._peers[address] = Peer(address, name, self._new_tally(address))
+        self._tallies[address] = peer.tally
+
+    def _new_tally(self, address: int) -> Tally:
+        tally: Tally = self._library.books.Tally(address)
+        return tally
+
+    def _place_of(self, operation: Operation) -> Any:
+        """Return what libfabric calls the context of an operation."""
+        return self._ffi.cast("void *", operation.address)
 
     def _peer_of(self, address: int, flags: int = 0) -> Peer:
         """Return whom an address names.

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import errno
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, create_string_buffer
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from i2o.errors import TransportUnavailable
 from i2o.transport.fabric.errors import FabricError
 
 MODULE: Final = "i2o.transport.ofi._libfabric"
+_BOOKS: Final = "i2o.transport.ofi._books"
+"""A second module in the same file."""
 REMEDY: Final = (
     "install libfabric and its headers (Debian: libfabric-dev, a C compiler), "
     "then reinstall: pip install --force-reinstall '.[ofi]' in a clone"
@@ -32,6 +37,11 @@ class Library(NamedTuple):
 
     ffi: Any
     lib: Any
+
+    @property
+    def books(self) -> Any:
+        """The module of the books of operations; `operation.py` says what is in it."""
+        return sys.modules[_BOOKS]
 
     @property
     def version(self) -> str:
@@ -63,9 +73,21 @@ def load() -> Library:
     try:
         with _handlers_kept():
             module = import_module(MODULE)
+            if _BOOKS not in sys.modules:
+                sys.modules[_BOOKS] = _load_books(module.__file__)
     except ImportError as error:
         raise TransportUnavailable("ofi", f"no libfabric: {error}", remedy=REMEDY) from error
     return Library(module.ffi, module.lib)
+
+
+def _load_books(path: str | None) -> ModuleType:
+    """Load the second module of the extension at a path."""
+    spec = spec_from_file_location(_BOOKS, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no extension")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @contextmanager

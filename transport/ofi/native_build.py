@@ -3,7 +3,8 @@
 
 libfabric exports hardly any function: what a program calls is inline in its headers and goes
 through tables of the opened object. So the headers must be compiled in, and this module names what
-of them is used, under libfabric's names. What is added begins with `i2o_`.
+of them is used, under libfabric's names. What is added begins with `i2o_`. The same file of machine
+code holds a second module, `_books`, whose source is in `native_books.py`.
 
 The extension is optional; `setup.py` builds it only where libfabric's headers are.
 """
@@ -11,7 +12,9 @@ The extension is optional; `setup.py` builds it only where libfabric's headers a
 from __future__ import annotations
 
 import os
+import sysconfig
 from pathlib import Path
+from runpy import run_path
 
 import cffi
 
@@ -153,12 +156,6 @@ ssize_t fi_trecvmsg(struct fid_ep *ep, const struct fi_msg_tagged *msg, uint64_t
 ssize_t fi_cancel(struct fid *fid, void *context);
 
 int i2o_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep);
-ssize_t i2o_recv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
-                 fi_addr_t src_addr, void *context);
-ssize_t i2o_trecv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
-                  fi_addr_t src_addr, uint64_t tag, uint64_t ignore, void *context);
-ssize_t i2o_cq_look(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *src_addr,
-                    unsigned int looks);
 int i2o_ticker(void);
 int i2o_tick(int ticker, long period_ns);
 """
@@ -215,33 +212,6 @@ static int i2o_endpoint(struct fid_domain *domain, struct fi_info *info, struct 
     return result;
 }
 
-/* fi_recv and fi_trecv, but what does not fit into the buffer goes into a spare one. */
-static ssize_t i2o_recv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
-                        fi_addr_t src_addr, void *context)
-{
-    struct iovec places[] = {{buf, len}, {spare, spare_len}};
-    return fi_recvv(ep, places, NULL, 2, src_addr, context);
-}
-
-static ssize_t i2o_trecv(struct fid_ep *ep, void *buf, size_t len, void *spare, size_t spare_len,
-                         fi_addr_t src_addr, uint64_t tag, uint64_t ignore, void *context)
-{
-    struct iovec places[] = {{buf, len}, {spare, spare_len}};
-    return fi_trecvv(ep, places, NULL, 2, src_addr, tag, ignore, context);
-}
-
-/* fi_cq_readfrom, or fi_cq_read without src_addr, but it looks more than once before it says that
-   there is nothing: a look from Python takes several times as long, and holds other threads up. */
-static ssize_t i2o_cq_look(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *src_addr,
-                           unsigned int looks)
-{
-    ssize_t result;
-    do
-        result = src_addr ? fi_cq_readfrom(cq, buf, count, src_addr) : fi_cq_read(cq, buf, count);
-    while (result == -FI_EAGAIN && looks-- > 1);
-    return result;
-}
-
 /* Python has no timerfd before 3.13. */
 static int i2o_ticker(void)
 {
@@ -270,4 +240,14 @@ def can_be_built() -> bool:
 
 builder = cffi.FFI()
 builder.cdef(_DECLARATIONS)
-builder.set_source("i2o.transport.ofi._libfabric", _SOURCE, libraries=["fabric"], optional=True)
+# a build script is no module of a package, so it cannot import its neighbour
+_BOOKS = run_path(str(Path(__file__).with_name("native_books.py")))["SOURCE"]
+_HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+builder.set_source(
+    "i2o.transport.ofi._libfabric",
+    _SOURCE + _BOOKS,
+    libraries=["fabric"],
+    # the oldest Python that is supported: buffers are in its stable ABI, and not in older ones
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if _HAS_STABLE_ABI else [],
+    optional=True,
+)

@@ -1,38 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations that are under way: what libfabric must find in place until it is done with them.
+"""Operations that are under way, and who keeps the books of them: the types of `_books`.
 
-Each has a `struct fi_context2` whose address libfabric gives back. It also keeps the memory of the
-message alive. Both go back to the pool when the operation is over, and not before.
+They are in C (`native_books.py`), because every message passes through them; here is what they look
+like from Python. An operation has a place in memory whose address libfabric is given as context and
+gives back. It also keeps the memory of the message alive. Both are let go of when the operation is
+over, and not before.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, Protocol
 
+from i2o.transport.fabric.completion import Completion
 from i2o.transport.fabric.flags import Flag
-from i2o.transport.ofi.library import Library
 
 RECV_MSG: Final = Flag.RECV | Flag.MSG
 RECV_TAGGED: Final = Flag.RECV | Flag.TAGGED
-_CHUNK: Final = 64
-NOTHING: Final = Flag(0)
+SEND_MSG: Final = Flag.SEND | Flag.MSG
+SEND_TAGGED: Final = Flag.SEND | Flag.TAGGED
+NO_FLAGS: Final = Flag(0)
 
 
-class Operation:
+class Tally(Protocol):
+    """Sends to one peer.
+
+    Attributes:
+        address: the peer's fi_addr.
+        outstanding: sends that libfabric has.
+        is_waiting: some wait until libfabric takes them, so that others must not overtake them.
+    """
+
+    address: int
+    outstanding: int
+    is_waiting: bool
+
+
+class Poster(Protocol):
+    """Posts the plain operations of an endpoint, and counts all of them.
+
+    Attributes:
+        in_flight: sends that are not over.
+        posted: receives that are not over.
+    """
+
+    in_flight: int
+    posted: int
+
+    def send(self, buffer: object, to: int, context: object) -> bool:
+        """Send, or return False: nothing was done, for whatever reason."""
+        ...
+
+    def tsend(self, buffer: object, tag: int, to: int, context: object) -> bool:
+        """Send a tagged message, or return False."""
+        ...
+
+    def recv(self, buffer: object, context: object) -> bool:
+        """Queue a receive from anybody, or return False."""
+        ...
+
+    def trecv(self, buffer: object, tag: int, ignore: int, context: object) -> bool:
+        """Queue a tagged receive from anybody, or return False."""
+        ...
+
+    def bind(self, ledger: Ledger, is_tx: bool, is_wanted: bool) -> None:
+        """Say which ledger sends or receives are in, and whether success makes an entry."""
+        ...
+
+    def open(self, is_tx: bool, is_rx: bool) -> None:
+        """Say whether sends, and receives, can be posted from now on."""
+        ...
+
+
+class Operation(Protocol):
     """One operation, or a free place for one.
 
     Attributes:
-        address: of its fi_context2; what completions name.
-        pointer: the same for calls.
-        owner: the endpoint that posted it; None if it is free.
+        address: of its place: the context that libfabric is given.
+        order: counts up from operation to operation of a ledger.
+        poster: of the endpoint that posted it; None if it is free.
+        tally: of the peer that it is sent to; None of a receive.
         flags: SEND or RECV with MSG or TAGGED; what its completions say.
         context: the caller's.
         is_wanted: success makes an entry.
         held: what must stay alive: buffers, and arguments that libfabric may look at later.
-        peer: to whom, of a send, a `Peer`; else None.
-        order: counts up from operation to operation.
         limit: bytes that the caller's buffers take, of a receive; -1 if that does not count.
-        is_special: one of the following was set.
+        is_special: its entries are unusual: one of the following is set.
         is_told: an entry was made already; only the memory must stay.
         area: the caller's multi-receive buffer, else None.
         start: its address.
@@ -40,88 +92,77 @@ class Operation:
         claims: it is PEEK|CLAIM: the message waits for its CLAIM.
     """
 
-    __slots__ = (
-        "address",
-        "area",
-        "claims",
-        "context",
-        "flags",
-        "held",
-        "is_peek",
-        "is_special",
-        "is_told",
-        "is_wanted",
-        "limit",
-        "order",
-        "owner",
-        "peer",
-        "pointer",
-        "start",
-    )
+    @property
+    def address(self) -> int: ...  # noqa: D102
+    @property
+    def order(self) -> int: ...  # noqa: D102
+    @property
+    def poster(self) -> Poster | None: ...  # noqa: D102
+    @property
+    def tally(self) -> Tally | None: ...  # noqa: D102
 
-    def __init__(self, pointer: Any, address: int) -> None:
-        self.pointer = pointer
-        self.address = address
-        self.order = 0
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything but the place."""
-        self.owner: Any = None
-        self.flags = NOTHING
-        self.context: object = None
-        self.is_wanted = True
-        self.held: object = None
-        self.peer: Any = None
-        self.limit = -1
-        self.is_special = False
-        self.is_told = False
-        self.area: memoryview | None = None
-        self.start = 0
-        self.is_peek = False
-        self.claims = False
+    flags: Flag
+    context: object
+    is_wanted: bool
+    held: object
+    limit: int
+    is_special: bool
+    is_told: bool
+    area: memoryview | None
+    start: int
+    is_peek: bool
+    claims: bool
 
 
-class OperationPool:
-    """Places for operations whose completions come from one queue.
+class Ledger(Protocol):
+    """The operations whose completions come from one queue of libfabric, and its reader.
 
-    It grows to the largest number that were ever under way at once. The endpoints bound that.
+    There are as many places as ever were needed at once. The endpoints bound that.
+
+    Attributes:
+        idle_since_ns: since when nothing is under way, as far as its queue noticed; else 0.
+        under_way: operations that are not over.
     """
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
-        self.free: list[Operation] = []
-        self._contexts: list[Any] = []
-        self._order = 0
-        self.by_address: dict[int, Operation] = {}
+    idle_since_ns: int
 
-    def take(self) -> Operation:
+    @property
+    def under_way(self) -> int: ...  # noqa: D102
+
+    def next(self, count: int, spin_ns: int) -> list[Completion] | None:
+        """Return what there is, which may be nothing; None if `fetch` must see to it.
+
+        Args:
+            count: completions that it may be, at least 1.
+            spin_ns: how long to look, in nanoseconds, as long as there is nothing; 0 for one look.
+        """
+        ...
+
+    def fetch(self, room: int, spin_ns: int) -> int:
+        """Hand over what libfabric has, and return how much it was, or libfabric's code.
+
+        Args:
+            room: entries to take; with 0 libfabric only goes on.
+            spin_ns: as in `next`.
+        """
+        ...
+
+    def take(self, poster: Poster, tally: Tally | None = None) -> Operation:
         """Return a free place."""
-        if not self.free:
-            self._grow()
-        operation = self.free.pop()
-        operation.order = self._order = self._order + 1
-        return operation
+        ...
 
     def give_back(self, operation: Operation) -> None:
         """Let go of the memory that the operation held, and use its place again."""
-        if operation.is_special:
-            operation.clear()
-        else:  # the way of nearly all of them
-            operation.owner = operation.context = operation.held = operation.peer = None
-        self.free.append(operation)
+        ...
 
-    def of(self, owner: object) -> list[Operation]:
+    def find(self, address: int) -> Operation | None:
+        """Return the operation under way that a context belongs to."""
+        ...
+
+    def of(self, poster: Poster) -> list[Operation]:
         """Return the operations of an endpoint that are not over."""
-        return [operation for operation in self.by_address.values() if operation.owner is owner]
+        ...
 
-    def _grow(self) -> None:
-        ffi = self._library.ffi
-        contexts = ffi.new("struct fi_context2[]", _CHUNK)
-        self._contexts.append(contexts)
-        for place in range(_CHUNK):
-            pointer = ffi.addressof(contexts, place)
-            address = int(ffi.cast("uintptr_t", pointer))
-            operation = Operation(ffi.cast("void *", pointer), address)
-            self.by_address[address] = operation
-            self.free.append(operation)
+    def shut(self) -> None:
+        """Look no more: libfabric's queue is closed."""
+        ...

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from i2o.transport.ofi.operation import Operation
+from i2o.transport.ofi.operation import Operation, Tally
 
 
 class Deferred(NamedTuple):
@@ -35,21 +35,26 @@ class Deferred(NamedTuple):
 class Peer:
     """A peer of an endpoint.
 
-    Attributes:
+    Args:
         address: its fi_addr.
         name: its address as text.
-        outstanding: sends that libfabric has.
-        waiting: sends that it does not have yet, in order.
+        tally: counts the sends that libfabric has, and is told whether others wait.
+
+    Attributes:
+        address: as given.
+        name: as given.
+        tally: as given.
+        waiting: sends that libfabric does not have yet, in order.
         has_answered: libfabric took something after it first did not.
         stuck_since_ns: since when libfabric takes nothing although it has nothing; 0 if it does.
     """
 
-    __slots__ = ("address", "has_answered", "name", "outstanding", "stuck_since_ns", "waiting")
+    __slots__ = ("address", "has_answered", "name", "stuck_since_ns", "tally", "waiting")
 
-    def __init__(self, address: int, name: str) -> None:
+    def __init__(self, address: int, name: str, tally: Tally) -> None:
         self.address = address
         self.name = name
-        self.outstanding = 0
+        self.tally = tally
         self.waiting: deque[Deferred] = deque()
         self.stuck_since_ns = 0
         self.has_answered = False
@@ -60,14 +65,14 @@ class Peer:
         Returns:
             0, or the negative error with which libfabric refused it for good.
         """
-        if self.waiting or (deferred.is_fenced and self.outstanding):
-            self.waiting.append(deferred)
+        if self.waiting or (deferred.is_fenced and self.tally.outstanding):
+            self._wait(deferred)
             return 0
         code = deferred.call(*deferred.arguments)
         if code == 0:
-            self.outstanding += 1
+            self.tally.outstanding += 1
         elif code == -errno.EAGAIN:
-            self.waiting.append(deferred)
+            self._wait(deferred)
         else:
             return code
         return 0
@@ -76,20 +81,29 @@ class Peer:
         """Give libfabric what waits, as far as it takes it; yield what it refuses, and why."""
         while self.waiting:
             head = self.waiting[0]
-            if head.is_fenced and self.outstanding:
+            if head.is_fenced and self.tally.outstanding:
                 return
             code = head.call(*head.arguments)
             if code == -errno.EAGAIN:
                 return
-            self.waiting.popleft()
+            self._pop()
             self.has_answered = True
             self.stuck_since_ns = 0
             if code == 0:
-                self.outstanding += 1
+                self.tally.outstanding += 1
             else:
                 yield head.operation, -code
 
     def give_up(self) -> Iterator[Operation]:
         """Take out everything that waits."""
         while self.waiting:
-            yield self.waiting.popleft().operation
+            yield self._pop().operation
+
+    def _wait(self, deferred: Deferred) -> None:
+        self.waiting.append(deferred)
+        self.tally.is_waiting = True
+
+    def _pop(self) -> Deferred:
+        deferred = self.waiting.popleft()
+        self.tally.is_waiting = bool(self.waiting)
+        return deferred

@@ -22,35 +22,21 @@ _DISCARD: Final = int(Flag.DISCARD)
 _LOOKS: Final = _PEEK | _CLAIM | _DISCARD
 _ALLOWED: Final = int(Flag.COMPLETION | Flag.MORE | Flag.MULTI_RECV)
 _ALLOWED_TAGGED: Final = int(Flag.COMPLETION | Flag.MORE) | _LOOKS
-_SPARE: Final = 1 << 20
-"""What of a message does not fit goes here, and nobody reads it.
-
-Left to themselves, providers end such a receive with success, with an error that does not tell how
-much is lost, or with the end of the connection. The memory is not touched unless it happens.
-"""
 
 
 class ReceivingHalf(EndpointHalf):
-    """Receives and their tagged forms.
-
-    Attributes:
-        posted: receives that are not over.
-    """
+    """Receives and their tagged forms."""
 
     _rx: OfiCompletionQueue | None
 
     def _open_receiving(self) -> None:
         attributes = self._selection.attributes
-        self._i2o_recv = self._lib.i2o_recv
-        self._i2o_trecv = self._lib.i2o_trecv
+        self._post_recv, self._post_trecv = self._poster.recv, self._poster.trecv
         self._rx_open: OfiCompletionQueue | None = None  # while operations may be posted
         self._rx_wanted = True
         self._rx_most = attributes.rx_size
-        self.posted = 0
         self._claimed: list[Operation] = []
         self._is_directed = Capability.DIRECTED_RECV in attributes.capabilities
-        self._spare = self._from_buffer(bytearray(min(attributes.max_msg_size, _SPARE)))
-        self._spare_size = len(self._spare)
 
     # --- the calls -------------------------------------------------------------------------------
 
@@ -58,24 +44,8 @@ class ReceivingHalf(EndpointHalf):
         self, buffer: Buffer, src: int = ADDR_UNSPEC, *, desc: object = None, context: object = None
     ) -> None:
         """Queue a buffer; `src` counts with DIRECTED_RECV."""
-        queue = self._rx_open
-        if queue is None or src != ADDR_UNSPEC or self.posted >= self._rx_most:
+        if src != ADDR_UNSPEC or not self._post_recv(buffer, context):
             self._post_receive(False, (buffer,), src, context, 0)
-            return
-        held = self._area(buffer)
-        operation = queue.operations.take()
-        operation.owner = self
-        operation.flags = RECV_MSG
-        operation.context = context
-        operation.held = held
-        operation.is_wanted = self._rx_wanted
-        operation.limit = size = len(held)
-        code = self._i2o_recv(
-            self._ep, held, size, self._spare, self._spare_size, src, operation.pointer
-        )
-        if code:
-            raise self._refused(queue, operation, code)
-        self.posted += 1
 
     def recvv(
         self,
@@ -108,7 +78,8 @@ class ReceivingHalf(EndpointHalf):
         context: object = None,
     ) -> None:
         """Queue a buffer for a message whose tag agrees in all bits that `ignore` does not set."""
-        self._post_receive(True, (buffer,), src, context, 0, tag, ignore)
+        if src != ADDR_UNSPEC or not self._post_trecv(buffer, tag, ignore, context):
+            self._post_receive(True, (buffer,), src, context, 0, tag, ignore)
 
     def trecvv(
         self,
@@ -146,8 +117,8 @@ class ReceivingHalf(EndpointHalf):
             return False
         candidates = [
             operation
-            for operation in queue.operations.of(self)
-            if operation.flags & Flag.RECV
+            for operation in queue.operations.of(self._poster)
+            if operation.tally is None
             and not operation.claims
             and (operation.context is context or operation.context == context)
         ]
@@ -159,7 +130,7 @@ class ReceivingHalf(EndpointHalf):
                 f"provider {self._selection.provider.name} cannot take a receive back",
             )
         oldest = min(candidates, key=lambda operation: operation.order)
-        return bool(self._lib.fi_cancel(self._fid, oldest.pointer) == 0)
+        return bool(self._lib.fi_cancel(self._fid, self._place_of(oldest)) == 0)
 
     # --- posting ---------------------------------------------------------------------------------
 
@@ -181,8 +152,7 @@ class ReceivingHalf(EndpointHalf):
             raise FabricError(errno.ENOTSUP, f"provider {name} compares tags as a whole only")
         views, vector, count = self._areas(buffers)
         size = sum(map(len, views))
-        operation = queue.operations.take()
-        operation.owner = self
+        operation = queue.operations.take(self._poster)
         operation.flags = RECV_TAGGED if is_tagged else RECV_MSG
         operation.context = context
         operation.is_wanted = self._rx_wanted or bool(flags & _COMPLETION)
@@ -196,7 +166,7 @@ class ReceivingHalf(EndpointHalf):
             count = 1  # the spare buffer would be filled like the other
             operation.is_special = True
         self._call(queue, operation, (views, vector), count, src, tag, ignore, flags & _MULTI_RECV)
-        self.posted += 1
+        self._poster.posted += 1
 
     def _look(self, message: Message, flags: int) -> None:
         """PEEK at a message, or CLAIM or DISCARD one that was peeked at."""
@@ -210,8 +180,7 @@ class ReceivingHalf(EndpointHalf):
             if flags & _CLAIM and flags & _DISCARD:
                 raise FabricError(FabricErrno.EBADFLAGS, "CLAIM or DISCARD, not both")
             queue = self._ready_for(True, message.address)
-            operation = queue.operations.take()
-            operation.owner = self
+            operation = queue.operations.take(self._poster)
             operation.flags = RECV_TAGGED
             operation.context = message.context
             operation.is_peek = True
@@ -243,7 +212,7 @@ class ReceivingHalf(EndpointHalf):
             message.ignore,
             flags & _LOOKS,
         )
-        self.posted += 1
+        self._poster.posted += 1
 
     def _claim(self, context: object) -> Operation:
         """Return the PEEK|CLAIM with this context, which is used up."""
@@ -270,7 +239,7 @@ class ReceivingHalf(EndpointHalf):
         message.msg_iov = held[1]
         message.iov_count = count
         message.addr = src if self._is_directed else ADDR_UNSPEC
-        message.context = operation.pointer
+        message.context = self._place_of(operation)
         if is_tagged:
             message.tag, message.ignore = tag, ignore
         operation.held = (*held, message)
@@ -327,7 +296,7 @@ class ReceivingHalf(EndpointHalf):
 
     def received(self, operation: Operation) -> None:
         """A receive or a peek succeeded."""
-        self.posted -= 1
+        self._poster.posted -= 1
         if operation.claims:
             self._claimed.append(operation)  # its place is what the CLAIM must name
             return
@@ -337,3 +306,4 @@ class ReceivingHalf(EndpointHalf):
     def _bind_receiving(self, queue: OfiCompletionQueue, flags: Bind) -> None:
         self._rx = queue
         self._rx_wanted = Bind.SELECTIVE_COMPLETION not in flags
+        self._poster.bind(queue.operations, False, self._rx_wanted)

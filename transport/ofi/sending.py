@@ -17,12 +17,10 @@ from i2o.transport.fabric.errors import FabricErrno, FabricError, TryAgain
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Capability, EndpointType, Flag
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
 from i2o.transport.ofi.half import EndpointHalf
-from i2o.transport.ofi.operation import Operation
+from i2o.transport.ofi.operation import SEND_MSG, SEND_TAGGED, Operation
 from i2o.transport.ofi.peer import Deferred, Peer
 from i2o.transport.ofi.segments import is_dead_segment
 
-_SEND_MSG: Final = Flag.SEND | Flag.MSG
-_SEND_TAGGED: Final = Flag.SEND | Flag.TAGGED
 _LEVELS: Final = int(
     Flag.INJECT_COMPLETE | Flag.TRANSMIT_COMPLETE | Flag.DELIVERY_COMPLETE | Flag.MATCH_COMPLETE
 )
@@ -50,15 +48,11 @@ _LOST: Final = frozenset(
 
 
 class SendingHalf(EndpointHalf):
-    """Sends, injects and their tagged forms.
-
-    Attributes:
-        in_flight: sends that are not over.
-    """
+    """Sends, injects and their tagged forms."""
 
     def _open_sending(self, connect_timeout_s: float) -> None:
         attributes = self._selection.attributes
-        self._fi_send = self._lib.fi_send
+        self._post_send, self._post_tsend = self._poster.send, self._poster.tsend
         self._most = attributes.max_msg_size
         self._window = attributes.tx_size
         self._connect_timeout_ns = round(connect_timeout_s * 1e9)
@@ -67,8 +61,6 @@ class SendingHalf(EndpointHalf):
         self._tx_open: OfiCompletionQueue | None = None  # while operations may be posted
         self._tx_wanted = True
         self._stalled: set[Peer] = set()
-        self._is_plain = not self._selection.provider.takes_messages_only
-        self.in_flight = 0
 
     @property
     def has_waiting(self) -> bool:
@@ -86,37 +78,8 @@ class SendingHalf(EndpointHalf):
         context: object = None,
     ) -> None:
         """Send one message; the buffer is the caller's again after the completion."""
-        queue = self._tx_open
-        peer = self._peers.get(dest)
-        if queue is None or peer is None or self.in_flight >= self._window or not self._is_plain:
+        if not self._post_send(buffer, dest, context):
             self._post(False, (buffer,), dest, context, 0)
-            return
-        held = buffer if type(buffer) is bytes else self._view(buffer)
-        size = len(held)
-        if size > self._most:
-            raise self._too_long(size, self._most)
-        operation = queue.operations.take()
-        operation.owner = self
-        operation.flags = _SEND_MSG
-        operation.context = context
-        operation.held = held
-        operation.peer = peer
-        operation.is_wanted = self._tx_wanted
-        if not peer.waiting:
-            code = self._fi_send(self._ep, held, size, self._null, dest, operation.pointer)
-            if code == 0:
-                peer.outstanding += 1
-                self.in_flight += 1
-                return
-        self._defer(
-            queue,
-            Deferred(
-                operation,
-                self._fi_send,
-                (self._ep, self._keep(operation), size, self._null, dest, operation.pointer),
-                False,
-            ),
-        )
 
     def sendv(
         self,
@@ -164,7 +127,8 @@ class SendingHalf(EndpointHalf):
         context: object = None,
     ) -> None:
         """Send a tagged message: tagged receives take it, and no others."""
-        self._post(True, (buffer,), dest, context, 0, tag=tag)
+        if not self._post_tsend(buffer, tag, dest, context):
+            self._post(True, (buffer,), dest, context, 0, tag=tag)
 
     def tsendv(
         self,
@@ -246,18 +210,16 @@ class SendingHalf(EndpointHalf):
         held, vector, count = self._gather(buffers, flags)
         if self.in_flight >= self._window:
             raise TryAgain(f"{self.in_flight} sends are under way, which is the limit")
-        operation = queue.operations.take()
-        operation.owner = self
-        operation.flags = _SEND_TAGGED if is_tagged else _SEND_MSG
+        operation = queue.operations.take(self._poster, peer.tally)
+        operation.flags = SEND_TAGGED if is_tagged else SEND_MSG
         operation.context = context
-        operation.peer = peer
         operation.is_wanted = not is_silent and (self._tx_wanted or bool(flags & _COMPLETION))
         kind = "struct fi_msg_tagged *" if is_tagged else "struct fi_msg *"
         message = self._ffi.new(kind)
         message.msg_iov = vector
         message.iov_count = count
         message.addr = peer.address
-        message.context = operation.pointer
+        message.context = self._place_of(operation)
         message.data = data
         if is_tagged:
             message.tag = tag
@@ -267,22 +229,20 @@ class SendingHalf(EndpointHalf):
         if not self._selection.provider.ignores_levels:
             passed |= flags & _LEVELS
         deferred = Deferred(operation, call, (self._ep, message, passed), bool(flags & _FENCE))
-        self._defer(queue, deferred)
+        self._defer(queue, peer, deferred)
 
-    def _defer(self, queue: OfiCompletionQueue, deferred: Deferred) -> None:
+    def _defer(self, queue: OfiCompletionQueue, peer: Peer, deferred: Deferred) -> None:
         """Give a send to libfabric or let it wait, and count it."""
         operation = deferred.operation
-        peer = operation.peer
-        assert peer is not None
         code = peer.post(deferred)
         if code == 0:
-            self.in_flight += 1
+            self._poster.in_flight += 1
             if peer.waiting:
                 self._stalled.add(peer)
                 for each in self._queues():
                     each.restless.add(self)
         elif -code in _LOST and self._selection.attributes.type is EndpointType.RDM:
-            self.in_flight += 1
+            self._poster.in_flight += 1
             self._fail_send(operation, -code, f"{peer.name} is not reached")
         else:
             queue.operations.give_back(operation)
@@ -335,13 +295,6 @@ class SendingHalf(EndpointHalf):
         except (TypeError, BufferError, ValueError) as error:
             raise FabricError(errno.EINVAL, f"no buffer to send from: {error}") from None
 
-    def _keep(self, operation: Operation) -> Any:
-        """Return the address of what the operation sends, for a call that may come later."""
-        held = operation.held
-        if type(held) is bytes:
-            held = operation.held = self._from_buffer(held)
-        return held
-
     # --- going on --------------------------------------------------------------------------------
 
     def _advance_sends(self) -> None:
@@ -352,7 +305,7 @@ class SendingHalf(EndpointHalf):
             if not peer.waiting:
                 peer.stuck_since_ns = 0
                 self._let_go(peer)
-            elif peer.outstanding:
+            elif peer.tally.outstanding:
                 peer.stuck_since_ns = 0
             else:
                 self._look_after(peer)
@@ -394,7 +347,7 @@ class SendingHalf(EndpointHalf):
     def _fail_send(self, operation: Operation, code: int, why: str) -> None:
         """End a send that libfabric does not have."""
         assert self._tx is not None
-        self.in_flight -= 1
+        self._poster.in_flight -= 1
         self._tx.fail(operation, code, why)
 
     def _tell_outstanding(self, operations: Iterable[Operation], code: int, why: str) -> None:
@@ -412,3 +365,4 @@ class SendingHalf(EndpointHalf):
     def _bind_sending(self, queue: OfiCompletionQueue, flags: Bind) -> None:
         self._tx = queue
         self._tx_wanted = Bind.SELECTIVE_COMPLETION not in flags
+        self._poster.bind(queue.operations, True, self._tx_wanted)

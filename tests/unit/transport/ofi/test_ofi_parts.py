@@ -9,16 +9,16 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from i2o.errors import TransportUnavailable, UriError
 from i2o.transport.fabric.errors import FabricError
-from i2o.transport.ofi import library, native_build
+from i2o.transport.ofi import library, native_books, native_build
 from i2o.transport.ofi.addresses import AddressFormat, split_host, to_bytes, to_text
 from i2o.transport.ofi.library import load
 from i2o.transport.ofi.opening import open_endpoint
-from i2o.transport.ofi.operation import Operation
 from i2o.transport.ofi.peer import Deferred, Peer
 from i2o.transport.ofi.provider import provider_of
 from i2o.transport.ofi.segments import is_dead_segment, owner_of, remove_stale_segments
@@ -152,22 +152,28 @@ class Wire:
 
 
 def deferred(wire: Wire, what: str, *, is_fenced: bool = False) -> Deferred:
-    return Deferred(Operation(None, 0), wire, (what,), is_fenced)
+    return Deferred(object(), wire, (what,), is_fenced)  # type: ignore[arg-type]
+
+
+def someone() -> Peer:
+    return Peer(1, "peer", SimpleNamespace(address=1, outstanding=0, is_waiting=False))
 
 
 def test_a_send_that_is_not_taken_waits_in_order() -> None:
-    peer, wire = Peer(1, "peer"), Wire(-errno.EAGAIN, -errno.EAGAIN)
+    peer, wire = someone(), Wire(-errno.EAGAIN, -errno.EAGAIN)
     for what in "abc":
         assert peer.post(deferred(wire, what)) == 0
     assert list(peer.retry()) == []
     assert wire.sent == []
+    assert peer.tally.is_waiting
     assert list(peer.retry()) == []
     assert wire.sent == ["a", "b", "c"]
-    assert (peer.outstanding, peer.has_answered, len(peer.waiting)) == (3, True, 0)
+    assert (peer.tally.outstanding, peer.has_answered, len(peer.waiting)) == (3, True, 0)
+    assert not peer.tally.is_waiting
 
 
 def test_what_is_refused_for_good_is_told() -> None:
-    peer, wire = Peer(1, "peer"), Wire(-errno.ENOTCONN, -errno.EAGAIN, -errno.ECONNRESET)
+    peer, wire = someone(), Wire(-errno.ENOTCONN, -errno.EAGAIN, -errno.ECONNRESET)
     assert peer.post(deferred(wire, "a")) == -errno.ENOTCONN
     first, second = deferred(wire, "b"), deferred(wire, "c")
     peer.post(first)
@@ -177,19 +183,20 @@ def test_what_is_refused_for_good_is_told() -> None:
 
 
 def test_a_fence_waits_and_holds_back() -> None:
-    peer, wire = Peer(1, "peer"), Wire()
+    peer, wire = someone(), Wire()
     peer.post(deferred(wire, "a"))
     peer.post(deferred(wire, "fenced", is_fenced=True))
     peer.post(deferred(wire, "after"))
     assert list(peer.retry()) == []
     assert wire.sent == ["a"]
-    peer.outstanding -= 1
+    peer.tally.outstanding -= 1
     assert list(peer.retry()) == []
     assert wire.sent == ["a", "fenced", "after"]
     peer.post(deferred(wire, "again", is_fenced=True))
     left = list(peer.give_up())
     assert len(left) == 1
     assert not peer.waiting
+    assert not peer.tally.is_waiting
 
 
 # --- without libfabric ---------------------------------------------------------------------------
@@ -210,6 +217,7 @@ def test_it_is_built_where_the_headers_are(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(native_build, "_FOLDERS", ())
     monkeypatch.setenv("CPATH", f"/nowhere{os.pathsep}{tmp_path}")
     assert not native_build.can_be_built()
+    assert native_books.SOURCE == native_build._BOOKS  # a build script cannot import it
     (tmp_path / "rdma" / "fabric.h").touch()
     assert native_build.can_be_built()
 
