@@ -175,7 +175,7 @@ class SoftIop:
                 self._begin_ns = now_ns
             return None
         scheduler, replies = self.scheduler, self.replies
-        if not self._is_calm:  # whoever changes what is asked for here says so
+        if not self._is_calm or self.faults is not None:  # whoever changes more than that says so
             if self._begin_ns is None:
                 self._begin_ns = now_ns
             if self.faults is not None or self._closed_until_ns != 0:
