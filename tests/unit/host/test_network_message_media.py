@@ -78,7 +78,10 @@ def test_a_refusal_ends_the_acquaintance_with_a_node(net: NodeNet) -> None:
     medium = Medium(net.nodes[1])
     medium.answers = [FabricError(5, "it broke")]
     process = net.process(1)
+    links = net.nodes[1]._links
+    assert links is not None
     process.nsend(to(2, 1))
+    assert (links.peers[2].epoch, links.peers[2].own_session) == (1, 0)
     assert waiting(net, 2) == []
     process.nsend(to(2, 2))  # introduces them once more
     assert waiting(net, 2) == [2]
