@@ -50,6 +50,16 @@ class ReplyQueue:
 
     def send(self, reply: bytes) -> None:
         """Send a reply, or keep it until a reply frame is free."""
+        if not self.backlog and len(reply) <= self.frame_size:  # nearly always
+            mfa = self._take_frame()
+            if mfa != EMPTY:
+                try:
+                    self._post_reply(mfa, reply)
+                except DmaFault as fault:
+                    self._complain_of(mfa, fault)
+                else:
+                    self._counters.replies += 1
+                    return
         if self.backlog or not self._post(reply):
             self.backlog.append(reply)
             waiting = len(self.backlog)
@@ -87,8 +97,11 @@ class ReplyQueue:
             try:
                 self._post_reply(mfa, reply)
             except DmaFault as fault:
-                self._complain(f"reply frame {mfa:#010x} that was released to 0x44: {fault}")
+                self._complain_of(mfa, fault)
                 continue
             self._counters.replies += 1
             return True
         return False
+
+    def _complain_of(self, mfa: int, fault: DmaFault) -> None:
+        self._complain(f"reply frame {mfa:#010x} that was released to 0x44: {fault}")

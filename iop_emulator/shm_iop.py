@@ -17,7 +17,7 @@ from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.control_socket import ControlSocket
 from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import EmuOptions, IopOptions
-from i2o.iop_emulator.soft_iop import SoftIop
+from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
 from i2o.transport.device_unit import DeviceUnit
 from i2o.transport.shm.segment import Shape, shape_for
 from i2o.transport.shm.unit import ShmUnit
@@ -87,12 +87,14 @@ class ShmIop(Closing):
     def run(self, now_ns: int) -> int | None:
         """Take in what the host tells, serve it, and run commands; see `ShmDevice.run`."""
         has_command = self._control is not None and self._commanded.has_command()
-        unit = self.unit
+        unit, iop = self.unit, self.soft_iop
         has_more = unit.drain()
-        if unit.take_power_cycle():
-            self.soft_iop.power_cycle()
-        if has_command or unit.posted_inbound() or not self.soft_iop.is_idle:
-            due = self._commanded.run(now_ns, has_command=has_command)
+        if unit.must_power_cycle and unit.take_power_cycle():
+            iop.power_cycle()
+        if has_command:
+            due = self._commanded.run(now_ns, has_command=True)
+        elif unit.posted or not iop.is_idle:
+            due = iop.run(RUN_BUDGET, now_ns)
         else:
             due = None  # reply frames came back, or buffers were made known
         return now_ns if has_more else due

@@ -170,19 +170,21 @@ class SoftIop:
             that work is left.
         """
         self._now_ns = now_ns
-        if self._begin_ns is None:
-            self._begin_ns = now_ns
         if self.state is _FAULTED:
+            if self._begin_ns is None:
+                self._begin_ns = now_ns
             return None
-        scheduler = self.scheduler
-        if self.faults is not None or self._closed_until_ns != 0:
-            self._open_or_close()
-        if now_ns < self._stalled_until_ns:
-            return self._stalled_until_ns
-        self._is_halted = False
+        scheduler, replies = self.scheduler, self.replies
+        if not self._is_calm or self.faults is not None:  # whoever changes more than that says so
+            if self._begin_ns is None:
+                self._begin_ns = now_ns
+            if self.faults is not None or self._closed_until_ns != 0:
+                self._open_or_close()
+            if now_ns < self._stalled_until_ns:
+                return self._stalled_until_ns
+            self._is_halted = False
         if scheduler.timers:
             self.counters.timers += scheduler.run_due(now_ns)
-        replies = self.replies
         if replies.backlog:
             replies.flush()
         serve, fetch = self._serve, self.unit.fetch
@@ -209,6 +211,7 @@ class SoftIop:
         self._is_calm = (
             budget > 0
             and self.faults is None
+            and self._begin_ns is not None
             and not is_waiting
             and not (self._closed_until_ns or self._stuck or self._is_halted)
             and not (scheduler.timers or scheduler.jobs)

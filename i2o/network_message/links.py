@@ -8,6 +8,7 @@ has credit for, and gets the credit back when its message was received, swept or
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from random import SystemRandom
 from typing import Final, Protocol
@@ -36,6 +37,7 @@ from i2o.transport.fabric.packets import Reassembler
 MAX_ADDRESS: Final = 1024
 """Bytes of an endpoint's name."""
 _MAX_UNDER_WAY: Final = 4096
+_LINGER_NS: Final = 20_000
 _DATA: Final = int(Kind.DATA)  # looked up once: members of an enum are slow to reach
 
 
@@ -78,11 +80,19 @@ class Links:
         owner: the node.
         number: its number.
         medium: what carries packets; opened and closed with the links.
+        lock: the node's.
         packet_size: bytes of a body in one packet.
         window: bytes that every other node may have waiting here.
         max_nodes: other nodes that may be known.
         is_big_endian: in which order headers are written.
         now_ns: the time.
+
+    Attributes:
+        packet_size: bytes of a body in one packet.
+        peers: the other nodes, by number.
+        is_closing: nothing new is sent; the owner sets it.
+        dropped: packets that were thrown away.
+        last_drop: why the last one of them was.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Links:
         owner: LinkOwner,
         number: int,
         medium: Medium,
+        lock: threading.Lock,
         *,
         packet_size: int,
         window: int,
@@ -97,7 +108,7 @@ class Links:
         is_big_endian: bool,
         now_ns: Callable[[], int],
     ) -> None:
-        self._owner, self._number, self._medium = owner, number, medium
+        self._owner, self._number, self._medium, self._lock = owner, number, medium, lock
         self._window, self._max_nodes, self._now_ns = window, max_nodes, now_ns
         self.packet_size = min(packet_size, medium.packet_limit - HEADER_SIZE)
         packer = Packer(number, is_big_endian=is_big_endian)
@@ -112,12 +123,13 @@ class Links:
         self._parts: Reassembler[tuple[int, int]] = Reassembler(_MAX_UNDER_WAY, 1 << 62)
         self._next_message = 1
         self._next_session = SystemRandom().getrandbits(31)
-        self._is_closed = False
+        self.is_closing = self._is_closed = False
         self._news = 0
         self.dropped = 0
         self.last_drop = ""
         self._send = medium.send
         self._move = medium.progress
+        self._linger = medium.linger
         self.fileno = medium.fileno
         medium.open(self)
 
@@ -206,31 +218,34 @@ class Links:
     ) -> int:
         """Send a message of one packet to a node that is known and has room for it.
 
+        Called without the lock.
+
         Returns:
             The number of the link; -1 if it is not that simple, and nothing was sent.
         """
-        peer = self.peers.get(number)
-        if peer is None or length > self.packet_size:
-            return -1
-        credit = peer.credit - length - OVERHEAD
-        if credit < 0 or not peer.own_session or peer.queue or peer.outbox:
-            return -1
-        peer.credit = credit
-        message = self._next_message
-        self._next_message = message + 1 & 0xFFFFFFFF
-        packet = self._pack(
-            VERSION, _DATA, self._order, self._number, peer.own_session, message, event, type,
-            flags, length, 0, pouch,
-        ) + body  # fmt: skip
-        try:
-            if self._send(peer.handle, (packet,)):
+        with self._lock:
+            peer = self.peers.get(number)
+            if peer is None or length > self.packet_size or self.is_closing:
+                return -1
+            credit = peer.credit - length - OVERHEAD
+            if credit < 0 or not peer.own_session or peer.queue or peer.outbox:
+                return -1
+            peer.credit = credit
+            message = self._next_message
+            self._next_message = message + 1 & 0xFFFFFFFF
+            packet = self._pack(
+                VERSION, _DATA, self._order, self._number, peer.own_session, message, event, type,
+                flags, length, 0, pouch,
+            ) + body  # fmt: skip
+            try:
+                if self._send(peer.handle, (packet,)):
+                    return peer.link
+            except FabricError as error:
+                self.bury(peer, str(error))
                 return peer.link
-        except FabricError as error:
-            self.bury(peer, str(error))
+            peer.outbox.append(packet)
+            self._stuck.add(peer)
             return peer.link
-        peer.outbox.append(packet)
-        self._stuck.add(peer)
-        return peer.link
 
     def offer(self, peer: Peer, letter: Letter, wait: Wait) -> int:
         """Offer a message; the wait is over when it was asked for. Return its number."""
@@ -331,6 +346,19 @@ class Links:
         self._move()
         return self._news != before
 
+    @property
+    def linger(self) -> Callable[[], bool]:
+        """What does what `progress` does, and may look for a packet for some microseconds."""
+        return self.progress if self._linger is None else self._progress_lingering
+
+    def _progress_lingering(self) -> bool:
+        assert self._linger is not None
+        if self._stuck:
+            return self.progress()
+        before = self._news
+        self._linger(_LINGER_NS)
+        return self._news != before
+
     def _flush(self, peer: Peer) -> None:
         try:
             while peer.outbox and self._send(peer.handle, (peer.outbox[0],)):
@@ -358,17 +386,17 @@ class Links:
                 and peer.held + length + OVERHEAD <= peer.granted
             ):
                 peer.is_heard = True
-                body = packet[HEADER_SIZE:].tobytes()
                 letter = Letter(
-                    source, event, type, flags, pouch, body, length, False, False, peer,
-                    peer.epoch, message,
+                    source, event, type, flags, pouch, packet[HEADER_SIZE:].tobytes(), length,
+                    False, False, peer, peer.epoch, message,
                 )  # fmt: skip
+                cost = length + OVERHEAD
                 if self._take(letter):
-                    peer.owed += length + OVERHEAD
-                    if peer.owed * 4 >= peer.granted:
+                    peer.owed = owed = peer.owed + cost
+                    if owed * 4 >= peer.granted:
                         self._give_credit(peer)
                 else:
-                    peer.held += length + OVERHEAD
+                    peer.held += cost
                 return
         try:
             self._handle(parse(packet), packet[HEADER_SIZE:], handle)

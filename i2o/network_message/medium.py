@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, TypeGuard, cast
 
 from i2o.network_message.packet import HEADER_SIZE
-from i2o.transport.fabric.carrier import Carrier
+from i2o.transport.fabric.carrier import Carrier, LingeringCarrier
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.errors import ErrorAvailable, TryAgain
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind
@@ -79,6 +79,10 @@ class Medium(Protocol):
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something to do, or -1."""
 
+    @property
+    def linger(self) -> Callable[[int], None] | None:
+        """What does what `progress` does, but may look for a packet for so many nanoseconds."""
+
     def close(self) -> None:
         """Send what can be sent at once, and end."""
 
@@ -97,6 +101,7 @@ class CarrierMedium:
         self.fileno = carrier.fileno
         self.send: Callable[[int, tuple[bytes]], bool] = carrier.send
         self.progress = carrier.progress
+        self.linger = carrier.linger if isinstance(carrier, LingeringCarrier) else None
 
     @property
     def name(self) -> str:
@@ -185,6 +190,7 @@ class EndpointMedium:
         self._is_closed = False
         self._last: set[int] = set()
         self._cq = endpoint.open_cq()
+        self.linger = None
         self.fileno = self._cq.fileno
         endpoint.bind(self._cq, Bind.TRANSMIT | Bind.RECV)
 

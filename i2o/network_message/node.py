@@ -43,6 +43,7 @@ from i2o.network_message.links import Links
 from i2o.network_message.medium import medium_of
 from i2o.network_message.peer import Peer
 from i2o.network_message.process import Process
+from i2o.network_message.station import SendNow
 from i2o.network_message.waits import RECEIVING, SENDING, Wait, WaitReport, check_limit
 from i2o.transport.fabric.carrier import Carrier
 from i2o.transport.fabric.endpoint import Endpoint
@@ -86,6 +87,7 @@ class Node(Closing):
     Attributes:
         number: its number.
         origin: number of the node that `ORIGIN` means.
+        send_now: see `Station`.
     """
 
     def __init__(
@@ -134,12 +136,14 @@ class Node(Closing):
                 self,
                 number,
                 medium_of(endpoint, receives, packet_size),
+                self._lock,
                 packet_size=packet_size,
                 window=window,
                 max_nodes=max_nodes,
                 is_big_endian=is_big_endian,
                 now_ns=self._now_ns,
             )
+        self.send_now: SendNow = _send_later if self._links is None else self._links.send_now
         self._idler: Wait | None = None
         self._thread: threading.Thread | None = None
         if background and self._links is not None:
@@ -248,27 +252,6 @@ class Node(Closing):
         return 0 if self._links is None else self._links.dropped
 
     # --- sending ---------------------------------------------------------------------------------
-
-    def send_now(
-        self,
-        number: int,
-        event: int,
-        type: int,
-        flags: int,
-        pouch: bytes,
-        body: bytes,
-        length: int,
-    ) -> int:
-        """Send to another node what needs no waiting; see `Links.send_now`."""
-        links = self._links
-        if links is None:
-            return -1
-        with self._lock:
-            return (
-                -1
-                if self._closed
-                else links.send_now(number, event, type, flags, pouch, body, length)
-            )
 
     def send(
         self,
@@ -475,8 +458,19 @@ class Node(Closing):
         if want is None:
             self._mailbox.keep(letter, self._now_ns())
             return False
-        self._give(want, letter)
-        return letter.body is not None
+        if letter.body is None:
+            self._give(want, letter)
+            return False
+        wait = want.owner
+        assert isinstance(wait, Wait)
+        want.letter = letter
+        if wait.signal is None:
+            wait.is_over = True  # nobody sleeps: see `Wait.finish`
+        else:
+            wait.finish()
+        if self._driver is wait:
+            self._nudge(wait)
+        return True
 
     def letter_withdrawn(self, source: int, message: int) -> None:
         """Forget what another node does not offer any more."""
@@ -605,8 +599,8 @@ class Node(Closing):
         """
         deadline = None if timeout_s is None else wait.since_ns + round(timeout_s * 1e9)
         spin_until = wait.since_ns + self._spin_ns
-        links = self._links
-        self._waits.append(wait)
+        links, waits = self._links, self._waits
+        waits.append(wait)
         progress = None if links is None else links.progress
         try:
             while True:
@@ -619,7 +613,9 @@ class Node(Closing):
                     give_up()
                     raise TimedOut(self._told(wait, timeout_s))
                 if links is not None and now < spin_until:
+                    progress = links.linger
                     continue
+                progress = None if links is None else links.progress
                 self._check_life(wait, now)
                 if not wait.is_over:
                     self._sleep(wait, now, deadline)
@@ -630,8 +626,8 @@ class Node(Closing):
             give_up()
             raise
         finally:
-            self._waits.remove(wait)
-            if links is not None and self._driver is None:
+            waits.remove(wait)
+            if (waits or self._idler is not None) and links is not None and self._driver is None:
                 self._hand_over()
         if wait.error is not None:
             raise wait.error
@@ -732,6 +728,8 @@ class Node(Closing):
             if self._closed:
                 return
             self._closed = True
+            if self._links is not None:
+                self._links.is_closing = True
             for wait in self._waits:
                 wait.finish(NotAttached(f"node {self.number} was closed"))
                 self._nudge(wait)
@@ -765,6 +763,13 @@ class Node(Closing):
             finally:
                 self._lock.acquire()
         links.close()
+
+
+def _send_later(
+    number: int, event: int, type: int, flags: int, pouch: bytes, body: bytes, length: int
+) -> int:
+    """Say that there is no way to another node; see `Station.send_now`."""
+    return -1
 
 
 def _check_number(number: int) -> None:

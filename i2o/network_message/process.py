@@ -115,18 +115,18 @@ class Process(Closing):
             Swept: somebody swept the message before it was received.
             MessageTooLong: more than the other node buffers.
         """
-        self._send(header, may_wait=True, timeout_s=timeout_s)
+        self._send(header, True, timeout_s)
 
     def ntry_send(self, header: nmsg) -> None:
         """Send a message if all of it can go at once; raises WouldBlock, and moves nothing."""
-        self._send(header, may_wait=False, timeout_s=None)
+        self._send(header, False, None)
 
     def tsend(self, header: nmsg, *, timeout_s: Timeout = DEFAULT) -> None:
         """Send a message directly to a `trecv`: no buffer in between, and no limit of length."""
-        self._send(header, may_wait=True, timeout_s=timeout_s, is_transfer=True)
+        self._send(header, True, timeout_s, True)
 
     def _send(
-        self, header: nmsg, *, may_wait: bool, timeout_s: Timeout, is_transfer: bool = False
+        self, header: nmsg, may_wait: bool, timeout_s: Timeout, is_transfer: bool = False, /
     ) -> None:
         station = self._station or self._attached()
         limit_s = self.timeout_s if timeout_s is DEFAULT else timeout_s
@@ -231,11 +231,11 @@ class Process(Closing):
         body = letter.body
         assert body is not None
         length = len(view)
-        if sent < length:
-            view, length = view[:sent], sent
+        if sent != length:
+            if sent < length:
+                view, length = view[:sent], sent
+            body = memoryview(body)[:length]
         if length:
-            if len(body) != length:
-                body = memoryview(body)[:length]
             if letter.is_swapped and flags & DMSKMSG:
                 body = swapped(body, body_unit(flags))
             view[:] = body

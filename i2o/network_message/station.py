@@ -8,6 +8,27 @@ from typing import Protocol
 from i2o.transport.fabric.mailbox import Letter, Listed, Want
 
 
+class SendNow(Protocol):
+    """Sends to another node what is simple and needs no waiting."""
+
+    def __call__(
+        self,
+        number: int,
+        event: int,
+        type: int,
+        flags: int,
+        pouch: bytes,
+        body: bytes,
+        length: int,
+        /,
+    ) -> int:
+        """Send.
+
+        Returns:
+            What `nh_dl_link` becomes, -1 if `Station.send` has to do it.
+        """
+
+
 class Station(Protocol):
     """A node, or what stands for one.
 
@@ -19,21 +40,9 @@ class Station(Protocol):
     number: int
     origin: int
 
-    def send_now(
-        self,
-        number: int,
-        event: int,
-        type: int,
-        flags: int,
-        pouch: bytes,
-        body: bytes,
-        length: int,
-    ) -> int:
-        """Send to another node, if that is simple and needs no waiting.
-
-        Returns:
-            What `nh_dl_link` becomes, -1 if `send` has to do it.
-        """
+    @property
+    def send_now(self) -> SendNow:
+        """What sends to another node, if that is simple and needs no waiting."""
 
     def send(
         self,

@@ -103,6 +103,17 @@ class Carrier(Protocol):
 
 
 @runtime_checkable
+class LingeringCarrier(Protocol):
+    """A carrier that can look for a frame for a while without the interpreter's lock."""
+
+    def linger(self, nanoseconds: int) -> None:
+        """Do what `progress` does, and before it look for a frame for so long at most.
+
+        It does not look where that is not worth it.
+        """
+
+
+@runtime_checkable
 class GroupCarrier(Protocol):
     """A carrier of datagrams that has groups; a frame for one goes to each of its members."""
 

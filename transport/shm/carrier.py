@@ -50,6 +50,7 @@ _SCHEME: Final = "shm://"
 _SHAPE: Final = Shape(0, 0, RING_SIZE, 0)
 _ROUND: Final = 64  # frames of one peer in a row
 _LOOK_EVERY: Final = 32  # progress without frames between two looks at the sockets
+_LINGERED: Final = 8  # progress without frames that a look into a ring counts for
 _LARGE: Final = 4096  # a part that is not worth copying twice
 _CROSSING_NS: Final = 200_000_000  # how long the other one's connection may be on its way
 
@@ -205,6 +206,28 @@ class ShmCarrier(Closing):
         if self._is_watched and self._sink is not None:
             self._arm()
 
+    def linger(self, nanoseconds: int) -> None:
+        """Do what `progress` does; with one peer, look into its ring for so long at most."""
+        up, sink = self._up, self._sink
+        if len(up) != 1 or self._to_self or self._is_watched or sink is None:
+            self.progress()
+            return
+        peer = up[0]
+        link = peer.link
+        self._idle += _LINGERED
+        if link is None or self._idle >= _LOOK_EVERY:
+            self._idle = -1
+            self.progress()  # which looks at the sockets, too
+            return
+        try:
+            frame = link.channel.receive_within(nanoseconds)
+        except PeerGone as error:
+            self._lose(peer, errno.ECONNRESET, str(error))
+            return
+        if frame is not None:
+            self._idle = 1
+            sink.frame_arrived(peer.number, frame)
+
     def fileno(self) -> int:
         """Return an epoll descriptor; from the first call on, progress takes care of it."""
         if not self._is_watched and self._sink is not None:
@@ -243,17 +266,20 @@ class ShmCarrier(Closing):
         has_news = False
         for peer in self._up:
             link = peer.link
-            if link is None or not link.channel.has_packet():
+            if link is None:
+                continue
+            channel = link.channel
+            if not channel.has_packet():
                 continue
             try:
                 for _ in range(_ROUND):
-                    frame = link.channel.receive()
+                    frame = channel.receive()
                     if frame is None:
                         break
                     has_news = True
                     sink.frame_arrived(peer.number, frame)
-                    if peer.link is not link:
-                        break  # disconnected in between
+                    if peer.link is not link or not channel.has_packet():
+                        break  # disconnected in between, or all is delivered
             except PeerGone as error:
                 self._lose(peer, errno.ECONNRESET, str(error))
         for _ in range(len(self._to_self)):

@@ -49,6 +49,9 @@ class Channel(Protocol):
             PeerGone: there is none, and there will be none.
         """
 
+    def receive_within(self, nanoseconds: int) -> memoryview | None:
+        """Look for a packet for so long at most, if looking costs little; then `receive`."""
+
     def take(self, grain: int) -> memoryview | None:
         """Take the packets that are there, one behind another, which are there until the next call.
 
@@ -133,6 +136,10 @@ class SocketChannel:
         """Take the next packet, or None; raises PeerGone."""
         size = self._receive_at(0)
         return None if size is None else self._view[:size]
+
+    def receive_within(self, nanoseconds: int) -> memoryview | None:
+        """Take the next packet, or None, at once: looking costs a system call each time."""
+        return self.receive()
 
     def take(self, grain: int) -> memoryview | None:
         """Take the packets that are there, or None; raises PeerGone."""
@@ -240,6 +247,7 @@ class RingChannel:
         self._push, self._push_two = self._producer.push, self._producer.push_two
         self._push_record = self._producer.push_record
         self._pop, self._take, self._packet = consumer.pop, consumer.take, consumer.packet
+        self._pop_within = consumer.pop_within
         self.has_packet = consumer.pending
         self._is_quiet = native.lib.i2o_is_quiet
         self._is_broken = False
@@ -263,6 +271,11 @@ class RingChannel:
     def receive(self) -> memoryview | None:
         """Take the next packet, or None; raises PeerGone."""
         size = self._pop()
+        return self._packet[:size] if size >= 0 else self._nothing(size)
+
+    def receive_within(self, nanoseconds: int) -> memoryview | None:
+        """Look for a packet for so long without the interpreter's lock; then `receive`."""
+        size = self._pop_within(nanoseconds)
         return self._packet[:size] if size >= 0 else self._nothing(size)
 
     def take(self, grain: int) -> memoryview | None:

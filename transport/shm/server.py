@@ -163,10 +163,8 @@ class ShmHost(Closing):
                 break
             if due is not None and due <= now_ns:
                 return due
-            if not channel.has_packet():
-                patience_s = spin_s if due is None else min(spin_s, (due - now_ns) / 1e9)
-                if not channel.spin(patience_s):
-                    break
+            if not channel.spin(spin_s if due is None else min(spin_s, (due - now_ns) / 1e9)):
+                break  # what is there already is seen at once
             now_ns = clock_ns()
             if now_ns >= end_ns:
                 return now_ns

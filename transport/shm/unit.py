@@ -73,6 +73,8 @@ class ShmUnit:
         frame_count: inbound frames.
         frame_size: bytes of each.
         dma: the memory of the host that is connected.
+        posted: MFAs that wait to be fetched, for others to look whether there are any.
+        must_power_cycle: the host asked for a power cycle; see `take_power_cycle`.
     """
 
     def __init__(self, shape: Shape, *, on_misuse: Callable[[str], None]) -> None:
@@ -84,14 +86,14 @@ class ShmUnit:
         self._mfas = range(0)
         self._channel: Channel | None = None
         self._segment: Segment | None = None
-        self._posted: deque[int] = deque()
+        self.posted: deque[int] = deque()
         self._with_host: set[int] = set()
         self._static: dict[int, int] = {}  # how often each static frame may still be posted
         self._reply_frames: deque[int] = deque()
         self._idle_replies: set[int] = set()
         self._outbox = bytearray()
         self._generation = 0
-        self._must_power_cycle = False
+        self.must_power_cycle = False
 
     # --- hosts -----------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class ShmUnit:
         self._channel, self._segment = channel, segment
         self._memory, self._mfas = segment.memory, segment.mfas()
         self._reach.space = ArenaSpace(segment.arena)
-        self._must_power_cycle = False
+        self.must_power_cycle = False
         self.refill()
 
     def disconnect(self) -> None:
@@ -117,7 +119,7 @@ class ShmUnit:
         segment, self._segment = self._segment, None
         space, self._reach.space = self._reach.space, None
         self._memory, self._mfas = memoryview(bytearray(0)), range(0)
-        self._posted.clear()
+        self.posted.clear()
         self._static.clear()
         self._with_host.clear()
         self._reply_frames.clear()
@@ -134,9 +136,9 @@ class ShmUnit:
 
     def fetch(self) -> PostedFrame | None:
         """Pop the next posted request as a private copy, bounded by the frame's size."""
-        if not self._posted:
+        if not self.posted:
             return None
-        mfa = self._posted.popleft()
+        mfa = self.posted.popleft()
         memory = self._memory
         size = 4 * _words_at(memory, mfa + 2)[0]
         if size < _HEADER_SIZE:
@@ -175,9 +177,9 @@ class ShmUnit:
         """Put a static frame on the free list; return how many posts were not fetched."""
         if self._static.pop(mfa, None) is None:
             return 0  # it went with its host
-        lost = self._posted.count(mfa)
+        lost = self.posted.count(mfa)
         for _ in range(lost):
-            self._posted.remove(mfa)
+            self.posted.remove(mfa)
         self.recycle(mfa)
         return lost
 
@@ -206,7 +208,7 @@ class ShmUnit:
 
     def refill(self) -> None:
         """Make every inbound frame free again; the host knows before anything else."""
-        self._posted.clear()
+        self.posted.clear()
         self._static.clear()
         self._with_host.clear()
         self._with_host.update(self._mfas)
@@ -225,7 +227,7 @@ class ShmUnit:
 
     def posted_inbound(self) -> int:
         """Return how many requests wait to be fetched."""
-        return len(self._posted)
+        return len(self.posted)
 
     def idle_outbound(self) -> int:
         """Return how many free reply frames the device holds."""
@@ -244,7 +246,7 @@ class ShmUnit:
 
     def take_power_cycle(self) -> bool:
         """Return whether the host asked for a power cycle since the last call."""
-        asked, self._must_power_cycle = self._must_power_cycle, False
+        asked, self.must_power_cycle = self.must_power_cycle, False
         return asked
 
     def flush(self) -> bool:
@@ -288,7 +290,7 @@ class ShmUnit:
         for word, value, more in _records_of(taken):
             if word == _POST and more == generation and value in with_host:
                 with_host.remove(value)
-                self._posted.append(value)
+                self.posted.append(value)
             elif word == _RELEASE:
                 self._take_reply_frame(value)
             else:
@@ -304,7 +306,7 @@ class ShmUnit:
         elif word == Word.COVER or word == Word.UNCOVER:
             self._take_buffer(word == Word.COVER, value, more)
         elif word == Word.POWER_CYCLE:
-            self._must_power_cycle = True
+            self.must_power_cycle = True
         else:
             self._on_misuse(f"the host sent record {word}, which means nothing")
 
@@ -323,7 +325,7 @@ class ShmUnit:
         left = self._static.get(mfa, 0)
         if left:
             self._static[mfa] = left - 1
-            self._posted.append(mfa)
+            self.posted.append(mfa)
         else:
             self._on_misuse(f"MFA {mfa:#010x} was posted, but is no static frame any more")
 

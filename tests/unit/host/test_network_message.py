@@ -527,6 +527,19 @@ def test_a_node_that_is_closed(node: Node) -> None:
         node.attach("q")
 
 
+def test_nothing_goes_to_another_node_from_one_that_is_closed() -> None:
+    with NodeNet() as net:
+        process, node = net.process(1), net.nodes[1]
+        process.nsend(nmsg(nh_node=2, nh_event=1))
+        net.drive()
+        process.nsend(nmsg(nh_node=2, nh_event=2))  # by the short way
+        node.close()
+        with pytest.raises(NotAttached, match="node 1 is closed"):
+            process.nsend(nmsg(nh_node=2, nh_event=3))
+        net.nodes[2].progress()
+        assert [row.event for row in net.process(2).listing()] == [1, 2]
+
+
 def test_errors_are_the_projects_and_the_systems() -> None:
     error = WouldBlock("why")
     assert isinstance(error, I2OError)

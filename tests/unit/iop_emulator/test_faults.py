@@ -523,3 +523,15 @@ def test_a_crashed_iop_cannot_fail():
     rig.iop.fail()
     assert rig.iop.state == IopState.FAULTED
     assert rig.status_block().sync_byte == 0
+
+
+def test_a_plan_that_ends_while_a_request_is_hit_leaves_an_iop_that_rests():
+    rig = make(FaultPlan().on(0x25).drop())
+    rig.iop.on_fault = lambda mfa, sentence: rig.iop.misbehave(None)
+    rig.post(check())
+    now_ns = rig.now_ns + 1
+    rig.iop.run(64, now_ns)
+    assert not rig.iop.is_idle, "when its times begin is not known yet"
+    assert rig.iop.run(64, now_ns) is None
+    assert rig.iop.is_idle
+    assert rig.iop.next_deadline_ns(now_ns) is None

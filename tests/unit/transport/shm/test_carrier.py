@@ -9,6 +9,7 @@ import os
 import re
 import select
 import socket
+import threading
 
 import pytest
 
@@ -18,8 +19,10 @@ from i2o.errors import UriError
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_endpoint, open_listener
 from i2o.transport.shm.carrier import FRAME_LIMIT, MAX_WAITING, ShmCarrier
+from i2o.transport.shm.channel import RingChannel
 from i2o.transport.shm.greeting import Hello, Mode, Refusal, Refused, close_all, hear, say
 from i2o.transport.shm.rendezvous import Meeting, listen, path_of
+from i2o.transport.shm.segment import TO_DEVICE, TO_HOST
 
 
 @pytest.fixture(autouse=True)
@@ -473,3 +476,74 @@ def test_a_name_that_was_given_to_a_killed_one_is_swept():
     """What `shm://` is called is what is looked for."""
     with ShmCarrier() as carrier:
         assert re.fullmatch(rf"shm://{os.getpid()}-[0-9a-f]{{8}}", carrier.name)
+
+
+def linked(ends, *names: str) -> list[Sink]:
+    sinks = ends(*names)
+    first = sinks[0]
+    for other in sinks[1:]:
+        send(first, other.carrier.name, b"hello", *sinks[1:])
+    drive(*sinks)
+    for sink in sinks:
+        sink.frames.clear()
+        sink.news.clear()
+    return sinks
+
+
+def test_lingering_delivers_a_frame_that_is_there(ends):
+    a, b = linked(ends, "a", "b")
+    b.carrier.linger(0)  # the first one looks at the sockets
+    send(a, "b", b"one")
+    send(a, "b", b"two")
+    b.carrier.linger(0)
+    assert b.frames == [("a", b"one")]
+    b.carrier.linger(1_000_000_000)
+    assert b.frames == [("a", b"one"), ("a", b"two")]
+
+
+def test_lingering_waits_for_a_frame_that_comes_later(ends, carried):
+    a, b = linked(ends, "a", "b")
+    thread = threading.Thread(target=send, args=(a, "b", b"late"))
+    thread.start()
+    while not b.frames:
+        b.carrier.linger(60_000_000_000)
+    thread.join()
+    assert b.frames == [("a", b"late")]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_whoever_only_lingers_hears_of_everything_else(ends, watched):
+    a, b, c = linked(ends, "a", "b", "c")
+    if watched:
+        assert a.carrier.fileno() >= 0
+    send(b, "a", b"from b")
+    send(c, "a", b"from c")
+    a.carrier.send(0, [b"from a"])
+    a.carrier.linger(60_000_000_000)  # two peers: nobody can look for both
+    assert sorted(a.frames) == [("a", b"from a"), ("b", b"from b"), ("c", b"from c")]
+    c.carrier.close()
+    for _ in range(64):
+        a.carrier.linger(1000)
+    assert ("lost", "c", errno.ECONNRESET) in a.news
+    b.carrier.close()  # the only one that is left
+    for _ in range(64):
+        a.carrier.linger(1000)
+    assert ("lost", "b", errno.ECONNRESET) in a.news
+    a.carrier.close()
+    a.carrier.linger(1000)
+
+
+def test_lingering_notices_a_ring_that_makes_no_sense(ends, carried):
+    _, b = linked(ends, "a", "b")
+    link = b.carrier._up[0].link
+    assert link is not None
+    if not isinstance(link.channel, RingChannel):
+        pytest.skip("there is no ring")
+    b.carrier.linger(0)  # the first one looks at the sockets
+    for which in (TO_HOST, TO_DEVICE):
+        tail_at = link.segment.ring(which).control_at
+        link.segment.memory[tail_at : tail_at + 4] = b"\xff\xff\xff\x7f"
+    b.carrier.linger(1000)
+    assert not b.carrier._up, "it is noticed at once, not with the next look at the sockets"
+    drive(b)
+    assert b.news == [("lost", "a", errno.ECONNRESET)]

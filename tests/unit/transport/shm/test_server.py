@@ -535,3 +535,37 @@ def test_a_server_that_lies(carried, seed):
             except Exception as error:
                 assert type(error).__name__ == "PeerGone"
                 break
+
+
+def test_a_server_that_ends_while_it_is_looked_for_is_an_obstacle(monkeypatch):
+    """Its socket was there when the folder was read."""
+    path_of("gone", Meeting.IOP).parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    monkeypatch.setattr("i2o.transport.shm.discovery.names", lambda meeting: ["gone"])
+    iop = found("gone")
+    assert (iop.name, iop.address) == (
+        "IOP of another process",
+        str(path_of("gone", Meeting.IOP)),
+    )
+    assert len(iop.obstacles) == 1
+
+
+def test_a_server_that_welcomes_whoever_only_asks_is_asked_all_the_same(monkeypatch):
+    handed = os.eventfd(0)
+    answer = Welcome(Mode.SOCKET, Shape(4, 128, 1 << 16, 0), "a strange one", (handed,))
+    monkeypatch.setattr("i2o.transport.shm.discovery.greet", lambda end, modes: answer)
+    with Serving():
+        iop = found()
+    assert (iop.name, iop.obstacles) == ("a strange one", ())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handed)
+
+
+@pytest.mark.parametrize("spin_s", [0.0, 0.001])
+def test_a_server_without_news_sleeps(carried, spin_s):
+    """Whatever carries its packets: what it returns is when to run again, None for never."""
+    with Serving(spin_s=spin_s) as serving, open_port("shm:test") as port:
+        serving.vanish_from_loop()
+        while serving.server.run(SYSTEM_CLOCK.monotonic_ns()) is not None:
+            serving.server.handle()  # what was told when the port was opened
+        assert port.alloc() != EMPTY
+        assert serving.server.run(SYSTEM_CLOCK.monotonic_ns()) is None
