@@ -119,9 +119,8 @@ class Poller(Closing):
                 end = begin + self._spin_ns
                 if due_ns is not None and due_ns < end:
                     end = due_ns
-                while looked < end and not events:
+                while not events and (looked := now()) < end:
                     events = look(0, _MOST_EVENTS)
-                    looked = now()
             if not events:
                 if due_ns is not None:
                     left_s = max(0, due_ns - looked) / 1e9
