@@ -16,6 +16,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -110,6 +111,9 @@ class Messenger(Closing):
         self._questions: dict[tuple[PeerName, int], list[bytes]] = {}
         self._is_over = False
         self._nodes = self._office.nodes
+        links = self.options.peer
+        if loops:  # a thread that spins holds up those that wait for what it got
+            links = replace(links, spin_s=0.0)
         try:
             for index in range(max(1, loops)):
                 first = self._nodes[0].identity if index else None
@@ -117,7 +121,7 @@ class Messenger(Closing):
                     name,
                     Purpose.MESSAGES,
                     listen if first is None else (),
-                    options=self.options.peer,
+                    options=links,
                     key=key,
                     insecure=insecure,
                     server_tls=server_tls,

@@ -289,6 +289,15 @@ def test_a_full_queue_in_bytes(office: Messengers) -> None:
         a.send(raw.identity.name, [b""], 1, timeout_s=0.01)
 
 
+@pytest.mark.parametrize(("loops", "spin_s"), [(0, 50e-6), (2, 0.0)])
+def test_only_who_works_without_threads_spins(
+    office: Messengers, loops: int, spin_s: float
+) -> None:
+    messenger = office.open(1, 0, replace(OPTIONS, peer=replace(QUICK, spin_s=50e-6)), loops=loops)
+    assert {node.options.spin_s for node in messenger._nodes} == {spin_s}
+    assert messenger.options.peer.spin_s == 50e-6
+
+
 def test_a_receiver_that_does_not_receive_stops_the_sender_and_is_not_taken_for_dead(
     office: Messengers,
 ) -> None:
