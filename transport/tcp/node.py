@@ -133,6 +133,7 @@ class Node(Closing):
         self._is_closed = self._is_in_timers = False
         self.on_evicted: Callable[[int], None] | None = None
         self.on_round_trip: Callable[[int, int], None] | None = None
+        self.on_state: Callable[[Peer], None] | None = None
         self._poller = Poller(clock, self.options.spin_s)
         self._doorway = Doorway(
             self._poller, self._timers, clock, self.options, server_tls, self._through, fresh
@@ -863,9 +864,9 @@ class Node(Closing):
         if peer.link is not link:
             return
         peer.link = None
-        peer.state = PeerState.UNCONNECTED
         peer.counters.losses += 1
         peer.last_error = (code, reason)
+        peer.state = PeerState.UNCONNECTED
         self._report_lost(peer, code, reason)
 
     def _report_lost(self, peer: Peer, code: int, reason: str) -> None:
@@ -913,9 +914,13 @@ class Node(Closing):
         return self._by_number[link.peer]
 
     def _new_peer(self) -> Peer:
-        peer = Peer(next(self._numbers), self.options)
+        peer = Peer(next(self._numbers), self.options, self._tell_state)
         self._by_number[peer.number] = peer
         return peer
+
+    def _tell_state(self, peer: Peer) -> None:
+        if self.on_state is not None:
+            self.on_state(peer)
 
     def _call(self, peer: Peer, name: PeerName) -> None:
         """Know a peer by a name; one under another name before is another process."""
