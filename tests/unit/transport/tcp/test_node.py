@@ -156,8 +156,10 @@ def test_callers_beyond_the_limit_push_out_who_is_gone_or_are_refused(nodes: Nod
     others[0][0].close()
     drive(a, until=lambda: len(at_a.events) == 3)
     fourth, _ = others[3]
-    fourth.send(fourth.add_peer(None, a.addresses), [b"x"])
+    number = fourth.add_peer(None, a.addresses)
+    fourth.send(number, [b"x"])
     drive(a, fourth, until=lambda: len(at_a.frames) == 3)
+    assert fourth.peer(number).counters.failed_attempts == 0  # taken when it called first
     assert evicted == [0]
     with pytest.raises(FabricError):
         a.peer(0)
