@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -125,6 +126,7 @@ class Messenger(Closing):
         self._office.handlers[STATUS_REPLY_TAG] = self._take_status
         self._questions: dict[tuple[PeerName, int], list[bytes]] = {}
         self._is_over = False
+        self._receiving: set[SimpleQueue[Message | None]] = set()
         self._nodes = self._office.nodes
         links = self.options.peer
         if loops:  # a thread that spins holds up those that wait for what it got
@@ -197,6 +199,8 @@ class Messenger(Closing):
             self._close_nodes()
             self._office.close()
             self._is_over = True  # whoever waits has been told why, or is now
+            for news in list(self._receiving):
+                news.put(None)
             self._office.notify()
 
     def _close_nodes(self) -> None:
@@ -482,25 +486,35 @@ class Messenger(Closing):
             RecvTimeout: none came in time.
             PeerError: ESHUTDOWN, the messenger was closed.
         """
-        got: list[Message] = []
-        receive = Receive(tag, origin, source, got.append)
         if self._lock is None:
-            return self._recv_alone(receive, got, timeout_s)
+            got: list[Message] = []
+            return self._recv_alone(Receive(tag, origin, source, got.append), got, timeout_s)
+        # a queue of its own: who is woken by it needs no lock that the event loop holds just then
+        news: SimpleQueue[Message | None] = SimpleQueue()
+        receive = Receive(tag, origin, source, news.put)
         with self._lock:
             message = self._office.take(receive)
             if message is not None:
                 return message
             self._refuse_to_wait()
+            if self._is_over:
+                raise self._nothing_came(timeout_s)
+            self._receiving.add(news)
             self._office.mailbox.post(receive)
         try:
-            self._wait(lambda: got, timeout_s)
+            message = news.get(timeout=None if timeout_s is None else max(0.0, timeout_s))
+        except Empty:
+            pass
         finally:
-            if not receive.is_over:
-                with self._lock:
+            self._receiving.discard(news)
+            if message is None:
+                with self._lock:  # whoever delivers a message just now has done so by then
                     self._office.mailbox.cancel(receive)
-        if got:
-            return got[0]
-        raise self._nothing_came(timeout_s)
+        if message is None and not news.empty():
+            message = news.get()  # it came when the time was over
+        if message is None:
+            raise self._nothing_came(timeout_s)
+        return message
 
     def _recv_alone(self, receive: Receive, got: list[Message], timeout_s: float | None) -> Message:
         """Receive in the only thread there is: nothing to lock, and nobody to be woken by."""

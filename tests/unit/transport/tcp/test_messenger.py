@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -907,3 +908,45 @@ def test_peers_are_spread_over_loops(office: Messengers) -> None:
     assert a.next_deadline_ns() is None
     assert others[0].fileno() >= 0
     assert others[0].next_deadline_ns() is not None
+
+
+def test_a_message_that_is_delivered_when_the_time_is_over_is_not_lost(office: Messengers) -> None:
+    a = office.open(1, 0, loops=1)
+    lock, mailbox = a._lock, a._office.mailbox
+    assert lock is not None
+    got: list[Message] = []
+    receiver = threading.Thread(target=lambda: got.append(a.recv(1, timeout_s=0.05)))
+    receiver.start()
+    while not mailbox._receives:
+        time.sleep(0.001)
+    message = Message(a.name, a.name, 1, b"late", 1)
+    with lock:  # as an event loop that is about to deliver it
+        receive = mailbox.match(message)
+        assert receive is not None
+        receiver.join(0.2)
+        assert receiver.is_alive()  # its time is over, but it has not given up
+        receive.callback(message)
+    receiver.join(20)
+    assert got == [message]
+
+
+def test_threads_that_receive_are_woken_by_close(office: Messengers) -> None:
+    a = office.open(1, 0, loops=1)
+    errors: list[int | None] = []
+
+    def receive() -> None:
+        with pytest.raises(PeerError) as caught:
+            a.recv(1)
+        errors.append(caught.value.errno)
+
+    receivers = [threading.Thread(target=receive) for _ in range(3)]
+    for receiver in receivers:
+        receiver.start()
+    while len(a._office.mailbox._receives) < 3:
+        time.sleep(0.001)
+    a.close()
+    for receiver in receivers:
+        receiver.join(20)
+    assert errors == [errno.ESHUTDOWN] * 3
+    receive()
+    assert errors == [errno.ESHUTDOWN] * 4
