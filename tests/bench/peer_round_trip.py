@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -79,11 +80,18 @@ def carrier_client(address: str, count: int, timeout_s: float) -> float:
         return measure(trip, count)
 
 
-def messenger_server(timeout_s: float) -> None:
+def a_messenger(rank: int, timeout_s: float, loops: int) -> object:
+    """Return a messenger that spins all the time without a timeout, or as it does by default."""
     from i2o.transport.tcp.messenger import Messenger
+    from i2o.transport.tcp.options import MessengerOptions, PeerOptions
     from i2o.transport.tcp.peer_name import PeerName
 
-    with Messenger(PeerName(1, 1)) as messenger:
+    options = MessengerOptions() if timeout_s else MessengerOptions(PeerOptions(spin_s=1.0))
+    return Messenger(PeerName(1, rank), loops=loops, options=options)
+
+
+def messenger_server(timeout_s: float, loops: int = 0) -> None:
+    with a_messenger(1, timeout_s, loops) as messenger:
         print(messenger.address, flush=True)
         while True:
             message = messenger.recv(tag=7, timeout_s=20)
@@ -92,11 +100,10 @@ def messenger_server(timeout_s: float) -> None:
             messenger.send_nb(message.origin, (message.data,), 8)
 
 
-def messenger_client(address: str, count: int, timeout_s: float) -> float:
-    from i2o.transport.tcp.messenger import Messenger
+def messenger_client(address: str, count: int, timeout_s: float, loops: int = 0) -> float:
     from i2o.transport.tcp.peer_name import PeerName
 
-    with Messenger(PeerName(1, 0)) as messenger:
+    with a_messenger(0, timeout_s, loops) as messenger:
         server = PeerName(1, 1)
         messenger.set_peer(server, (address,))
         parts = (bytes(SIZE),)
@@ -173,7 +180,13 @@ CASES = {
     "raw": (raw_server, raw_client, 0.0),
     "carrier, spinning": (carrier_server, carrier_client, 0.0),
     "carrier, default": (carrier_server, carrier_client, 1.0),
+    "messenger, spinning": (messenger_server, messenger_client, 0.0),
     "messenger, default": (messenger_server, messenger_client, 1.0),
+    "messenger, threads": (
+        partial(messenger_server, loops=1),
+        partial(messenger_client, loops=1),
+        1.0,
+    ),
     "zmq": (zmq_server, zmq_client, 0.0),
 }
 

@@ -21,6 +21,7 @@ from i2o.transport.capture.capture_target import CaptureBusy
 from i2o.transport.capture.connection_tap import TapPassiveEndpoint
 from i2o.transport.capture.endpoint_recorder import PAYLOAD_BYTES
 from i2o.transport.capture.endpoint_tap import TapEndpoint
+from i2o.transport.capture.messenger_tap import MessengerLike, TapMessenger
 from i2o.transport.capture.pcapng_writer import MAX_SNAP_LENGTH
 from i2o.transport.capture.recorder import DMA_SNAP
 from i2o.transport.fabric.endpoint import Endpoint, PassiveEndpoint
@@ -180,6 +181,20 @@ def listener_by_environment(listener: PassiveEndpoint, description: str = "") ->
     """
     file = _message_capture()
     return listener if file is None else captured_listener(listener, file, description)
+
+
+def messenger_by_environment(messenger: MessengerLike, name: str) -> TapMessenger | None:
+    """Return a tap in front of a messenger, if the environment asks for one.
+
+    Args:
+        messenger: a messenger that was just made.
+        name: of it.
+
+    Raises:
+        CaptureError: the variable makes no sense, or the file cannot be written.
+    """
+    file = _message_capture()
+    return None if file is None else TapMessenger(messenger, file.add_endpoint(f"peers of {name}"))
 
 
 def _message_capture() -> CaptureFile | None:

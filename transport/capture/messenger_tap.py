@@ -2,7 +2,7 @@
 """Stands in front of a messenger of TCP peers and tells a recorder of its messages.
 
 A message that is sent is recorded when it was accepted, its end before its sender is told; one that
-is received when it is handed over.
+is received when it is handed over; a link that is in another state when that is found out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.tcp.errors import PeerError
 from i2o.transport.tcp.mailbox import Message, Receive
 from i2o.transport.tcp.message_wire import ANY_TAG
+from i2o.transport.tcp.peer import PeerState
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
 
 logger = logging.getLogger(__name__)
 
 Done = Callable[[PeerError | None], None]
+Watcher = Callable[[PeerName, PeerState, int, str], None]
 
 
 class MessengerLike(Protocol):
@@ -74,6 +76,9 @@ class MessengerLike(Protocol):
     def disconnect(self, name: PeerName) -> None:
         """Close a link."""
 
+    def watch_states(self, callback: Watcher) -> None:
+        """Call back whenever the link to a peer is in another state."""
+
     def close(self) -> None:
         """End everything."""
 
@@ -92,6 +97,8 @@ class TapMessenger(Closing):
 
     def __init__(self, messenger: MessengerLike, recorder: EndpointRecorder) -> None:
         self.inner, self.recorder = messenger, recorder
+        self._watcher: Watcher | None = None
+        messenger.watch_states(self._state_changed)
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":  # not made yet
@@ -171,6 +178,15 @@ class TapMessenger(Closing):
         """Close the link to a peer."""
         self.inner.disconnect(name)
         self.recorder.event(EventCode.CLOSE, peer_name=str(name))
+
+    def watch_states(self, callback: Watcher) -> None:
+        """Call back whenever the link to a peer is in another state."""
+        self._watcher = callback
+
+    def _state_changed(self, name: PeerName, state: PeerState, code: int, sentence: str) -> None:
+        self.recorder.state(str(name), sentence, err=code)
+        if self._watcher is not None:
+            self._watcher(name, state, code, sentence)
 
     def close(self) -> None:
         """End everything; messages that had no end yet fail, and are recorded so."""

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from i2o.clock import Clock
+from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.tcp.component import Letter
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation, Unreachable
 from i2o.transport.tcp.mailbox import Message
@@ -59,7 +60,7 @@ class Office(Protocol):
     def hop(self, name: PeerName) -> Hop:
         """Return the hop to a peer, a new one if there is none."""
 
-    def arrived(self, message: Message, hop: Hop | None) -> None:
+    def arrived(self, message: Message, hop: Hop | None, cost: int) -> None:
         """Deliver a message that is for this process, and came over a hop or from itself."""
 
     def transit(self, hop: Hop, letter: Letter, number: int, flags: int, cost: int) -> None:
@@ -91,6 +92,10 @@ class Hop:
         node: with the links.
         session: with the peer.
         numbers: of messages of this process to the peer.
+
+    Attributes:
+        has_failed: whether no link came about since somebody asked for one.
+        names_out: this process and the peer, as the head of a message has them.
     """
 
     def __init__(
@@ -98,45 +103,82 @@ class Hop:
     ) -> None:
         self._office, self.node, self.session, self.numbers = office, node, session, numbers
         self._own_name, self._peer_name = office.name, session.name
-        self._names_out = pack_names(*office.name, *session.name)
+        self.names_out = pack_names(*office.name, *session.name)
         self._names_in = pack_names(*session.name, *office.name)
         self.has_failed = False
-        self._cost_limit = 0
+        self._cost_limit = self._short_cost = 0
         self._ack_for = 0
         self._lost_ns: int | None = None
         self._is_ack_due = False
 
     def post(self, message: Outgoing) -> None:
         """Send a message as soon as that is possible."""
-        session, cost = self.session, message.cost
+        sequence = self.send_at_once(
+            self._names_of(message),
+            message.tag,
+            message.parts,
+            message.cost,
+            message.number,
+            message.flags,
+            message.hops,
+        )
+        self.keep(message, sequence)
+
+    def send_at_once(
+        self,
+        names: bytes,
+        tag: int,
+        parts: Sequence[Buffer],
+        cost: int,
+        number: int,
+        flags: int,
+        hops: int,
+    ) -> int:
+        """Send a message, in one piece, if it is short and nothing is before it.
+
+        Whatever comes of it, `keep` must follow: what the peer waits for goes first.
+
+        Returns:
+            Its sequence number; below 0 if it has that one and did not go; 0 if it has none.
+        """
+        session = self.session
+        if cost > self._short_cost or not (sequence := session.begin(cost)):
+            return 0
+        head = pack_framed(
+            cost + (MESSAGE_SIZE - MESSAGE_COST),
+            _DATA,
+            0,
+            0,
+            _MESSAGE,
+            flags,
+            hops,
+            0,
+            tag,
+            sequence,
+            session.received,
+            session.grant(),
+            names,
+            number,
+        )
+        frame = head + parts[0] if len(parts) == 1 else b"".join((head, *parts))
+        if self.node.send_small(session.number, frame):
+            return sequence
+        session.unacknowledged += 1  # what the head says of it was not told either
+        return -sequence
+
+    def keep(self, message: Outgoing, sequence: int) -> None:
+        """Keep a message until it is acknowledged.
+
+        Args:
+            message: it.
+            sequence: as `send_at_once` returned it.
+        """
+        session = self.session
         self.has_failed = False
-        if cost > _SMALL or cost > self._cost_limit:
-            session.enqueue(message)
-        elif session.begin(message):  # it is short, and nothing is before it: all in one piece
-            parts = message.parts
-            head = pack_framed(
-                cost + (MESSAGE_SIZE - MESSAGE_COST),
-                _DATA,
-                0,
-                0,
-                _MESSAGE,
-                message.flags,
-                message.hops,
-                0,
-                message.tag,
-                message.sequence,
-                session.received,
-                session.grant(),
-                self._names_out
-                if message.destination is self._peer_name and message.origin is self._own_name
-                else self._names_of(message),
-                message.number,
-            )
-            frame = head + parts[0] if len(parts) == 1 else b"".join((head, *parts))
-            if not self.node.send_small(session.number, frame):
-                session.put_back()
-                session.unacknowledged += 1  # what the head says of it was not told either
+        if sequence:
+            session.keep(message, sequence)
             return
+        session.enqueue(message)
         if session.is_ready:
             self.pump()
         elif not session.is_up:
@@ -152,7 +194,7 @@ class Hop:
 
     def _names_of(self, message: Outgoing) -> bytes:
         if message.origin is self._own_name and message.destination == self._peer_name:
-            return self._names_out
+            return self.names_out
         return pack_names(*message.origin, *message.destination)
 
     def pump(self) -> None:
@@ -207,6 +249,7 @@ class Hop:
         self.session.link_up(number)
         limit = self.node.frame_limit_of(number)
         self._cost_limit = limit - MESSAGE_SIZE + MESSAGE_COST
+        self._short_cost = min(self._cost_limit, _SMALL)
         self.node.send(number, (RESUME.build(kind=_RESUME, **self.session.offer()._asdict()),))
         if self.session.name in self._office.pings:
             self.node.ping(number)
@@ -267,7 +310,13 @@ class Hop:
             self._take_other(frame)
             return
         if ack != session.acknowledged:
-            self._go_on(session.acknowledge(ack, credit))
+            message = session.acknowledge_only(ack, credit)
+            if message is None:
+                self._go_on(session.acknowledge(ack, credit))
+            elif message.on_done is None and not office.is_watched:
+                message.is_over, message.parts = True, ()
+            else:
+                self._go_on([message])
         elif credit > session.credit:
             session.credit = credit
             if session.queue:
@@ -277,7 +326,7 @@ class Hop:
             data = frame[MESSAGE_SIZE:].tobytes()
             if names == self._names_in and not flags & _OF_RELAYS:
                 name = self._peer_name
-                office.arrived(_new_tuple(Message, (name, name, tag, data, number)), self)
+                office.arrived(_new_tuple(Message, (name, name, tag, data, number)), self, cost)
             else:
                 self._take_from_afar(names, flags, hops, tag, data, number)
         if not session.unacknowledged or not session.is_ready:
@@ -307,7 +356,7 @@ class Hop:
         else:
             if flags & _WANTS_RECEIPT:
                 office.receipt(origin, session.name, destination, number, 0)
-            office.arrived(Message(origin, session.name, tag, data, number), self)
+            office.arrived(Message(origin, session.name, tag, data, number), self, cost)
 
     def _take_other(self, frame: memoryview) -> None:
         kind = frame[0] if len(frame) else 0

@@ -12,16 +12,21 @@ import errno
 import json
 import logging
 import operator
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import Any, Final
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
 from i2o.transport.fabric.endpoint import Buffer
+from i2o.transport.registry import CAPTURE_VARIABLE
 from i2o.transport.tcp.address import Address, find_addresses
 from i2o.transport.tcp.component import Component
 from i2o.transport.tcp.errors import PeerError, QueueFull, RecvTimeout, Unreachable
@@ -40,7 +45,7 @@ from i2o.transport.tcp.message_wire import (
 )
 from i2o.transport.tcp.node import Node
 from i2o.transport.tcp.options import MessengerOptions
-from i2o.transport.tcp.peer import PeerState
+from i2o.transport.tcp.peer import Peer, PeerState
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
 from i2o.transport.tcp.peer_status import PeerStatus
 from i2o.transport.tcp.post_office import Done, PostOffice, call_safely
@@ -54,6 +59,17 @@ LOOPBACK: Final = (Address("127.0.0.1", 0),)
 _ACK_NOW: Final = int(MessageFlag.ACK_NOW)
 _SLICE_S: Final = 0.05
 _UNGUARDED: Final = nullcontext()
+_TAPPED: Final = (
+    "send_nb",
+    "send",
+    "recv",
+    "recv_nb",
+    "connect",
+    "disconnect",
+    "watch_states",
+    "close",
+)
+"""What a tap stands in front of."""
 
 
 class Messenger(Closing):
@@ -75,6 +91,7 @@ class Messenger(Closing):
 
     Raises:
         TransportUnavailable: an address cannot be had, or not without a key.
+        CaptureError: it cannot be captured as the environment asks.
         PeerError: EINVAL, the name stands for nobody, or there are fewer than no event loops.
         TypeError: `key` is no PeerKey.
     """
@@ -109,7 +126,11 @@ class Messenger(Closing):
         self._office.handlers[STATUS_REPLY_TAG] = self._take_status
         self._questions: dict[tuple[PeerName, int], list[bytes]] = {}
         self._is_over = False
+        self._receiving: set[SimpleQueue[Message | None]] = set()
         self._nodes = self._office.nodes
+        links = self.options.peer
+        if loops:  # a thread that spins holds up those that wait for what it got
+            links = replace(links, spin_s=0.0)
         try:
             for index in range(max(1, loops)):
                 first = self._nodes[0].identity if index else None
@@ -117,7 +138,7 @@ class Messenger(Closing):
                     name,
                     Purpose.MESSAGES,
                     listen if first is None else (),
-                    options=self.options.peer,
+                    options=links,
                     key=key,
                     insecure=insecure,
                     server_tls=server_tls,
@@ -135,6 +156,23 @@ class Messenger(Closing):
             self._close_nodes()
             raise
         self._loops = EventLoops(self._nodes if loops else ())
+        if os.environ.get(CAPTURE_VARIABLE):
+            self._let_capture()
+
+    def _let_capture(self) -> None:
+        """Put a tap in front of the calls of this messenger, if the environment asks for that."""
+        from i2o.transport.capture.environment import messenger_by_environment
+
+        try:
+            tap = messenger_by_environment(
+                SimpleNamespace(**{name: getattr(self, name) for name in _TAPPED}), str(self.name)
+            )
+        except BaseException:
+            self.close()
+            raise
+        if tap is not None:
+            for name in _TAPPED:
+                setattr(self, name, getattr(tap, name))
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -161,6 +199,8 @@ class Messenger(Closing):
             self._close_nodes()
             self._office.close()
             self._is_over = True  # whoever waits has been told why, or is now
+            for news in list(self._receiving):
+                news.put(None)
             self._office.notify()
 
     def _close_nodes(self) -> None:
@@ -275,6 +315,19 @@ class Messenger(Closing):
             peer.round_trip_ns,
             "" if peer.state is PeerState.CONNECTED else peer.last_error[1],
         )
+
+    def watch_states(self, callback: Callable[[PeerName, PeerState, int, str], None]) -> None:
+        """Call back whenever the link to a peer is in another state; there is one callback.
+
+        Args:
+            callback: told who it is, the state, an errno (0 if nothing is wrong), and a sentence
+                that says where to or why. It is called in whichever thread finds out, must return
+                soon, and must not call the messenger.
+        """
+        tell = partial(_tell_state, callback)
+        with self._guard():
+            for node in self._nodes:
+                node.on_state = tell
 
     def connect(self, name: PeerName) -> None:
         """Begin to connect to a peer, unless that is done or under way.
@@ -433,25 +486,35 @@ class Messenger(Closing):
             RecvTimeout: none came in time.
             PeerError: ESHUTDOWN, the messenger was closed.
         """
-        got: list[Message] = []
-        receive = Receive(tag, origin, source, got.append)
         if self._lock is None:
-            return self._recv_alone(receive, got, timeout_s)
+            got: list[Message] = []
+            return self._recv_alone(Receive(tag, origin, source, got.append), got, timeout_s)
+        # a queue of its own: who is woken by it needs no lock that the event loop holds just then
+        news: SimpleQueue[Message | None] = SimpleQueue()
+        receive = Receive(tag, origin, source, news.put)
         with self._lock:
             message = self._office.take(receive)
             if message is not None:
                 return message
             self._refuse_to_wait()
+            if self._is_over:
+                raise self._nothing_came(timeout_s)
+            self._receiving.add(news)
             self._office.mailbox.post(receive)
         try:
-            self._wait(lambda: got, timeout_s)
+            message = news.get(timeout=None if timeout_s is None else max(0.0, timeout_s))
+        except Empty:
+            pass
         finally:
-            if not receive.is_over:
-                with self._lock:
+            self._receiving.discard(news)
+            if message is None:
+                with self._lock:  # whoever delivers a message just now has done so by then
                     self._office.mailbox.cancel(receive)
-        if got:
-            return got[0]
-        raise self._nothing_came(timeout_s)
+        if message is None and not news.empty():
+            message = news.get()  # it came when the time was over
+        if message is None:
+            raise self._nothing_came(timeout_s)
+        return message
 
     def _recv_alone(self, receive: Receive, got: list[Message], timeout_s: float | None) -> Message:
         """Receive in the only thread there is: nothing to lock, and nobody to be woken by."""
@@ -608,6 +671,23 @@ class Messenger(Closing):
                 if not until() and not self._is_over:
                     changed.wait(None if left_s < 0 else left_s)
         return bool(until())
+
+
+def _tell_state(callback: Callable[[PeerName, PeerState, int, str], None], peer: Peer) -> None:
+    state, (code, reason) = peer.state, peer.last_error
+    if peer.name is None:
+        return
+    sentence = state.value
+    if state is PeerState.CONNECTED and peer.link is not None:
+        code, sentence = 0, f"connected to {peer.link.address}"
+    elif state in (PeerState.CONNECTING, PeerState.CONNECT_ACK):
+        code = 0
+    elif reason:
+        sentence = f"{sentence}: {reason}"
+    try:
+        callback(peer.name, state, code, sentence)
+    except Exception:  # it is the program's own, and not the link's
+        logger.exception("callback %r", callback)
 
 
 def _checked_tag(tag: int) -> int:

@@ -25,7 +25,7 @@ from i2o.transport.fabric.carrier import CarrierSink
 from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.fabric.packets import byte_view
 from i2o.transport.tcp import wire
-from i2o.transport.tcp.address import Address, check_exposure, parse_address
+from i2o.transport.tcp.address import Address, check_exposure
 from i2o.transport.tcp.arbitration import Offer, Standing, judge
 from i2o.transport.tcp.doorway import Doorway
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation
@@ -36,6 +36,7 @@ from i2o.transport.tcp.options import PeerOptions
 from i2o.transport.tcp.outbox import Waiting
 from i2o.transport.tcp.peer import Peer, PeerState
 from i2o.transport.tcp.peer_name import ANYBODY, PeerName
+from i2o.transport.tcp.peer_table import PeerTable, no_peer
 from i2o.transport.tcp.poller import READABLE, WRITABLE, Poller
 from i2o.transport.tcp.timers import Timer, Timers
 from i2o.transport.tcp.wire import (
@@ -119,11 +120,8 @@ class Node(Closing):
                 check_exposure(exposed, is_allowed=self._is_open_to_all)
             except PeerError as error:
                 raise TransportUnavailable("tcp", error.strerror or str(error)) from None
-        self._by_number: dict[int, Peer] = {}
-        self._numbers = itertools.count()
-        self._by_name: dict[PeerName, Peer] = {}
-        self._by_address: dict[Address, Peer] = {}
-        self._callers: dict[Peer, None] = {}  # known only because they called, oldest first
+        self._table = PeerTable(self.options, self._tell_state)
+        self._by_number = self._table.by_number  # looked at for every frame
         self._serials = itertools.count(1)
         self._timers = Timers()
         self._waiting = 0
@@ -133,6 +131,7 @@ class Node(Closing):
         self._is_closed = self._is_in_timers = False
         self.on_evicted: Callable[[int], None] | None = None
         self.on_round_trip: Callable[[int, int], None] | None = None
+        self.on_state: Callable[[Peer], None] | None = None
         self._poller = Poller(clock, self.options.spin_s)
         self._doorway = Doorway(
             self._poller, self._timers, clock, self.options, server_tls, self._through, fresh
@@ -242,22 +241,11 @@ class Node(Closing):
         addresses = tuple(addresses)
         for address in addresses:
             check_exposure(address, is_allowed=self._is_open_to_all)
-        peer = None if name is None else self._by_name.get(name)
-        if peer is None and name is None:
-            known = (self._by_address.get(address) for address in addresses)
-            peer = next((found for found in known if found is not None), None)
-        if peer is None:
-            peer = self._new_peer()
-        self._callers.pop(peer, None)
-        if name is not None:
-            peer.is_named = True
-            self._call(peer, name)
-        self._learn(peer, addresses)
-        return peer.number
+        return self._table.expect(name, addresses).number
 
     def find(self, name: PeerName) -> int | None:
         """Return the number of a peer that is known by this name."""
-        peer = self._by_name.get(name)
+        peer = self._table.by_name.get(name)
         return None if peer is None else peer.number
 
     def peer(self, number: int) -> Peer:
@@ -266,14 +254,11 @@ class Node(Closing):
         Raises:
             PeerError: EINVAL, there is none with this number.
         """
-        peer = self._by_number.get(number)
-        if peer is None:
-            raise _no_peer(number)
-        return peer
+        return self._table[number]
 
     def peers(self) -> Iterator[Peer]:
         """Yield every peer."""
-        return iter(dict.fromkeys(self._by_number.values()))
+        return iter(self._table)
 
     def connect(self, number: int) -> None:
         """See to it that there is a link, or will be, or that `peer_lost` is called."""
@@ -290,7 +275,7 @@ class Node(Closing):
         """
         peer = self._by_number.get(number)
         if peer is None:
-            raise _no_peer(number)
+            raise no_peer(number)
         link, outbox = peer.link, peer.outbox
         is_single = len(parts) == 1
         if is_single and type(parts[0]) is bytes:
@@ -348,7 +333,7 @@ class Node(Closing):
         """
         peer = self._by_number.get(number)
         if peer is None:
-            raise _no_peer(number)
+            raise no_peer(number)
         link, size = peer.link, len(frame)
         if link is None or peer.outbox.size or size - HEAD_SIZE > link.limit:
             return self.send(number, (memoryview(frame)[HEAD_SIZE:],))
@@ -526,7 +511,7 @@ class Node(Closing):
             raise ProtocolViolation(f"a frame of kind {kind} out of turn")
         if kind == Kind.CHALLENGE and link.remote is None:
             remote, answer = caller.challenge(payload)
-            found = self._by_name.get(remote.name)
+            found = self._table.by_name.get(remote.name)
             if found is not None and found is not peer:
                 self._unite(peer, found)
                 return False
@@ -591,15 +576,7 @@ class Node(Closing):
     def _unite(self, peer: Peer, found: Peer) -> None:
         """Two numbers turned out to be one peer: both go on, over the links of `found`."""
         self._abandon(peer)
-        for number in peer.numbers:
-            self._by_number[number] = found
-        found.numbers += peer.numbers
-        self._callers.pop(found, None)  # somebody here asked for it, too
-        told = peer.told
-        self._learn(found, [each for each in peer.plan.addresses if each != told])
-        if told is not None:
-            self._forget_address(peer, told)
-            self._learn_told(found, told)
+        self._table.unite(peer, found)
         for frame in peer.outbox.take_all():
             found.outbox.add(frame.buffers, frame.size, frame.token, frame.number)
         self._thirsty.pop(peer, None)
@@ -626,7 +603,7 @@ class Node(Closing):
         remote, listener = link.remote, link.listener
         assert remote is not None
         assert listener is not None
-        peer = self._peer_of(link, remote)
+        peer = self._caller(link, remote)
         answer = Answer.REFUSED if peer is None else self._judge(peer, remote)
         serial = next(self._serials)
         newest = 0 if peer is None else max(peer.incarnation, peer.confirming)
@@ -659,43 +636,21 @@ class Node(Closing):
         )
         return judge(standing, Offer(remote.name, remote.incarnation, remote.serial))
 
-    def _peer_of(self, link: Link, remote: Remote) -> Peer | None:
-        """Return the peer that calls, a new one if need be, or None if there are too many."""
-        peer = self._by_name.get(remote.name)
-        address = _told_address(remote, link)
-        if peer is None and address is not None:
-            peer = self._by_address.get(address)
-            if peer is not None and (peer.is_named or peer.link is not None):
-                peer = None  # anybody can tell an address: the link to who answers there stands
-        if peer is None:
-            if len(self._callers) >= self.options.peer_limit and not self._evict():
-                return None
-            peer = self._new_peer()
-            self._callers[peer] = None
-        self._call(peer, remote.name)
-        if address is not None:
-            self._learn_told(peer, address)
-        return peer
-
-    def _evict(self) -> bool:
-        """Forget the oldest peer that only called, and is gone; return whether there was one."""
-        for peer in self._callers:
-            if peer.link is None and peer.dial is None and not peer.outbox:
-                del self._callers[peer]
-                for number in peer.numbers:
-                    del self._by_number[number]
-                    if self.on_evicted is not None:
-                        self.on_evicted(number)
-                self._forget_name(peer)
-                for address in peer.plan.addresses:
-                    self._forget_address(peer, address)
-                return True
-        return False
+    def _caller(self, link: Link, remote: Remote) -> Peer | None:
+        """Return the peer that calls, in place of one that is gone if there are too many."""
+        peer = self._table.caller(link, remote)
+        if peer is not None:
+            return peer
+        numbers = self._table.evict()
+        if self.on_evicted is not None:
+            for number in numbers:
+                self.on_evicted(number)
+        return self._table.caller(link, remote) if numbers else None
 
     # --- links that are up -----------------------------------------------------------------------
 
     def _establish(self, peer: Peer, link: Link, remote: Remote) -> None:
-        self._call(peer, remote.name)
+        self._table.call(peer, remote.name)
         peer.incarnation = remote.incarnation
         peer.link, peer.state = link, PeerState.CONNECTED
         peer.counters.connects += 1
@@ -863,9 +818,9 @@ class Node(Closing):
         if peer.link is not link:
             return
         peer.link = None
-        peer.state = PeerState.UNCONNECTED
         peer.counters.losses += 1
         peer.last_error = (code, reason)
+        peer.state = PeerState.UNCONNECTED
         self._report_lost(peer, code, reason)
 
     def _report_lost(self, peer: Peer, code: int, reason: str) -> None:
@@ -912,51 +867,9 @@ class Node(Closing):
     def _owner(self, link: Link) -> Peer:
         return self._by_number[link.peer]
 
-    def _new_peer(self) -> Peer:
-        peer = Peer(next(self._numbers), self.options)
-        self._by_number[peer.number] = peer
-        return peer
-
-    def _call(self, peer: Peer, name: PeerName) -> None:
-        """Know a peer by a name; one under another name before is another process."""
-        if peer.name != name:
-            if peer.name is not None:
-                self._forget_name(peer)
-                peer.incarnation = 0
-            peer.name = name
-            self._by_name[name] = peer
-
-    def _forget_name(self, peer: Peer) -> None:
-        """Let nobody find a peer by its name; another one may have that name by now."""
-        if peer.name is not None and self._by_name.get(peer.name) is peer:
-            del self._by_name[peer.name]
-
-    def _learn(self, peer: Peer, addresses: Sequence[Address]) -> None:
-        if peer.told in addresses:
-            peer.told = None  # it stays, whatever the caller tells from now on
-        peer.plan.add(addresses)
-        for address in addresses:
-            self._by_address.setdefault(address, peer)
-
-    def _learn_told(self, peer: Peer, address: Address) -> None:
-        """Learn where a caller listens, in place of what it told before.
-
-        Otherwise one that tells another address each time would fill the memory, and all of them
-        would be called before it counts as unreachable.
-        """
-        if address == peer.told:
-            return
-        if peer.told is not None:
-            peer.plan.remove(peer.told)
-            self._forget_address(peer, peer.told)
-            peer.told = None
-        if address not in peer.plan.addresses:
-            self._learn(peer, (address,))
-            peer.told = address
-
-    def _forget_address(self, peer: Peer, address: Address) -> None:
-        if self._by_address.get(address) is peer:
-            del self._by_address[address]
+    def _tell_state(self, peer: Peer) -> None:
+        if self.on_state is not None:
+            self.on_state(peer)
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> Timer:
         timer = self._timers.at(self._clock.monotonic_ns() + round(delay_s * 1e9), action)
@@ -980,22 +893,3 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
-
-
-def _no_peer(number: int) -> PeerError:
-    return PeerError(errno.EINVAL, f"no peer has the number {number}")
-
-
-def _told_address(remote: Remote, link: Link) -> Address | None:
-    """Return where a caller says it listens, if that can be used from here."""
-    if not remote.address:
-        return None
-    try:
-        address = parse_address(remote.address)
-    except PeerError:
-        return None
-    if address.is_wildcard:
-        address = address._replace(host=link.address.host)
-    if address.is_loopback and not link.address.is_loopback:
-        return None
-    return address

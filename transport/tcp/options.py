@@ -29,7 +29,7 @@ class PeerOptions:
         linger_s: how long a link that is closed on purpose waits for the other end to close.
         backlog: callers that the system keeps until they are accepted.
         spin_s: how long a blocking wait looks for frames before it sleeps, if the last frame came
-            shortly before; 0 sleeps at once.
+            shortly before; 0 sleeps at once, and so do event loops with threads of their own.
     """
 
     connect_timeout_s: float = 5.0

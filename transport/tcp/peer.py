@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -46,6 +47,7 @@ class Peer:
     Args:
         number: what this end calls it.
         options: rounds and delays.
+        on_state: told of the peer whenever it is in another state.
 
     Attributes:
         name: as the handshake or the caller of `add_peer` said; None while nobody knows.
@@ -59,14 +61,14 @@ class Peer:
         numbers: all that it has: more than one if it turned out to be two that were known.
     """
 
-    def __init__(self, number: int, options: PeerOptions) -> None:
+    def __init__(self, number: int, options: PeerOptions, on_state: Callable[[Peer], None]) -> None:
         self.number = number
         self.numbers = [number]
         self.name: PeerName | None = None
         self.is_named = False
         self.plan = DialPlan(options)
         self.told: Address | None = None
-        self.state = PeerState.UNCONNECTED
+        self._state, self._on_state = PeerState.UNCONNECTED, on_state
         self.incarnation = 0
         self.link: Link | None = None
         self.dial: Link | None = None
@@ -76,6 +78,17 @@ class Peer:
         self.counters = PeerCounters()
         self.last_error = (0, "")
         self.round_trip_ns = 0
+
+    @property
+    def state(self) -> PeerState:
+        """How the link to it stands. Why it is so is set first: `link`, `last_error`."""
+        return self._state
+
+    @state.setter
+    def state(self, state: PeerState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._on_state(self)
 
     def __repr__(self) -> str:
         return f"<Peer {self.number} {self.name or '?'} {self.state.value}>"

@@ -22,6 +22,8 @@ READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
 _MOST_EVENTS: Final = 64
 _HOT_FACTOR: Final = 10
+_MOST_MISSES: Final = 4
+_REST: Final = 128
 
 
 class Poller(Closing):
@@ -29,7 +31,8 @@ class Poller(Closing):
 
     Args:
         clock: for the spin.
-        spin_s: how long to look before sleeping, if the wait before was over soon.
+        spin_s: how long to look before sleeping, if the wait before was over soon; not for some
+            waits after a few in which that was in vain: whoever is to send may need this very CPU.
 
     Attributes:
         is_handling: whether a handler runs.
@@ -41,6 +44,7 @@ class Poller(Closing):
         self._calls: deque[Callable[[], None]] = deque()
         self._dropped: list[Callable[[], None]] = []
         self.is_handling = self._is_closed = self._is_hot = False
+        self._misses = self._rest = 0
         self._epoll = select.epoll()
         self._look = self._epoll.poll
         try:
@@ -113,15 +117,18 @@ class Poller(Closing):
             return 0
         look, now = self._look, self._now_ns
         begin = looked = now()
-        events = look(0, _MOST_EVENTS) if self._is_hot or not timeout_s else None
+        is_hot = self._is_hot and not self._rest
+        events = look(0, _MOST_EVENTS) if is_hot or not timeout_s else None
         if not events and timeout_s:
-            if self._is_hot:
+            if is_hot:
                 end = begin + self._spin_ns
                 if due_ns is not None and due_ns < end:
                     end = due_ns
-                while looked < end and not events:
+                while not events and (looked := now()) < end:
                     events = look(0, _MOST_EVENTS)
-                    looked = now()
+                self._note_spin(is_in_vain=not events)
+            elif self._rest:
+                self._rest -= 1
             if not events:
                 if due_ns is not None:
                     left_s = max(0, due_ns - looked) / 1e9
@@ -137,6 +144,11 @@ class Poller(Closing):
             with guard:
                 self._handle(events)
         return looked
+
+    def _note_spin(self, *, is_in_vain: bool) -> None:
+        self._misses = self._misses + 1 if is_in_vain else 0
+        if self._misses == _MOST_MISSES:
+            self._misses, self._rest = 0, _REST
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         self.is_handling = True

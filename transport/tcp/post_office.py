@@ -152,8 +152,9 @@ class PostOffice:
         """
         if self.is_closed:
             raise PeerError(errno.ESHUTDOWN, "the messenger is closed")
-        if type(iov) is list and len(iov) == 1 and type(iov[0]) is bytes:  # nearly always
-            parts: tuple[bytes | memoryview, ...] = (iov[0],)
+        kind = type(iov)
+        if (kind is list or kind is tuple) and len(iov) == 1 and type(iov[0]) is bytes:
+            parts: tuple[bytes | memoryview, ...] = (iov[0],)  # nearly always
             size = len(iov[0])
         else:
             parts = _byte_parts(iov)
@@ -166,10 +167,13 @@ class PostOffice:
                 if hop.session.waiting_bytes or self._receipts:
                     self._check_room(hop, size)
                 number = next(hop.numbers)
+                sequence = hop.send_at_once(
+                    hop.names_out, tag, parts, size + MESSAGE_COST, number, flags, HOP_LIMIT
+                )
                 message = Outgoing(
                     self.name, destination, tag, parts, number, flags, HOP_LIMIT, done
                 )
-                hop.post(message)
+                hop.keep(message, sequence)
                 return message
         return self._post_by_route(destination, parts, size, tag, flags, done)
 
@@ -261,7 +265,8 @@ class PostOffice:
             message = self._own.popleft()
             data = b"".join(message.parts)
             message.finish(None)
-            self.arrived(Message(self.name, self.name, message.tag, data, message.number), None)
+            own = Message(self.name, self.name, message.tag, data, message.number)
+            self.arrived(own, None, message.cost)
 
     def give_up_on(self, message: Outgoing | None) -> SendTimeout:
         """Do no more for a message whose time is over; return what to tell its sender."""
@@ -312,12 +317,13 @@ class PostOffice:
             receive.is_over = not receive.is_persistent
             call_safely(receive.callback, message)
 
-    def arrived(self, message: Message, hop: Hop | None) -> None:
+    def arrived(self, message: Message, hop: Hop | None, cost: int) -> None:
         """Deliver a message that is for this process.
 
         Args:
             message: it.
             hop: over which it came; None if this process sent it to itself.
+            cost: bytes that it counts.
         """
         if message.tag >= FIRST_RESERVED_TAG:
             self._consumed(message)
@@ -331,7 +337,7 @@ class PostOffice:
                 self._consumed(message)
             else:
                 session = hop.session
-                if session.consume(len(message.data) + MESSAGE_COST) and session.is_ready:
+                if session.consume(cost) and session.is_ready:
                     hop.send_ack()
             try:
                 receive.callback(message)

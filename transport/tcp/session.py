@@ -145,27 +145,32 @@ class Session:
 
     # --- outgoing --------------------------------------------------------------------------------
 
-    def begin(self, message: Outgoing) -> bool:
-        """Take note that a message is sent at once; or keep it in the queue, if that cannot be.
+    def begin(self, cost: int) -> int:
+        """Return the sequence number of a message that is sent at once; `keep` is to follow.
+
+        Args:
+            cost: bytes that it counts.
 
         Returns:
-            Whether it has its sequence number now and is on its way.
+            0 if that cannot be: it has to wait in the queue.
         """
-        cost = message.cost
-        self.waiting_bytes += cost
         sent_bytes = self._sent_bytes + cost
         if self.queue or sent_bytes > self.credit or not self.is_ready:
-            self.queue.append(message)
-            return False
+            return 0
         self._sent_bytes = sent_bytes
-        self._sequence = message.sequence = self._sequence + 1
         self.messages_sent += 1
-        self.in_flight.append(message)
-        return True
+        self._sequence = sequence = self._sequence + 1
+        return sequence
 
-    def put_back(self) -> None:
-        """The message that was sent last could not be: it waits, with its sequence number."""
-        self.queue.appendleft(self.in_flight.pop())
+    def keep(self, message: Outgoing, sequence: int) -> None:
+        """Keep a message that has its number from `begin`: below 0 if it could not be sent."""
+        self.waiting_bytes += message.cost
+        if sequence > 0:
+            message.sequence = sequence
+            self.in_flight.append(message)
+        else:
+            message.sequence = -sequence
+            self.queue.append(message)
 
     def enqueue(self, message: Outgoing) -> None:
         """Keep a message until it is acknowledged."""
@@ -189,6 +194,21 @@ class Session:
     def sent(self) -> None:
         """Take note that the message that `next_message` returned is on its way."""
         self.in_flight.append(self.queue.popleft())
+
+    def acknowledge_only(self, ack: int, credit: int) -> Outgoing | None:
+        """Do what `acknowledge` does if one message waits and has arrived: nearly always.
+
+        Returns:
+            The message; None if it is otherwise, and nothing was done.
+        """
+        waiting = self.in_flight
+        if ack != self._sequence or len(waiting) != 1 or self.queue:
+            return None
+        self.acknowledged = ack
+        if credit > self.credit:
+            self.credit = credit
+        self.waiting_bytes = 0
+        return waiting.popleft()
 
     def acknowledge(self, ack: int, credit: int) -> list[Outgoing]:
         """Take what the peer says of our messages; return those that it has.

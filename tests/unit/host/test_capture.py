@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,12 +30,16 @@ from i2o.transport import registry
 from i2o.transport.capture import capture_target, environment
 from i2o.transport.capture.capture_file import CaptureFile
 from i2o.transport.capture.endpoint_tap import TapEndpoint
+from i2o.transport.capture.message_record import EventCode, Kind, unpack_record
 from i2o.transport.capture.packet import Channel
 from i2o.transport.capture.reader import open_capture
 from i2o.transport.capture.recorder import PacketRecorder
 from i2o.transport.capture.tap import TapPort
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.registry import open_port
+from i2o.transport.tcp.address import Address
+from i2o.transport.tcp.messenger import Messenger
+from i2o.transport.tcp.peer_name import PeerName
 
 BLOCK = DeviceClass.RANDOM_BLOCK_STORAGE.value
 DISK = 0x10
@@ -149,6 +154,47 @@ def test_all_iops_of_a_program_go_to_one_file(asked):
     assert found.names() == ["iop0.in", "iop0.out", "iop1.in", "iop1.out"]
     assert found.interfaces[3][1] == "emu:?seed=2"
     assert {p.interface for p in found.packets} == {0, 1, 2, 3}
+
+
+def test_a_messenger_is_captured_with_the_states_of_its_links(asked):
+    path = asked()
+    with Messenger(PeerName(1, 0)) as here, Messenger(PeerName(1, 1), loops=1) as there:
+        here.set_peer(there.name, [there.address])
+        here.send(there.name, [b"seen"], 7, timeout_s=20)
+        assert there.recv(7, timeout_s=20).data == b"seen"
+    environment_capture().close()
+    found = section(path)
+    assert [interface[1] for interface in found.interfaces] == ["peers of 1.0", "peers of 1.1"]
+    records = [[], []]
+    for packet in found.packets:
+        records[packet.interface].append(unpack_record(packet.data))
+    sent, got = records
+    states = [one.payload for one in sent if one.event == EventCode.STATE]
+    assert f"connected to {there.address}".encode() in states
+    assert [one.kind for one in sent if one.event != EventCode.STATE] == [
+        Kind.SEND, Kind.SENT, Kind.EVENT,
+    ]  # fmt: skip
+    assert [one.payload for one in got if one.kind == Kind.RECEIVED] == [b"seen"]
+    assert sent[-1].event == got[-1].event == EventCode.CLOSE
+
+
+def test_a_messenger_that_is_not_captured_has_nothing_in_front(asked):
+    with Messenger(PeerName(1, 0)) as alone:
+        assert not set(vars(alone)) & {"send_nb", "send", "recv", "close"}
+    asked("?messages=0")
+    with Messenger(PeerName(1, 0)) as alone:
+        assert not set(vars(alone)) & {"send_nb", "send", "recv", "close"}
+
+
+def test_a_messenger_that_cannot_be_captured_listens_no_more(asked):
+    asked("?messages=perhaps")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    with pytest.raises(CaptureError):
+        Messenger(PeerName(1, 0), [Address("127.0.0.1", port)])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    os.environ[VARIABLE] = ""
 
 
 def test_off_means_that_nothing_is_there(asked):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from i2o.transport.capture.packet import Packet
 from i2o.transport.tcp.errors import AddresseeUnknown, PeerError
 from i2o.transport.tcp.mailbox import Message
 from i2o.transport.tcp.messenger import Messenger
+from i2o.transport.tcp.options import MessengerOptions, PeerOptions
+from i2o.transport.tcp.peer import PeerState
 from i2o.transport.tcp.peer_name import PeerName
 
 HERE, THERE, FAR = PeerName(1, 0), PeerName(1, 1), PeerName(1, 9)
@@ -28,17 +30,32 @@ class Pair:
         self.packets: list[Packet] = []
         self.there = Messenger(THERE)
         recorder = packet_recorder(self.packets.append, payload_bytes=8)
-        self.tap = TapMessenger(Messenger(HERE), recorder)
+        links = PeerOptions(rounds=2, retry_delay_s=0.01)
+        options = MessengerOptions(links, come_back_s=0.0)
+        self.tap = TapMessenger(Messenger(HERE, options=options), recorder)
         self.tap.set_peer(THERE, [self.there.address])
         self.there.set_peer(HERE, [self.tap.address])
 
     @property
-    def records(self) -> list[MessageRecord]:
+    def all_records(self) -> list[MessageRecord]:
         return [unpack_record(packet.data) for packet in self.packets]
 
-    def drive(self, until: list[Any]) -> None:
+    @property
+    def states(self) -> list[tuple[str, str, int]]:
+        """Peers, what is said of their states, and errnos."""
+        return [
+            (record.peer, record.payload.decode(), record.err)
+            for record in self.all_records
+            if record.event == EventCode.STATE
+        ]
+
+    @property
+    def records(self) -> list[MessageRecord]:
+        return [record for record in self.all_records if record.event != EventCode.STATE]
+
+    def drive(self, until: list[Any] | Callable[[], object]) -> None:
         for _ in range(5000):
-            if until:
+            if until() if callable(until) else until:
                 return
             self.tap.progress(0.001)
             self.there.progress(0.001)
@@ -70,7 +87,8 @@ def test_a_message_there_and_back(pair: Pair) -> None:
     assert (send.kind, send.tag, send.peer, send.payload) == (Kind.SEND, 7, "1.1", b"hello th")
     assert send.length == 11
     assert (sent.kind, sent.peer) == (Kind.SENT, "1.1")
-    assert pair.packets[0].mfa == pair.packets[1].mfa
+    first, second = (pair.packets[pair.all_records.index(record)] for record in (send, sent))
+    assert first.mfa == second.mfa
     assert (received.kind, received.tag, received.payload) == (Kind.RECEIVED, 8, b"answer")
     assert (received.peer, received.hop, received.sequence) == ("1.1", "", 1)
 
@@ -111,7 +129,54 @@ class Scripted:
     def recv(self, *arguments: Any) -> Message:
         return Message(FAR, THERE, 3, b"over a relay", 5)
 
+    def watch_states(self, callback: Any) -> None: ...
+
     def close(self) -> None: ...
+
+
+def test_every_state_of_a_link_is_recorded(pair: Pair) -> None:
+    pair.tap.recorder.payload_bytes = 4096
+    told: list[tuple[PeerName, PeerState, int, str]] = []
+    pair.tap.watch_states(lambda *news: told.append(news))  # beside what is recorded
+    pair.tap.connect(THERE)
+    pair.drive(lambda: "connected" in str(pair.states))
+    assert pair.states == [
+        ("1.1", "connecting", 0),
+        ("1.1", "connect-ack", 0),
+        ("1.1", f"connected to {pair.there.address}", 0),
+    ]
+    pair.there.close()
+    pair.drive(lambda: len(pair.states) > 3)
+    pair.tap.connect(THERE)
+    pair.drive(lambda: "failed" in str(pair.states))
+    lost, *others, failed = pair.states[3:]
+    assert lost == ("1.1", "unconnected: the other end closed the link", errno.ECONNRESET)
+    assert {code for _, sentence, code in others if sentence.startswith("connect")} == {0}
+    assert failed[1].startswith("failed: ")
+    assert "refused" in failed[1]
+    assert failed[2] == errno.ECONNREFUSED
+    assert [(str(name), sentence, code) for name, _, code, sentence in told] == pair.states
+    assert [state for _, state, _, _ in told[:3]] == [
+        PeerState.CONNECTING, PeerState.CONNECT_ACK, PeerState.CONNECTED
+    ]  # fmt: skip
+
+
+def test_a_link_that_is_closed_on_purpose_is_recorded_without_an_error(pair: Pair) -> None:
+    pair.tap.connect(THERE)
+    pair.drive(lambda: len(pair.states) == 3)
+    pair.tap.disconnect(THERE)
+    assert pair.states[3:] == [("1.1", "unconnected"[:8], 0)]  # the recorder keeps 8 bytes
+
+
+def test_who_watches_states_and_raises_disturbs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    ends: list[PeerError | None] = []
+    with Messenger(HERE) as here, Messenger(THERE, loops=1) as there:
+        here.watch_states(lambda *news: 1 / 0)
+        here.set_peer(THERE, [there.address])
+        here.send_nb(THERE, [b"x"], 1, ends.append)
+        assert here.flush(20)
+    assert ends == [None]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_an_end_that_is_quicker_than_its_sender() -> None:

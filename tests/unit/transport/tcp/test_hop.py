@@ -63,23 +63,25 @@ class ScriptedNode:
 class ScriptedOffice:
     """Keeps what arrived."""
 
-    is_watched = False
     is_closed = False
 
     def __init__(self) -> None:
         self.name = A
+        self.is_watched = False
+        self.notified = 0
         self.options = MessengerOptions()
         self.pings: dict[PeerName, list[list[int]]] = {}
         self.got: list[Message] = []
         self.letters: list[Any] = []
 
-    def arrived(self, message: Message, hop: Hop | None) -> None:
+    def arrived(self, message: Message, hop: Hop | None, cost: int) -> None:
         self.got.append(message)
 
     def transit(self, hop: Hop, letter: Any, number: int, flags: int, cost: int) -> None:
         self.letters.append(letter)
 
-    def notify(self) -> None: ...
+    def notify(self) -> None:
+        self.notified += 1
 
 
 class Rig:
@@ -167,10 +169,11 @@ def test_a_node_without_room_gets_the_same_messages_later() -> None:
     rig = Rig()
     rig.arrive(1)
     rig.node.has_room = False
-    messages = [rig.post(b"%d" % number) for number in range(3)]
+    messages = [rig.post(b"0")]
+    assert rig.session.unacknowledged  # the head that did not go would have said so
+    messages += [rig.post(b"%d" % number) for number in (1, 2)]
     assert [message.sequence for message in messages] == [1, 0, 0]
     assert not rig.session.in_flight
-    assert rig.session.unacknowledged  # the head that did not go would have said so
     rig.node.has_room = True
     rig.hop.room()
     assert rig.sent() == [(1, b"0"), (2, b"1"), (3, b"2")]
@@ -188,6 +191,24 @@ def test_a_peer_without_room_gets_the_rest_when_it_says_so() -> None:
     rig.arrive(2, credit=260, ack=2)
     assert rig.sent() == [(4, b"3")]
     assert len(rig.session.in_flight) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_one_acknowledgement_ends_all_that_it_is_about(count: int) -> None:
+    rig = Rig()
+    messages = [rig.post(b"%d" % number) for number in range(count)]
+    rig.arrive(1, ack=count)
+    assert all(message.is_over for message in messages)
+    assert rig.session.waiting == rig.session.waiting_bytes == 0
+
+
+def test_whoever_waits_hears_that_a_message_ended() -> None:
+    rig = Rig()
+    rig.office.is_watched = True
+    rig.post(b"x")
+    before = rig.office.notified
+    rig.arrive(1, ack=1)
+    assert rig.office.notified == before + 1
 
 
 def test_what_waits_is_acknowledged_when_the_time_is_over() -> None:

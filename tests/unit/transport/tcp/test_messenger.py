@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -289,17 +290,26 @@ def test_a_full_queue_in_bytes(office: Messengers) -> None:
         a.send(raw.identity.name, [b""], 1, timeout_s=0.01)
 
 
+@pytest.mark.parametrize(("loops", "spin_s"), [(0, 50e-6), (2, 0.0)])
+def test_only_who_works_without_threads_spins(
+    office: Messengers, loops: int, spin_s: float
+) -> None:
+    messenger = office.open(1, 0, replace(OPTIONS, peer=replace(QUICK, spin_s=50e-6)), loops=loops)
+    assert {node.options.spin_s for node in messenger._nodes} == {spin_s}
+    assert messenger.options.peer.spin_s == 50e-6
+
+
 def test_a_receiver_that_does_not_receive_stops_the_sender_and_is_not_taken_for_dead(
     office: Messengers,
 ) -> None:
-    peer = replace(QUICK, keepalive_idle_s=0.01, keepalive_timeout_s=0.02)
+    peer = replace(QUICK, keepalive_idle_s=0.02, keepalive_timeout_s=0.2)
     options = replace(OPTIONS, window=100_000, peer=peer)
     a, b = office.open(1, 0, options, loops=1), office.open(1, 1, options, loops=1)
     introduce(a, b)
     ends = Ends()
     for number in range(100):
         a.send_nb(b.name, [b"%04d" % number + bytes(9996)], 1, ends)
-    assert not a.flush(0.2)  # many times what a dead peer is given
+    assert not a.flush(0.6)  # more than twice what a dead peer is given
     kept = b.status()["kept"]
     assert 8 <= kept <= 10
     assert a.peers()[0].losses == 0
@@ -898,3 +908,45 @@ def test_peers_are_spread_over_loops(office: Messengers) -> None:
     assert a.next_deadline_ns() is None
     assert others[0].fileno() >= 0
     assert others[0].next_deadline_ns() is not None
+
+
+def test_a_message_that_is_delivered_when_the_time_is_over_is_not_lost(office: Messengers) -> None:
+    a = office.open(1, 0, loops=1)
+    lock, mailbox = a._lock, a._office.mailbox
+    assert lock is not None
+    got: list[Message] = []
+    receiver = threading.Thread(target=lambda: got.append(a.recv(1, timeout_s=0.05)))
+    receiver.start()
+    while not mailbox._receives:
+        time.sleep(0.001)
+    message = Message(a.name, a.name, 1, b"late", 1)
+    with lock:  # as an event loop that is about to deliver it
+        receive = mailbox.match(message)
+        assert receive is not None
+        receiver.join(0.2)
+        assert receiver.is_alive()  # its time is over, but it has not given up
+        receive.callback(message)
+    receiver.join(20)
+    assert got == [message]
+
+
+def test_threads_that_receive_are_woken_by_close(office: Messengers) -> None:
+    a = office.open(1, 0, loops=1)
+    errors: list[int | None] = []
+
+    def receive() -> None:
+        with pytest.raises(PeerError) as caught:
+            a.recv(1)
+        errors.append(caught.value.errno)
+
+    receivers = [threading.Thread(target=receive) for _ in range(3)]
+    for receiver in receivers:
+        receiver.start()
+    while len(a._office.mailbox._receives) < 3:
+        time.sleep(0.001)
+    a.close()
+    for receiver in receivers:
+        receiver.join(20)
+    assert errors == [errno.ESHUTDOWN] * 3
+    receive()
+    assert errors == [errno.ESHUTDOWN] * 4

@@ -156,8 +156,10 @@ def test_callers_beyond_the_limit_push_out_who_is_gone_or_are_refused(nodes: Nod
     others[0][0].close()
     drive(a, until=lambda: len(at_a.events) == 3)
     fourth, _ = others[3]
-    fourth.send(fourth.add_peer(None, a.addresses), [b"x"])
+    number = fourth.add_peer(None, a.addresses)
+    fourth.send(number, [b"x"])
     drive(a, fourth, until=lambda: len(at_a.frames) == 3)
+    assert fourth.peer(number).counters.failed_attempts == 0  # taken when it called first
     assert evicted == [0]
     with pytest.raises(FabricError):
         a.peer(0)
@@ -186,9 +188,9 @@ def test_a_name_that_went_over_to_another_peer_stays_with_it(nodes: Nodes) -> No
     a, _ = nodes.open(0, replace(QUICK, peer_limit=1))
     name = PeerName(1, 1)
     old, new = a.peer(a.add_peer(name)), a.peer(a.add_peer(None))
-    a._callers[old] = None
-    a._call(new, name)
-    assert a._evict()
+    a._table.callers[old] = None
+    a._table.call(new, name)
+    assert a._table.evict()
     assert a.find(name) == new.number
 
 
@@ -393,7 +395,7 @@ def test_what_a_caller_tells_takes_the_place_of_what_it_told_before(nodes: Nodes
     last = Address("127.0.0.1", 29)
     [peer] = a.peers()
     assert peer.plan.addresses == (last,)
-    assert a._by_address == {last: peer}
+    assert a._table.by_address == {last: peer}
 
 
 def test_what_a_caller_tells_does_not_touch_what_the_program_said(nodes: Nodes) -> None:
@@ -404,11 +406,11 @@ def test_what_a_caller_tells_does_not_touch_what_the_program_said(nodes: Nodes) 
     plan = a.peer(number).plan
     for told, known in ((one, {one}), (two, {one, two}), (two, {one, two}), (one, {one})):
         _call_from(raw, a, str(told))
-        assert set(plan.addresses) == set(a._by_address) == known
+        assert set(plan.addresses) == set(a._table.by_address) == known
     _call_from(raw, a, str(three))
     a.add_peer(raw.identity.name, [three])  # now the program says so, too
     _call_from(raw, a, str(four))
-    assert set(plan.addresses) == set(a._by_address) == {one, three, four}
+    assert set(plan.addresses) == set(a._table.by_address) == {one, three, four}
 
 
 def test_what_a_caller_told_goes_with_it_when_it_turns_out_to_be_another(nodes: Nodes) -> None:
@@ -428,7 +430,7 @@ def test_what_a_caller_told_goes_with_it_when_it_turns_out_to_be_another(nodes: 
     found = a.peer(named)
     assert a.peer(caller) is found
     assert found.told == told
-    assert a._by_address == {told: found}
+    assert a._table.by_address == {told: found}
 
 
 def test_a_caller_that_tells_the_address_of_another_does_not_get_its_messages(

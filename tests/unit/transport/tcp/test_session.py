@@ -37,7 +37,8 @@ class End:
             self.unconsumed += 1
 
     def acknowledged(self, ack: int, credit: int) -> None:
-        for message in self.session.acknowledge(ack, credit):
+        only = self.session.acknowledge_only(ack, credit)
+        for message in self.session.acknowledge(ack, credit) if only is None else [only]:
             message.finish(None)
 
     def resume(self, said: Resume) -> None:

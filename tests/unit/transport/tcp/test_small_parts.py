@@ -334,6 +334,35 @@ def test_a_poller_spins_only_when_the_last_wait_was_short() -> None:
         assert looks[8:] == [1.0]
 
 
+def test_a_poller_that_spun_in_vain_sleeps_at_once_for_a_while() -> None:
+    clock = ManualClock()
+    looks: list[float] = []
+    comes_at = 0  # at which look of a wait
+    with Poller(clock, 50e-6) as poller:
+
+        def look(timeout_s: float, most: int) -> list[tuple[int, int]]:
+            looks.append(timeout_s)
+            clock.advance(20e-6)
+            return [(99, 1)] if timeout_s or len(looks) == comes_at else []
+
+        def is_spinning() -> bool:
+            looks.clear()
+            poller.poll(1.0)
+            return looks[0] == 0
+
+        poller._look = look  # type: ignore[assignment]
+        assert [is_spinning() for _ in range(4)] == [False, True, True, True]
+        comes_at = 2
+        assert is_spinning()  # once not in vain: the others do not count any more
+        comes_at = 0
+        assert [is_spinning() for _ in range(4)] == [True] * 4
+        assert [is_spinning() for _ in range(128)] == [False] * 128
+        comes_at = 1  # there before: that says nothing
+        assert is_spinning()
+        comes_at = 0
+        assert [is_spinning() for _ in range(5)] == [True] * 4 + [False]
+
+
 def test_a_poller_neither_spins_nor_sleeps_beyond_a_deadline() -> None:
     clock = ManualClock()
     looks: list[float] = []
