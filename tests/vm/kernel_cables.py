@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -25,11 +24,12 @@ from i2o.transport.usb_device.device import UsbDevice
 from i2o.transport.usb_device.session_server import SessionServer
 from i2o.transport.usb_device.usbip.server import UsbIpServer
 from i2o.transport.usb_device.usbredir.session import RedirSession
+from vm import vhci
 
+PLACES = 6
+"""Devices at once."""
 PATIENCE_S = 20.0
-_VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 _DEVICES = Path("/sys/bus/usb/devices")
-_HIGH_SPEED = 3
 _LOOK_S = 0.002
 
 
@@ -103,29 +103,12 @@ class _Imported(Plug):
         self._port = port
         self.server = UsbIpServer(("127.0.0.1", 0), [device])
         self._serving = _serve(self.server)
-        end = import_device(*self.server.address, port)
-        end.close()  # the kernel has it
+        vhci.attach(*self.server.address, port).close()  # the kernel has it
 
     def close(self) -> None:
-        (_VHCI / "detach").write_text(str(self._port))
+        vhci.detach(self._port)
         _until(lambda: not self.server.has_owner, "the end of the connection")
         self._serving.close()
-
-
-def import_device(host: str, port: int, place: int = 0) -> socket.socket:
-    """Do what `usbip attach` does: ask for the device, and give the connection to the kernel."""
-    end = socket.create_connection((host, port))
-    end.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, b"1-1"))
-    answer = b""
-    while len(answer) < 8 + 312:
-        data = end.recv(8 + 312 - len(answer))
-        assert data, answer
-        answer += data
-    (status,) = struct.unpack_from(">I", answer, 4)
-    assert status == 0, status
-    bus, number = struct.unpack_from(">II", answer, 8 + 256 + 32)
-    (_VHCI / "attach").write_text(f"{place} {end.fileno()} {bus << 16 | number} {_HIGH_SPEED}")
-    return end
 
 
 class RedirSocket:

@@ -30,6 +30,7 @@ def job(guests: Guests, words: str, modules: tuple[str, ...], before: str = "") 
             **project_files("usb"),
             **guests.extras(LIBUSB),
             "/job/usb_job.py": SCRIPT,
+            "/job/vm/vhci.py": SCRIPT.with_name("vhci.py"),
         },
     )
 

@@ -18,9 +18,8 @@ import pytest
 
 from fakes.usb_cables import UsbCables
 from fakes.usb_suites import UsbEndpoints, UsbPorts
-from vm.kernel_cables import KernelCables, RedirSocket, Socket, VhciSocket
+from vm.kernel_cables import PLACES, KernelCables, RedirSocket, Socket, VhciSocket
 
-PLACES = 6
 RESULTS = Path("/results/tests.json")
 
 

@@ -220,6 +220,8 @@ class WirePort(Closing):
         half = self._half
         assert half is not None
         if half.reply_pending:
+            with self._lock:
+                self._progress()  # the IOP may wait for an answer to what is not about replies
             return True
         before = half.news
         end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)

@@ -94,13 +94,6 @@ def kinds(link: LinkFunction) -> list[str]:
 
 
 @pytest.fixture
-def link() -> LinkFunction:
-    made = LinkFunction(device_spec("1"), lambda: None)
-    made.is_open = True
-    return made
-
-
-@pytest.fixture
 def host(link: LinkFunction) -> Host:
     made = Host(link)
     assert made.begin() == b""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from i2o.errors import RemoteFrameError, TransportUnavailable
-from i2o.transport.usb.interface import FRAME_LIMIT, HEADER, LINK_INFO, device_spec
+from i2o.transport.usb.interface import FRAME_LIMIT, HEADER, LINK_INFO
 from i2o.transport.usb.link_function import LinkFunction
 from i2o.transport.usb_device.usbredir.server import UsbRedirServer
 from i2o.transport.usb_device.usbredir.session import RedirSession
@@ -60,13 +60,6 @@ def packets(data: bytes) -> list[Packet]:
         found.append(Packet(kind, number, data[16 : 16 + length]))
         data = data[16 + length :]
     return found
-
-
-@pytest.fixture
-def link() -> LinkFunction:
-    made = LinkFunction(device_spec("1"), lambda: None)
-    made.is_open = True
-    return made
 
 
 @pytest.fixture
