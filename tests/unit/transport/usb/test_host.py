@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import queue
 import random
 import select
 from collections.abc import Callable, Iterator
@@ -647,13 +648,13 @@ def test_mutated_transfers_of_a_device_harm_nobody() -> None:
 def test_a_device_that_acknowledges_a_link_and_begins_none(cable: Cable, monkeypatch) -> None:
     """As behind functionfs, where data are acknowledged before a program has seen them."""
     monkeypatch.setattr(host_device.HostDevice, "control_out", lambda *words: None)
-    told: list[News] = []
-    link = host_link.Link(
-        lambda: UsbBus(cable.bus).open(ADDRESS), lambda _, news: told.append(news)
-    )
+    told: queue.SimpleQueue[News] = queue.SimpleQueue()
+    link = host_link.Link(lambda: UsbBus(cable.bus).open(ADDRESS), lambda _, news: told.put(news))
+    news = told.get(timeout=PATIENCE_S)
+    link.stop()
     link.join()
-    assert [(news.kind, news.code) for news in told] == [(NewsKind.LOST, errno.EHOSTUNREACH)]
-    assert "did not say why" in told[0].reason
+    assert (news.kind, news.code) == (NewsKind.LOST, errno.EHOSTUNREACH)
+    assert "did not say why" in news.reason
 
 
 def test_what_is_closed_takes_nothing(cable: Cable) -> None:
