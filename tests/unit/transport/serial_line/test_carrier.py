@@ -364,6 +364,20 @@ def test_who_writes_to_a_slow_port_does_not_wait():
     assert port.written == data, "closing writes what is left"
 
 
+def test_the_last_words_are_written_before_a_port_is_closed():
+    class Late(SlowPort):
+        def write(self, data: bytes) -> None:
+            line._threads[0].join()  # the line is being closed
+            assert not self.is_closed.wait(0.1)
+            self.written += data
+
+    port = Late()
+    line = ThreadedLine(port)
+    line.write(b"bye")
+    line.close()
+    assert port.written == b"bye"
+
+
 def test_a_port_that_takes_nothing_can_be_closed():
     port = SlowPort()
     line = ThreadedLine(port)
