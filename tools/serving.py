@@ -113,7 +113,9 @@ def _shared_options(args: argparse.Namespace) -> str:
 def _served(order: Order) -> Served:
     """Make one IOP and the way in to it; raises UriError or TransportUnavailable."""
     scheme = SCHEMES.get(order.uri.scheme)
-    if scheme is None or not order.uri.address:
+    if scheme is not None and not order.uri.address:
+        raise UriError(f"{order.uri.text!r}: where? Write {order.uri.scheme}:{scheme.address}")
+    if scheme is None:
         raise UriError(
             f"{order.uri.text!r}: an IOP cannot be served there; write "
             + " or ".join(f"{name}:{known.address}" for name, known in SCHEMES.items())

@@ -266,6 +266,14 @@ class PortFifos(PortBackend):
 
     # --- reset and close -------------------------------------------------------------------------
 
+    def test_memory_is_written_while_a_reply_waits(self, host: BareHost) -> None:
+        """An answer that goes to memory does not wait for a reply to be taken."""
+        before = host.state()
+        host.post(BSA_STATUS_CHECK.build(target_address=self.disk_tid))
+        host.until(lambda: True if host.port.wait(0.05) else None, "a reply")
+        assert host.state() == before
+        host.answer()
+
     def test_a_reset_leaves_a_fresh_iop(self, host: BareHost) -> None:
         """All frames are free, nothing is answered any more, and it can be brought up again."""
         frames = host.all_free()

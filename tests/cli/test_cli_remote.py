@@ -82,6 +82,8 @@ def test_an_address_that_is_taken(cli, served):
         (("status", "-i", "tcp://127.0.0.1:1?timeout=0.5"), "start a server there: i2o serve"),
         (("status", "-i", "tcp://127.0.0.1:1"), "start a server there: i2o serve"),
         (("status", "-i", "tcp://127.0.0.1"), "write tcp://HOST:PORT"),
+        (("status", "-i", "serial:socket://127.0.0.1:1"), "an address that pyserial takes"),
+        (("emulate", "--serve", "serial:"), "where? Write serial:DEVICE"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(cli, served, words, reason):
@@ -89,3 +91,10 @@ def test_what_cannot_be(cli, served, words, reason):
     assert ran.code in (2, 3)
     assert reason in one_line(ran)
     assert ran.out == ""
+
+
+@pytest.mark.parametrize("uri", ["usb:1209", "usb:1209:1?detach=x", "serial:", "tcp:"])
+def test_an_address_that_cannot_be_one_is_an_error_of_usage(cli, served, uri):
+    ran = cli("status", "-i", uri)
+    assert (ran.code, ran.out) == (2, "")
+    assert uri.partition(":")[0] in one_line(ran)

@@ -3,43 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
-import pytest
-
-from fakes.usb_pairs import Desk
-from i2o.testing.endpoints import EndpointConformance
-from i2o.testing.stations import Bench, Station
-from i2o.transport.fabric.endpoint import Endpoint, PassiveEndpoint
-from i2o.transport.fabric.engine import EngineOptions
-from i2o.transport.fabric.flags import Capability, EndpointType
-from i2o.transport.fabric.software_endpoint import SoftwareEndpoint, listen_on
+from fakes.usb_suites import UsbEndpoints
 
 
-class TestUsb(EndpointConformance):
+class TestUsb(UsbEndpoints):
     """Through pyusb to software devices."""
-
-    @pytest.fixture(autouse=True)
-    def desk(self):
-        self.cables = Desk()
-
-    def open(self, resources: ExitStack, wanted: Capability | None = None) -> Endpoint:
-        return SoftwareEndpoint(self.cables.board(), capabilities=wanted, provider="usb")
-
-    def open_prefixed(self, resources: ExitStack) -> Endpoint:
-        return SoftwareEndpoint(
-            self.cables.board(), options=EngineOptions(msg_prefix_size=24), provider="usb"
-        )
-
-    def listen(self, resources: ExitStack) -> PassiveEndpoint:
-        return listen_on(self.cables.board(), provider="usb")
-
-    def open_connected(self, resources: ExitStack) -> Endpoint:
-        return SoftwareEndpoint(self.cables.board(), EndpointType.MSG, provider="usb")
-
-    def nobody(self, resources: ExitStack) -> str:
-        return "desk:1000"
-
-    def lose(self, bench: Bench, one: Station, other: Station) -> bool:
-        self.cables.replug()
-        return True

@@ -3,22 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
-
-from fakes.usb_station import UsbStation
-from i2o.testing.ports import PortConformance
-from i2o.transport.port import Port
+from fakes.usb_suites import UsbPorts
 
 
-class TestUsb(PortConformance):
+class TestUsb(UsbPorts):
     """Through pyusb to a software device."""
-
-    def open(self, image: Path, resources: ExitStack) -> Port:
-        self.station = UsbStation(f"emu:?disk={image}")
-        resources.callback(self.station.close)
-        return self.station.port(connect_s=0.5)
-
-    def kill(self, port: Port) -> bool:
-        self.station.close()
-        return True

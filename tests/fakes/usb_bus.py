@@ -13,6 +13,7 @@ from typing import Any
 import usb.backend
 import usb.core
 
+from i2o.transport.usb.host_device import UsbBus
 from i2o.transport.usb_device.descriptors import CONFIGURATION, DEVICE, ENDPOINT, INTERFACE
 from i2o.transport.usb_device.device import UsbDevice
 from i2o.transport.usb_device.transfers import SETUP, Status, Transfer
@@ -57,6 +58,10 @@ class FakeBus(usb.backend.IBackend):
         self.plugged.remove(device)
         self._claimed.discard(id(device))
         device.unplug()
+
+    def host_bus(self) -> UsbBus:
+        """Return where a host finds the devices."""
+        return UsbBus(self)
 
     def raise_in(self, name: str, *codes: int | None) -> None:
         """Have the next calls of a method fail, or for None succeed."""

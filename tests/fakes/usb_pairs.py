@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from fakes.usb_bus import FakeBus
+from fakes.usb_cables import UsbCables
 from i2o.closing import Closing
 from i2o.transport.doorbell import Doorbell
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.usb.carrier import UsbCarrier
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
-from i2o.transport.usb.host_device import UsbBus
 from i2o.transport.usb.interface import device_spec
 
 
@@ -43,10 +42,14 @@ class _Ears:
 
 
 class Desk:
-    """Boards, and the cables between them."""
+    """Boards, and the cables between them.
 
-    def __init__(self) -> None:
-        self.bus = FakeBus()
+    Args:
+        cables: for each two boards that talk one is plugged in.
+    """
+
+    def __init__(self, cables: UsbCables) -> None:
+        self.cables = cables
         self.boards: list[Board] = []
 
     def board(self) -> Board:
@@ -56,9 +59,9 @@ class Desk:
 
     def replug(self) -> None:
         """Pull every cable, and plug it in again."""
-        for device in list(self.bus.plugged):
-            self.bus.unplug(device)
-            self.bus.plug(device)
+        for device in tuple(self.cables.plugged):
+            self.cables.unplug(device)
+            self.cables.plug(device)
 
 
 class Board(Closing):
@@ -95,11 +98,11 @@ class Board(Closing):
         boards = self._desk.boards
         other = boards[number] if number < len(boards) else None
         if other is None or other.is_closed:
-            self._add(number, UsbCarrier(UsbBus(self._desk.bus)), "usb:1209:0bad")
+            self._add(number, UsbCarrier(self._desk.cables.host_bus()), "usb:1209:0bad")
         elif self.index < number:
             device = UsbDeviceCarrier(device_spec(f"{self.index}-{number}"))
-            self._desk.bus.plug(device.device)
-            self._add(number, UsbCarrier(UsbBus(self._desk.bus)), device.name)
+            self._desk.cables.plug(device.device)
+            self._add(number, UsbCarrier(self._desk.cables.host_bus()), device.name)
             other._add(self.index, device, "usb:host")
         else:
             other._connect(self.index)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 
 from fakes.usb_bus import FakeBus
+from fakes.usb_cables import UsbCables
 from fakes.wire_station import ServingThread
 from i2o.closing import Closing
 from i2o.iop_emulator.options import EmuOptions
@@ -14,7 +15,6 @@ from i2o.transport.fabric.software_endpoint import SoftwareEndpoint
 from i2o.transport.uri import Uri
 from i2o.transport.usb.carrier import UsbCarrier
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
-from i2o.transport.usb.host_device import UsbBus
 from i2o.transport.usb.interface import device_spec
 from i2o.transport.wire.wire_port import WirePort
 from i2o.transport.wire.wire_server import WireServer
@@ -28,10 +28,10 @@ class UsbStation(Closing):
         carrier: the device's end.
     """
 
-    def __init__(self, uri: str = "emu:", bus: FakeBus | None = None) -> None:
+    def __init__(self, uri: str = "emu:", bus: UsbCables | None = None) -> None:
         self.carrier = UsbDeviceCarrier(device_spec("test"))
         self.device = self.carrier.device
-        self.bus = FakeBus() if bus is None else bus
+        self.bus: UsbCables = FakeBus() if bus is None else bus
         self.bus.plug(self.device)
         self.iop = RemoteIop.from_options(EmuOptions.from_uri(Uri.parse(uri)))
         stop = threading.Event()
@@ -42,7 +42,7 @@ class UsbStation(Closing):
 
     def port(self, connect_s: float = 2.0) -> WirePort:
         """Reach the IOP."""
-        endpoint = SoftwareEndpoint(UsbCarrier(UsbBus(self.bus)), provider="usb")
+        endpoint = SoftwareEndpoint(UsbCarrier(self.bus.host_bus()), provider="usb")
         return WirePort(endpoint, self.carrier.name, name=self.carrier.name, connect_s=connect_s)
 
     def pull(self) -> None:

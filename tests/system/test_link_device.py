@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -23,31 +24,39 @@ from i2o.transport.registry import open_port
 from i2o.transport.serial_line.cobs import Splitter, decode
 from i2o.transport.serial_line.link_frames import (
     LARGEST_PACKET,
+    Ack,
     Bye,
     ByeCode,
+    Data,
+    FrameFlags,
     Hello,
     LinkFrame,
     frame_bytes,
+    link_number,
     read_frame,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "docs/examples/link_device").glob("*.c"))
+FOLDER = "docs/examples/link_device"
+SOURCES = sorted((ROOT / FOLDER).glob("*.c"))
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 DISK_TID = 0x10
 PATIENCE_S = 20
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    path = tmp_path_factory.mktemp("device") / "link_device"
-    strict = ["-std=c11", "-D_DEFAULT_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror"]
+def build(path: Path, sources: list[Path], *flags: str) -> Path:
+    """Compile a program, with checks of its memory if the compiler has them."""
+    strict = ["-std=c11", "-D_DEFAULT_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
     checked = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = ["cc", *strict, "-o", str(path), *map(str, SOURCES)]
-    subprocess.run(command, check=True)
+    command = ["cc", *strict, "-o", str(path), *map(str, sources)]
     if subprocess.run([*command, *checked], capture_output=True).returncode:
         subprocess.run(command, check=True)  # this compiler has no sanitizers
     return path
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("device") / "link_device", SOURCES)
 
 
 def test_the_vectors_are_the_same(program):
@@ -145,6 +154,44 @@ def test_who_asks_and_goes_is_not_answered_for_ever(program, tmp_path):
         finally:
             device.terminate()
             device.wait()
+
+
+def test_a_silent_host_is_given_up(tmp_path):
+    """What nobody acknowledges is repeated, less and less often, and not for ever."""
+    program = build(tmp_path / "impatient", SOURCES, "-DLINK_GIVE_UP_MS=1500")
+    with PtyCable(tmp_path, names=("card", "host")) as cable:
+        card, host = cable.devices
+        device = subprocess.Popen([program, card])
+        listener = Listener(host)
+        try:
+            listener.say(Hello(7, 0, 4, 256, 4096))
+            to = link_number(7, listener.first().session)
+            listener.say(Ack(to, 0, 0, 0, 4, 0))
+            said = [each for each in listener.hear(1.6) if isinstance(each, Data)]
+            assert 2 <= len(said) <= 10
+            assert {each.sequence for each in said} == {0}
+            listener.say(Ack(to, 0, FrameFlags.POLL, 0, 4, 0))
+            bye = listener.first()
+            assert isinstance(bye, Bye)
+            assert (bye.code, bye.link) == (ByeCode.UNKNOWN_LINK, to)
+        finally:
+            os.close(listener.line)
+            device.terminate()
+            device.wait()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_mutated_streams_harm_nobody(seed, tmp_path):
+    """25,000 for each seed: what is right is accepted after each, and nothing is overrun."""
+    parts = [Path(__file__).with_name("link_device_fuzz.c"), ROOT / FOLDER / "link.c"]
+    fuzz = build(tmp_path / "fuzz", parts, f"-I{ROOT / FOLDER}")
+    done = subprocess.run([fuzz, str(seed), "25000"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"(\d+) streams, (\d+) ended the session, (\d+) the link\n", done.stdout)
+    assert found is not None
+    streams, sessions, links = map(int, found.groups())
+    assert streams == 25000
+    assert 100 < links < sessions < 20000, "some are understood, and some not"
 
 
 def read(bare: BareHost, start: int, size: int):

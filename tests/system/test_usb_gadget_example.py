@@ -29,13 +29,18 @@ def setup(request_type: int, request: int, length: int = 0) -> bytes:
 
 
 def test_what_the_program_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link begins, and is over when the host is gone; others are refused the wrong way round."""
+    """A link begins, and is over when the host is gone; others are refused the wrong way round.
+
+    A wrong link cannot be refused any more when its data were read: it is none.
+    """
     ask = setup(REQUEST_IN, 1, LINK_INFO.size)
     begin = BEGIN_LINK.build(magic=MAGIC, version=1, frame_limit=4096, link=77)
+    wrong = BEGIN_LINK.build(magic=MAGIC, version=2, frame_limit=4096, link=78)
     begin_it = setup(REQUEST_OUT, 2, 16)
     reads = [
         *(event(ENABLE), ask, begin_it, begin, event(RESUME), ask, event(DISABLE), ask),
         *(begin_it, begin, ask, setup(REQUEST_OUT, 3), b"", ask),
+        *(begin_it, begin, ask, begin_it, wrong, ask),
         *(setup(REQUEST_OUT, 9), setup(REQUEST_IN, 9), b""),
     ]
     written: list[bytes] = []
@@ -54,6 +59,6 @@ def test_what_the_program_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unplugged):
         runpy.run_path(str(PROGRAM))
     infos = [LINK_INFO.unpack_from(data) for data in written[2:-1]]
-    assert [info.link for info in infos] == [0, 77, 0, 77, 0]
+    assert [info.link for info in infos] == [0, 77, 0, 77, 0, 77, 0]
     assert len({info.incarnation for info in infos}) == 1
     assert written[-1] == b"", "written where it should be read: refused"

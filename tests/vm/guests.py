@@ -15,7 +15,7 @@ from vm.guest import Guest, Machine
 from vm.initramfs import Job
 from vm.inventory import QEMU
 from vm.outcome import Outcome
-from vm.parts import Kernel, Libraries
+from vm.parts import Extras, Kernel
 
 PLAIN = Machine()
 
@@ -49,8 +49,8 @@ class Guests(ExitStack):
         with skipping():
             return QEMU.command(self._cache)
 
-    def libraries(self, part: Libraries) -> dict[str, bytes | Path]:
-        """Return shared libraries as files for a job."""
+    def extras(self, part: Extras) -> dict[str, bytes | Path]:
+        """Return libraries and programs as files for a job."""
         with skipping():
             return part.files(self._cache)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vm.parts import Headers, Kernel, Libraries, Part, Qemu, Userland
+from vm.parts import Extras, Headers, Kernel, Part, Qemu, Userland
 
 QEMU = Qemu("qemu", ("qemu-system-x86",), ("trixie", "trixie-backports"), "")
 
@@ -33,9 +33,22 @@ DEBIAN_13 = Kernel(
 )
 """A current kernel with the drivers of Debian's generic build."""
 
-LIBUSB = Libraries("libusb", ("libusb-1.0-0", "libudev1", "libcap2"), ("trixie",), "amd64")
+LIBUSB = Extras("libusb", ("libusb-1.0-0", "libudev1", "libcap2"), ("trixie",), "amd64")
 """What pyusb needs of the system."""
+
+UDEV = Extras(
+    "udev",
+    (
+        *("udev", "libsystemd-shared", "libkmod2", "libcrypt1", "libmount1", "libpam0g"),
+        *("libseccomp2", "libaudit1", "libcap-ng0"),
+    ),
+    ("trixie",),
+    "amd64",
+    ("usr/bin/udevadm", "**/*-linux-gnu/**/*.so*"),
+)
+"""Who tells libusb what is plugged in after its program has begun."""
 
 PARTS: tuple[Part, ...] = (
     QEMU, _AMD64, _I386, PYTHON_I386, DEBIAN_11, DEBIAN_12_I686, DEBIAN_13, LIBUSB,
+    UDEV,
 )  # fmt: skip

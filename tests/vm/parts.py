@@ -142,13 +142,20 @@ class Headers(Part):
         shutil.rmtree(folder / "usr" / "lib", ignore_errors=True)
 
 
-class Libraries(Part):
-    """Shared libraries that some guests have beside those of their userland."""
+@dataclass(frozen=True)
+class Extras(Part):
+    """Libraries and programs that some guests have beside those of their userland.
+
+    Args:
+        wanted: patterns of the files that guests get.
+    """
+
+    wanted: tuple[str, ...] = field(default=("**/*-linux-gnu/*.so.*",), repr=False)
 
     def files(self, cache: Cache) -> dict[str, bytes | Path]:
         """Return where they go in a guest, and where they are."""
         folder = self.find(cache)
-        found = folder.glob("**/*-linux-gnu/*.so.*")
+        found = (path for pattern in self.wanted for path in folder.glob(pattern))
         return {f"/{path.relative_to(folder)}": path.resolve() for path in found}
 
     def _fill(self, folder: Path, archive: AptArchive, names: Sequence[str]) -> None:

@@ -22,15 +22,13 @@ def project_files(*packages: str) -> dict[str, bytes | Path]:
     """Return where the project and what it needs go in a guest with Python.
 
     Args:
-        packages: of this machine's Python, that the guest is to have, too.
+        packages: and modules of this machine's Python, that the guest is to have, too.
     """
     files: dict[str, bytes | Path] = {
         f"{_TARGET}/{target}": _ROOT / source for source, target in _FOLDERS.items()
     }
     for name in (*_NEEDED, *packages):
-        files[f"{_TARGET}/{name}"] = _package_folder(name)
+        path = Path(import_module(name).__file__ or "")
+        source = path.parent if path.name == "__init__.py" else path
+        files[f"{_TARGET}/{source.name}"] = source
     return files
-
-
-def _package_folder(name: str) -> Path:
-    return Path(import_module(name).__path__[0])

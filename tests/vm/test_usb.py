@@ -28,8 +28,9 @@ def job(guests: Guests, words: str, modules: tuple[str, ...], before: str = "") 
         modules=modules,
         files={
             **project_files("usb"),
-            **guests.libraries(LIBUSB),
+            **guests.extras(LIBUSB),
             "/job/usb_job.py": SCRIPT,
+            "/job/vm/vhci.py": SCRIPT.with_name("vhci.py"),
         },
     )
 
@@ -89,7 +90,7 @@ def test_a_board_describes_itself_with_functionfs(guests: Guests) -> None:
             modules=("dummy_hcd", "libcomposite", "usb_f_fs"),
             files={
                 **project_files("usb"),
-                **guests.libraries(LIBUSB),
+                **guests.extras(LIBUSB),
                 "/job/gadget.sh": example / "gadget.sh",
                 "/job/gadget.py": example / "gadget.py",
                 "/job/usb_gadget_job.py": SCRIPT.with_name("usb_gadget_job.py"),

@@ -7,35 +7,16 @@ Arguments: `usbip HOST PORT` imports the device first, `plugged` finds it on a b
 
 import hashlib
 import json
-import socket
-import struct
 import sys
 import time
 from pathlib import Path
 
 import i2o
+from vm import vhci
 
 URI = "usb:1209:0001"
 DISK = 0x010
-HIGH_SPEED = 3
 CHUNK = 256 << 10
-VHCI = Path("/sys/devices/platform/vhci_hcd.0")
-
-
-def import_device(host: str, port: int) -> socket.socket:
-    """Do what `usbip attach` does: ask for the device, and give the connection to the kernel."""
-    end = socket.create_connection((host, port))
-    end.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, b"1-1"))
-    answer = b""
-    while len(answer) < 8 + 312:
-        data = end.recv(8 + 312 - len(answer))
-        assert data, answer
-        answer += data
-    (status,) = struct.unpack_from(">I", answer, 4)
-    assert status == 0, status
-    bus, number = struct.unpack_from(">II", answer, 8 + 256 + 32)
-    (VHCI / "attach").write_text(f"0 {end.fileno()} {bus << 16 | number} {HIGH_SPEED}")
-    return end
 
 
 def wait_for_device() -> str:
@@ -51,7 +32,7 @@ def wait_for_device() -> str:
 
 
 def main() -> None:
-    end = import_device(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "usbip" else None
+    end = vhci.attach(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "usbip" else None
     speed = wait_for_device()
     began = time.monotonic()
     with i2o.open(URI, timeout_s=120) as iop:
@@ -79,7 +60,7 @@ def main() -> None:
         )
     )
     if end is not None:
-        (VHCI / "detach").write_text("0")
+        vhci.detach()
         end.close()
 
 

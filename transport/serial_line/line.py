@@ -29,6 +29,8 @@ _SOCKET: Final = "socket://"
 _CONNECT_S: Final = 2.0
 _READ: Final = 64 << 10
 _MOST_WAITING: Final = 64  # reads of a thread that nobody has taken
+_MOST_UNWRITTEN: Final = 4096  # bytes that a thread was given and has not written
+_LAST_WORDS_S: Final = 0.5  # how long these may take when the line is closed
 _SLICE_S: Final = 0.05  # how long a thread may not notice that it is to end
 _IFLAG, _CC = 0, 6  # where termios.tcgetattr has input modes and special characters
 
@@ -202,7 +204,7 @@ def _prepare_terminal(descriptor: int) -> None:
 
 
 class ThreadedLine:
-    """A line without a descriptor, such as `loop://` or `rfc2217://`: a thread reads it.
+    """A line without a descriptor, such as `loop://` or `rfc2217://`: threads read and write it.
 
     Args:
         port: of pyserial, with a short timeout; it is closed with the line.
@@ -215,10 +217,16 @@ class ThreadedLine:
         self._bell = Doorbell()
         self._came: deque[bytes] = deque()
         self._taken = threading.Event()
+        self._gate = threading.Condition()
+        self._unwritten = bytearray()
         self._is_closed = False
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._listen, name="i2o-serial", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=run, name=name, daemon=True)
+            for run, name in ((self._listen, "i2o-serial"), (self._speak, "i2o-serial-out"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when bytes came, or -1 after `close`."""
@@ -234,22 +242,49 @@ class ThreadedLine:
         return data
 
     def write(self, data: Buffer) -> int:
-        """Write all of it; raises LineGone."""
-        try:
-            self._port.write(bytes(data))
-        except OSError as error:
-            raise LineGone(errno.ENODEV, str(error)) from None
-        return len(data)
+        """Have as much written as waits at most, and return how much; raises LineGone."""
+        if self._error is not None:
+            raise LineGone(errno.ENODEV, str(self._error))
+        with self._gate:
+            part = memoryview(data)[: _MOST_UNWRITTEN - len(self._unwritten)]
+            self._unwritten += part
+            self._gate.notify()
+        return len(part)
 
     def close(self) -> None:
-        """End the thread, and close the line."""
+        """Write what is left, for a moment; end the threads, and close the line."""
         if self._is_closed:
             return
-        self._is_closed = True
-        self._thread.join()
+        listener, speaker = self._threads
+        with self._gate:
+            self._is_closed = True
+            self._gate.notify()
+        speaker.join(_LAST_WORDS_S)
+        listener.join()
         with contextlib.suppress(OSError):
             self._port.close()
+        speaker.join(_LAST_WORDS_S)  # closing has ended what it was waiting for
         self._bell.close()
+
+    def _lose(self, error: Exception) -> None:
+        self._error = error
+        self._bell.ring()
+
+    def _speak(self) -> None:
+        while True:
+            with self._gate:
+                self._gate.wait_for(lambda: self._unwritten or self._is_closed)
+                data = bytes(self._unwritten)
+            if not data:
+                return
+            try:
+                self._port.write(data)
+            except Exception as error:  # as of reading
+                self._lose(error)
+                return
+            with self._gate:
+                del self._unwritten[: len(data)]
+            self._bell.ring()  # there is room
 
     def _listen(self) -> None:
         while not self._is_closed:
@@ -260,8 +295,7 @@ class ThreadedLine:
             try:
                 data = self._port.read(max(1, min(_READ, self._port.in_waiting)))
             except Exception as error:  # what a port of any kind may raise is told to the reader
-                self._error = error
-                self._bell.ring()
+                self._lose(error)
                 return
             if data:
                 self._came.append(data)

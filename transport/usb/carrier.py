@@ -69,6 +69,7 @@ class UsbCarrier(Closing):
         self._news: deque[tuple[Link, News]] = deque()
         self._sink: CarrierSink | None = None
         self._peers: list[_Peer] = []
+        self._is_closed = False
 
     # --- the contract ----------------------------------------------------------------------------
 
@@ -98,11 +99,13 @@ class UsbCarrier(Closing):
         return str(self._peers[peer].address)
 
     def send(self, peer: int, parts: Sequence[Buffer], token: object = None) -> bool:
-        """Send a frame, or begin a link; False until there is one, and room.
+        """Send a frame, or begin a link; False until there is one, and room, and once closed.
 
         Raises:
             FabricError: EMSGSIZE, the frame is too long.
         """
+        if self._is_closed:
+            return False
         found = self._peers[peer]
         if found.link is None:
             self._begin(found)
@@ -121,7 +124,7 @@ class UsbCarrier(Closing):
     def disconnect(self, peer: int) -> None:
         """End the link after what was sent; `peer_lost` is not called."""
         found = self._peers[peer]
-        if found.link is not None:
+        if found.link is not None and not self._is_closed:
             found.link.stop()
             self._retire(found)
 
@@ -146,11 +149,13 @@ class UsbCarrier(Closing):
 
     def next_deadline_ns(self) -> int | None:
         """Return when a device is looked for again."""
+        if self._is_closed:
+            return None
         return min((peer.retry_ns for peer in self._peers if peer.link is None), default=None)
 
     def close(self) -> None:
         """End every link after what was sent, and let the devices go."""
-        self._sink = None
+        self._sink, self._is_closed = None, True
         links = [peer.link or peer.retired for peer in self._peers]
         for link in links:
             if link is not None:
@@ -158,7 +163,6 @@ class UsbCarrier(Closing):
         for link in links:
             if link is not None:
                 link.join()
-        self._peers.clear()
         with self._lock:
             self._news.clear()
             self._bell.close()

@@ -179,6 +179,8 @@ class Link:
             if error.errno != errno.EPIPE:
                 raise
             raise RemoteFrameError("the device begins no link: nothing behind it runs") from None
+        if self._info(device).link != number:
+            raise RemoteFrameError("the device begins no link, and did not say why")
         with self._gate:
             self._number, self.frame_limit = number, limit
             self._packet_size = device.packet_size

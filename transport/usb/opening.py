@@ -17,6 +17,7 @@ from i2o.transport.uri import Uri
 from i2o.transport.usb.address import UsbAddress
 from i2o.transport.usb.carrier import UsbCarrier
 
+_YES_OR_NO: Final = {"1": True, "0": False}
 _TYPES: Final = {"rdm": EndpointType.RDM, "msg": EndpointType.MSG}
 
 
@@ -46,7 +47,9 @@ def open_passive(uri: str | Uri, *, clock: Clock = SYSTEM_CLOCK) -> SoftwareList
 
 
 def _carrier(uri: Uri, clock: Clock) -> UsbCarrier:
-    detach = bool(uri.integer("detach", 0, 0, 1))
+    detach = _YES_OR_NO.get(given := uri.one("detach", "0"))
+    if detach is None:
+        raise UriError(f"{uri.text!r}: detach is 1 or 0, not {given!r}")
     address = UsbAddress.parse(f"usb:{uri.address}") if uri.address else None
     carrier = UsbCarrier(detach=detach, clock=clock)
     if address is not None:

@@ -11,14 +11,19 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from i2o.clock import SYSTEM_CLOCK
 from i2o.closing import Closing
 from i2o.errors import RemoteFrameError
 from i2o.transport.doorbell import Doorbell
+from i2o.transport.timer_descriptor import TimerDescriptor
 
 logger = logging.getLogger(__name__)
 
 MAX_CLIENTS: Final = 16
 """Connections at once; one more ends the oldest that has no device, or is not taken."""
+PAUSE_S: Final = 0.25
+"""How long nobody is accepted when the system has no descriptors left."""
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _CHUNK: Final = 256 << 10
 _KEEP_IDLE_S, _KEEP_PAUSE_S, _KEEP_COUNT = 30, 10, 3  # silence, questions, and how many
 _ROUND: Final = 16  # chunks of one client before others have their turn
@@ -88,8 +93,10 @@ class SessionServer(Closing):
         self._listener, self._begin = listener, begin
         self._clients: list[_Client] = []
         self._bell = Doorbell()
+        self._timer = TimerDescriptor()
+        self._pause_ends_ns: int | None = None
         self._watch = select.epoll()
-        for watched in (listener.socket, self._bell):
+        for watched in (listener.socket, self._bell, self._timer):
             self._watch.register(watched.fileno(), select.EPOLLIN)
 
     @property
@@ -121,20 +128,28 @@ class SessionServer(Closing):
             self._drop(client)
         self._listener.close()
         self._watch.close()
+        self._timer.close()
         self._bell.close()
 
     def _accept(self) -> None:
+        if self._pause_ends_ns is not None:
+            if SYSTEM_CLOCK.monotonic_ns() < self._pause_ends_ns:
+                return
+            self._end_pause()
         for _ in range(MAX_CLIENTS):
             idle = [each for each in self._clients if not each.session.has_device]
             try:
                 end, _ = self._listener.socket.accept()
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE) or not idle:
+                if error.errno not in _EXHAUSTED:
                     return  # nobody else comes now
                 caller = select.poll()
                 caller.register(self._listener.socket, select.POLLIN)
                 if not caller.poll(0):
                     return  # nor does somebody then: the system says so before it looks
+                if not idle:
+                    self._pause(error)
+                    return
                 self._drop(idle[0])
                 continue
             if len(self._clients) >= MAX_CLIENTS:
@@ -154,6 +169,18 @@ class SessionServer(Closing):
             client = _Client(end, self._begin(self._bell.ring))
             self._clients.append(client)
             self._look_for(client)
+
+    def _pause(self, error: OSError) -> None:
+        """Look away for a moment: who could not be accepted is still there afterwards."""
+        logger.warning("no client is accepted for a moment: %s", error.strerror)
+        self._watch.unregister(self._listener.socket.fileno())
+        self._pause_ends_ns = SYSTEM_CLOCK.monotonic_ns() + round(PAUSE_S * 1e9)
+        self._timer.wake_by(self._pause_ends_ns)
+
+    def _end_pause(self) -> None:
+        self._timer.silence()
+        self._pause_ends_ns = None
+        self._watch.register(self._listener.socket.fileno(), select.EPOLLIN)
 
     def _look_for(self, client: _Client) -> None:
         """Wait for what a client is to do next."""

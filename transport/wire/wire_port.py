@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from i2o.clock import SYSTEM_CLOCK, Clock
 from i2o.closing import Closing
-from i2o.errors import IopDead, RemoteFrameError, TransportUnavailable
+from i2o.errors import IopDead, RemoteFrameError, TransportUnavailable, UriError
 from i2o.transport.arena_space import ArenaSpace
 from i2o.transport.bus_space import BusSpace
 from i2o.transport.capture.dma_tap import TapRules
@@ -126,7 +126,7 @@ class WirePort(Closing):
         self._space: WireMemory | None = None
         self._pump = Pump(endpoint)
         try:
-            self._server, self._server_name = self._pump.insert(server), server
+            self._server, self._server_name = self._address_of(server), server
             self._connect(is_first=True)
         except FabricError as error:
             self._pump.close()
@@ -137,6 +137,15 @@ class WirePort(Closing):
         assert self._space is not None
         self.memory: HostMemory = self._space
         self.outbound = self._space.window
+
+    def _address_of(self, server: str) -> int:
+        """Return the number of the server; raises UriError if it cannot be one."""
+        try:
+            return self._pump.insert(server)
+        except FabricError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise UriError(f"{self._scheme}: {error.strerror}") from None
 
     @classmethod
     def from_uri(cls, uri: Uri, clock: Clock) -> Self:
@@ -220,6 +229,8 @@ class WirePort(Closing):
         half = self._half
         assert half is not None
         if half.reply_pending:
+            with self._lock:
+                self._progress()  # the IOP may wait for an answer to what is not about replies
             return True
         before = half.news
         end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)

@@ -6,7 +6,8 @@
 enum { ACK = 0x41, BYE = 0x42, DATA = 0x44, HELLO = 0x48 };
 enum { MORE = 1, POLL = 2 };
 enum { BYE_UNKNOWN_LINK = 1, BYE_VERSION = 2, BYE_FRAME_SIZE = 3, BYE_PROTOCOL = 4 };
-enum { HELLO_MS = 250, ANSWERING_MS = 5000, RTO_MS = 200, MOST_RTO_MS = 2000 };
+enum { HELLO_MS = 250, ANSWERING_MS = 5000, LEAST_RTO_MS = 50, MOST_RTO_MS = 2000 };
+enum { UNKNOWN_TRIP_MS = 200, MOST_BACKOFF = 6 };
 
 uint16_t get16(const uint8_t *at)
 {
@@ -87,7 +88,34 @@ static void reset(struct link *link)
     memset(link->early, 0, sizeof link->early);
     memset(link->flying, 0, sizeof link->flying);
     memset(link->resend, 0, sizeof link->resend);
-    link->rto_ms = RTO_MS;
+    link->has_trip = link->backoff = link->hellos = 0;
+}
+
+/* Learn from a round trip as RFC 6298 has it, in eighths and quarters of milliseconds. */
+static void learn(struct link *link, uint32_t trip_ms)
+{
+    if (!link->has_trip) {
+        link->has_trip = 1;
+        link->trip_8th_ms = 8 * trip_ms;
+        link->spread_4th_ms = 2 * trip_ms;
+        return;
+    }
+    uint32_t mean = link->trip_8th_ms / 8;
+    uint32_t off = trip_ms > mean ? trip_ms - mean : mean - trip_ms;
+    link->spread_4th_ms += off - link->spread_4th_ms / 4;
+    link->trip_8th_ms += trip_ms - mean;
+}
+
+/* How long to wait for an acknowledgement with so many DATA on their way. */
+static uint32_t patience_ms(const struct link *link, uint16_t sent)
+{
+    uint32_t wait = (sent + 2u) * LINK_STUFFED * 10000 / LINK_BAUD;
+    wait += link->has_trip ? link->trip_8th_ms / 8 + link->spread_4th_ms : UNKNOWN_TRIP_MS;
+    if (wait < LEAST_RTO_MS)
+        wait = LEAST_RTO_MS;
+    uint32_t most = wait > MOST_RTO_MS ? wait : MOST_RTO_MS;
+    wait <<= link->backoff;
+    return wait < most ? wait : most;
 }
 
 void link_init(struct link *link)
@@ -106,8 +134,10 @@ static void lose(struct link *link)
         link->lost(link->owner);
 }
 
-static void rise(struct link *link)
+static void rise(struct link *link, uint32_t now_ms)
 {
+    if (link->hellos == 1) /* or nobody knows which one was answered */
+        learn(link, now_ms - link->hello_ms);
     link->is_up = 1;
     link->is_answering = link->is_hello_due = 0;
     link->is_ack_due = 1;
@@ -155,7 +185,7 @@ static void take_hello(struct link *link, const uint8_t *body, size_t size, uint
         link->answering_ms = now_ms;
     link->is_answering = 1;
     if (echo == link->session)
-        rise(link);
+        rise(link, now_ms);
     else
         link->is_hello_due = 1;
 }
@@ -173,11 +203,14 @@ static void take_ack(struct link *link, uint16_t ack, uint8_t window, uint32_t h
     }
     link->window = window < LINK_WINDOW ? window : LINK_WINDOW;
     for (; arrived; arrived--) {
-        link->flying[link->oldest % LINK_WINDOW].is_used = 0;
+        struct piece *one = &link->flying[link->oldest % LINK_WINDOW];
+        if (!one->was_resent && !one->has_landed)
+            learn(link, now_ms - one->sent_ms);
+        one->is_used = 0;
         link->resend[link->oldest % LINK_WINDOW] = 0;
         link->oldest++;
-        link->timer_ms = now_ms;
-        link->rto_ms = RTO_MS;
+        link->timer_ms = link->waiting_ms = now_ms;
+        link->backoff = 0;
     }
     /* a line keeps the order: what was sent before something that arrived is lost */
     for (int bit = LINK_WINDOW - 2; bit >= 0; bit--) {
@@ -260,7 +293,7 @@ static void take(struct link *link, const uint8_t *body, size_t size, uint32_t n
     if ((kind != DATA || size < 12) && (kind != ACK || size < 16))
         return;
     if (link->is_answering && get32(body + 4) == link->link_in)
-        rise(link);
+        rise(link, now_ms);
     if (!link->is_up || get32(body + 4) != link->link_in) {
         if (!link->is_answering && !link->is_up && (kind == DATA || body[1] & POLL))
             say_bye(link, get32(body + 4), BYE_UNKNOWN_LINK);
@@ -312,7 +345,7 @@ static void cut(struct link *link, struct piece *piece)
     piece->size = (uint16_t)size;
     piece->flags = size < left ? MORE : 0;
     piece->is_used = 1;
-    piece->has_landed = 0;
+    piece->has_landed = piece->was_resent = 0;
     link->queue_offset += size;
     if (size == left) {
         link->queue_size -= whole + 2;
@@ -346,6 +379,7 @@ static size_t say_hello(struct link *link, uint8_t *body, uint8_t *out, uint32_t
 {
     link->is_hello_due = 0;
     link->hello_ms = now_ms;
+    link->hellos = link->hellos ? 2 : 1;
     memset(body, 0, 20);
     body[0] = HELLO;
     body[1] = 1;
@@ -378,9 +412,13 @@ size_t link_output(struct link *link, uint8_t *out, uint32_t now_ms)
     if (!link->is_up)
         return 0;
     uint16_t sent = (uint16_t)(link->next - link->oldest);
-    if (sent && now_ms - link->timer_ms >= link->rto_ms) {
+    if (sent && now_ms - link->waiting_ms >= LINK_GIVE_UP_MS) {
+        lose(link); /* nobody is there any more */
+        return 0;
+    }
+    if (sent && now_ms - link->timer_ms >= patience_ms(link, sent)) {
         link->timer_ms = now_ms;
-        link->rto_ms = link->rto_ms * 2 < MOST_RTO_MS ? link->rto_ms * 2 : MOST_RTO_MS;
+        link->backoff += link->backoff < MOST_BACKOFF;
         link->resend[link->oldest % LINK_WINDOW] = 1;
     }
     uint32_t held = 0;
@@ -395,15 +433,17 @@ size_t link_output(struct link *link, uint8_t *out, uint32_t now_ms)
             if (link->resend[lost % LINK_WINDOW]) {
                 link->resend[lost % LINK_WINDOW] = 0;
                 piece = &link->flying[lost % LINK_WINDOW];
+                piece->was_resent = 1;
                 number = lost;
             }
         }
         if (!piece && link->queue_size && sent < link->window) {
             piece = &link->flying[number % LINK_WINDOW];
             cut(link, piece);
+            piece->sent_ms = now_ms;
             link->next++;
             if (!sent)
-                link->timer_ms = now_ms;
+                link->timer_ms = link->waiting_ms = now_ms;
         }
         if (piece) {
             size_t size = head(link, body, DATA, piece->flags, number);

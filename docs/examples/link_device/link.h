@@ -16,12 +16,21 @@
 #define LINK_PACKET (12 + LINK_PAYLOAD + 4)
 #define LINK_STUFFED (LINK_PACKET + 1 + LINK_PACKET / 254)
 
+#ifndef LINK_BAUD
+#define LINK_BAUD 115200 /* bits a second, for which the timer waits */
+#endif
+#ifndef LINK_GIVE_UP_MS
+#define LINK_GIVE_UP_MS 30000 /* how long DATA may stay unacknowledged */
+#endif
+
 struct piece {
     uint8_t data[LINK_PAYLOAD];
     uint16_t size;
     uint8_t flags;
     uint8_t is_used;
     uint8_t has_landed;
+    uint8_t was_resent; /* then nobody knows which one was acknowledged */
+    uint32_t sent_ms;
 };
 
 struct link {
@@ -50,7 +59,10 @@ struct link {
     uint16_t next, oldest;
     struct piece flying[LINK_WINDOW];
     uint16_t window, payload;
-    uint32_t timer_ms, rto_ms;
+    uint32_t timer_ms;   /* since when the oldest DATA is waited for */
+    uint32_t waiting_ms; /* since when nothing new was acknowledged */
+    uint32_t trip_8th_ms, spread_4th_ms; /* round trip and its variation */
+    uint8_t has_trip, backoff, hellos;
     uint8_t resend[LINK_WINDOW];
 
     uint8_t queue[LINK_QUEUE]; /* carrier frames, each behind two bytes of size */

@@ -46,8 +46,9 @@ def main() -> None:
             os.write(control, info[:length])
         elif (kind, request) == BEGIN and length == 16:
             magic, version, _, limit, number = struct.unpack("<IHHII", os.read(control, 16))
-            if magic == MAGIC and version == VERSION and limit >= 128:
-                link = number
+            # reading the data has acknowledged them: what is wrong begins no link instead
+            is_right = magic == MAGIC and version == VERSION and limit >= 128
+            link = number if is_right else 0
         elif (kind, request) == END:
             os.read(control, 0)  # which acknowledges it
             link = 0

@@ -290,7 +290,7 @@ def test_a_pyserial_line_without_descriptor_ends(stack):
             pass
 
     line = ThreadedLine(Port())
-    line._thread.join()
+    line._threads[0].join()
     for call in (line.read, lambda: line.write(b"x")):
         with pytest.raises(LineGone):
             call()
@@ -322,6 +322,84 @@ def test_a_thread_reads_no_more_than_is_taken():
     finally:
         line.close()
     assert flood.reads - found <= 64
+
+
+class SlowPort:
+    """Takes bytes when it is allowed to."""
+
+    in_waiting = 0
+
+    def __init__(self) -> None:
+        self.may_write, self.is_closed = threading.Event(), threading.Event()
+        self.written = bytearray()
+
+    def read(self, size: int) -> bytes:
+        self.is_closed.wait(0.01)
+        return b""
+
+    def write(self, data: bytes) -> None:
+        self.may_write.wait(PATIENCE_S)
+        if self.is_closed.is_set():
+            raise OSError("closed")
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed.set()
+        self.may_write.set()
+
+
+def test_who_writes_to_a_slow_port_does_not_wait():
+    port = SlowPort()
+    line = ThreadedLine(port)
+    data = bytes(range(256)) * 64
+    sent = line.write(data)
+    assert 0 < sent < len(data), "no more than a little waits"
+    assert line.write(data[sent:]) == 0
+    port.may_write.set()
+    while sent < len(data):
+        assert select.select([line.fileno()], [], [], PATIENCE_S)[0], "room is told"
+        assert line.read() == b""
+        sent += line.write(data[sent:])
+    line.close()
+    assert port.written == data, "closing writes what is left"
+
+
+def test_the_last_words_are_written_before_a_port_is_closed():
+    class Late(SlowPort):
+        def write(self, data: bytes) -> None:
+            line._threads[0].join()  # the line is being closed
+            assert not self.is_closed.wait(0.1)
+            self.written += data
+
+    port = Late()
+    line = ThreadedLine(port)
+    line.write(b"bye")
+    line.close()
+    assert port.written == b"bye"
+
+
+def test_a_port_that_takes_nothing_can_be_closed():
+    port = SlowPort()
+    line = ThreadedLine(port)
+    line.write(b"never")
+    line.close()
+    assert not any(thread.is_alive() for thread in line._threads)
+    assert port.written == b""
+
+
+def test_a_port_that_fails_while_writing_is_gone():
+    class Failing(SlowPort):
+        def write(self, data: bytes) -> None:
+            raise OSError("pulled")
+
+    line = ThreadedLine(Failing())
+    line.write(b"x")
+    line._threads[1].join()
+    with pytest.raises(LineGone, match="pulled"):
+        line.write(b"y")
+    with pytest.raises(LineGone, match="pulled"):
+        line.read()
+    line.close()
 
 
 def test_lines_that_cannot_be_opened(tmp_path, cable, monkeypatch):

@@ -600,7 +600,7 @@ def test_mutated_frames():
     options = LinkOptions(max_payload=256, frame_limit=512)
     for _ in range(10):
         lonely = Lonely(options)
-        for _ in range(5000 if FULL else 1000):
+        for _ in range(5000):
             number += 1
             pick, small = noise.random(), noise.randrange(6)
             link = noise.choice((lonely.to, lonely.to, lonely.to, lonely.back, number))

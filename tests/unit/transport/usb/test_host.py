@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
+import queue
 import random
 import select
 from collections.abc import Callable, Iterator
@@ -30,11 +30,10 @@ from i2o.transport.usb.carrier import UsbCarrier
 from i2o.transport.usb.device_carrier import UsbDeviceCarrier
 from i2o.transport.usb.host_device import UsbBus
 from i2o.transport.usb.interface import FRAME_LIMIT, HEADER, IN_ENDPOINT, LINK_INFO, device_spec
-from i2o.transport.usb.link_function import MAX_BYTES
+from i2o.transport.usb.link_function import MAX_BYTES, News, NewsKind
 
 ADDRESS = UsbAddress(0x1209, 1)
 PATIENCE_S = 10.0
-FULL = os.environ.get("I2O_TESTS_FULL") == "1"
 
 
 class Cable:
@@ -630,7 +629,7 @@ def test_mutated_transfers_of_a_device_harm_nobody() -> None:
     link.join()
     link._is_over, link._number = False, 7
     good = HEADER.build(link=7, length=40) + bytes(range(40))
-    for _ in range(50_000 if FULL else 5_000):
+    for _ in range(50_000):
         data = bytearray(good)
         for _ in range(chance.choice((1, 1, 2))):
             data[chance.randrange(len(data))] = chance.randrange(256)
@@ -644,3 +643,30 @@ def test_mutated_transfers_of_a_device_harm_nobody() -> None:
         told.clear()
         link._take(bytearray(good))
         assert told == [bytes(range(40))]
+
+
+def test_a_device_that_acknowledges_a_link_and_begins_none(cable: Cable, monkeypatch) -> None:
+    """As behind functionfs, where data are acknowledged before a program has seen them."""
+    monkeypatch.setattr(host_device.HostDevice, "control_out", lambda *words: None)
+    told: queue.SimpleQueue[News] = queue.SimpleQueue()
+    link = host_link.Link(lambda: UsbBus(cable.bus).open(ADDRESS), lambda _, news: told.put(news))
+    news = told.get(timeout=PATIENCE_S)
+    link.stop()
+    link.join()
+    assert (news.kind, news.code) == (NewsKind.LOST, errno.EHOSTUNREACH)
+    assert "did not say why" in news.reason
+
+
+def test_what_is_closed_takes_nothing(cable: Cable) -> None:
+    cable.up()
+    cable.host.close()
+    assert cable.host.send(0, [b"late"]) is False
+    cable.host.disconnect(0)
+    cable.host.progress()
+    assert cable.host.next_deadline_ns() is None
+    assert cable.host.address_of(0) == str(ADDRESS)
+
+
+def test_whether_drivers_are_detached_is_yes_or_no() -> None:
+    with pytest.raises(UriError, match="detach is 1 or 0, not 'x'"):
+        open_endpoint("usb:1209:1?detach=x")

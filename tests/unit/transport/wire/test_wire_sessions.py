@@ -23,6 +23,7 @@ from i2o.errors import (
     RequestFailed,
     RequestTimeout,
     TransportUnavailable,
+    UriError,
 )
 from i2o.frames.tables import IopState
 from i2o.testing.bare_host import BareHost
@@ -99,7 +100,7 @@ def test_the_same_host_again_is_a_new_one(station: WireStation) -> None:
 def test_nobody_there(station: WireStation) -> None:
     with pytest.raises(TransportUnavailable, match="gone"):
         WirePort(station.endpoint("host"), "nobody", name="wire:x", connect_s=0.2)
-    with pytest.raises(TransportUnavailable, match="no name"):
+    with pytest.raises(UriError, match="no name"):
         WirePort(station.endpoint("host"), "nöbody", name="wire:x", connect_s=0.2)
 
 
