@@ -24,6 +24,7 @@ from i2o.transport.wire.stream import Packet
 _ROUND: Final = 64  # completions that are looked at at a time
 _DEPTH: Final = 64  # packets that may be on their way to all others together
 _CANCELED: Final = errno.ECANCELED
+_UNTIL_OUT: Final = Flag.COMPLETION | Flag.INJECT_COMPLETE
 
 
 class PacketSink(Protocol):
@@ -139,7 +140,9 @@ class Pump(Closing):
         buffers = packet.buffers
         if self._prefix:
             buffers = [bytes(self._prefix) + bytes(buffers[0]), *buffers[1:]]
-        flags = Flag.COMPLETION if packet.is_followed else NO_FLAGS
+        flags = NO_FLAGS
+        if packet.is_followed:
+            flags = _UNTIL_OUT if packet.sent else Flag.COMPLETION
         try:
             self._endpoint.sendmsg(Message(buffers, dest, send), flags)
         except TryAgain:
