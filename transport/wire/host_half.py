@@ -130,6 +130,7 @@ class HostHalf:
         self.frame_count: int = terms.frame_count
         self.frame_size: int = terms.frame_size
         self.writer, self.memory, self._on_misuse = writer, memory, on_misuse
+        self._landings = memory if isinstance(memory, LandingMemory) else None
         self.rules = TapRules()
         self._frames = bytearray(self.frame_count * self.frame_size)
         self._places = [_WITH_DEVICE] * self.frame_count
@@ -402,11 +403,8 @@ class HostHalf:
     def _landing(self, fields: tuple[int, ...]) -> Landing | None:
         """Return where the data of a WRITE belong, if the memory there can be read into."""
         address, length = fields
-        memory = self.memory
-        if not isinstance(memory, LandingMemory):
-            return None
         try:
-            return memory.landing(address, length)
+            return None if self._landings is None else self._landings.landing(address, length)
         except DmaFault:
             return None  # `_on_write` says so
 
