@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data of a WRITE that are read into host memory while they come: never more than may be written."""
+"""Data of a WRITE that are read into host memory while they come, and where they must not go."""
 
 from __future__ import annotations
 
