@@ -71,6 +71,13 @@ class BlockStore(Protocol):
         """Release what the store holds; calling it again does nothing."""
 
 
+class LendingStore(Protocol):
+    """A `BlockStore` whose blocks are in memory, and can be looked at there."""
+
+    def lend(self, offset: int, length: int) -> memoryview:
+        """Return what `read_into` would copy, as it is now and as later writes make it."""
+
+
 class MemoryDisk:
     """A disk of zeros that is gone when it is closed.
 
@@ -107,6 +114,10 @@ class MemoryDisk:
             end = offset + len(view)
             view[:] = self._data[offset:end]
             offset = end
+
+    def lend(self, offset: int, length: int) -> memoryview:
+        """Return a view that cannot be written; see `LendingStore`."""
+        return self._data[offset : offset + length].toreadonly()
 
     def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
         """Copy in; see `BlockStore`."""

@@ -8,7 +8,8 @@ that writes to a buffer freed a moment ago meets a hole, not somebody else's dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from i2o.errors import DmaFault, LocalFrameError
@@ -52,14 +53,38 @@ class BusBuffer:
         space, self._space = self._space, None
         if space is None:
             raise LocalFrameError(f"host buffer at {self.bus_address:#010x} is freed twice")
-        space._forget(self)
+        with space.is_landing:  # what reads into it in another thread ends first
+            space._forget(self)
+
+
+class BusLanding:
+    """Part of a buffer that is read into: a `Landing`."""
+
+    __slots__ = ("_address", "_buffer", "_space", "_view")
+
+    def __init__(self, space: BusSpace, buffer: BusBuffer, address: int, view: memoryview) -> None:
+        self._space, self._buffer, self._address, self._view = space, buffer, address, view
+
+    def fill(self, start: int, length: int, read: Callable[[memoryview], int]) -> int:
+        """Read once; raises DmaFault if the buffer was freed. See `Landing`."""
+        with self._space.is_landing:
+            if not self._space.has(self._buffer):
+                raise DmaFault(
+                    self._address + start, length, "the host freed that buffer meanwhile"
+                )
+            return read(self._view[start : start + length])
 
 
 class BusSpace:
-    """All buffers of one host that one in-process IOP can reach: `HostMemory` and `DmaSpace`."""
+    """All buffers of one host that one in-process IOP can reach: `HostMemory` and `DmaSpace`.
+
+    Attributes:
+        is_landing: held while something is read straight into a buffer, and while one is freed.
+    """
 
     def __init__(self) -> None:
         self._slots: dict[int, BusBuffer] = {}
+        self.is_landing = threading.RLock()
         self._next_slot = _FIRST_SLOT
 
     def allocate(self, size: int, align: int = 4096) -> BusBuffer:
@@ -110,6 +135,17 @@ class BusSpace:
                 raise DmaFault(address, length, "the host mapped that buffer read-only")
             views.append(view)
         return views
+
+    def landing(self, address: int, length: int) -> BusLanding:
+        """Return a range to read into; raises DmaFault as `write`."""
+        view = self.window(address, length)
+        if view.readonly:
+            raise DmaFault(address, length, "the host mapped that buffer read-only")
+        return BusLanding(self, self._slots[address >> _SLOT_BITS], address, view)
+
+    def has(self, buffer: BusBuffer) -> bool:
+        """Whether a buffer has its bus addresses still."""
+        return self._slots.get(buffer.bus_address >> _SLOT_BITS) is buffer
 
     @property
     def buffer_count(self) -> int:

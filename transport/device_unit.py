@@ -46,6 +46,16 @@ class StagingDma(Protocol):
         """Write the start of such memory, as `DmaSpace.write`; it is the space's again."""
 
 
+class LendingDma(Protocol):
+    """A `DmaSpace` that sends what is written, also from memory that goes on being somebody's."""
+
+    def write_lent(self, address: int, data: memoryview) -> None:
+        """Write as `DmaSpace.write`, from memory that stays where it is.
+
+        What changes there before the data are out is sent as it is then.
+        """
+
+
 class PostedFrame(NamedTuple):
     """A request as the device fetched it: a private copy of the frame, at most its full size.
 

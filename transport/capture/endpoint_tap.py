@@ -68,7 +68,7 @@ class TapEndpoint:
             self._offer_groups(endpoint)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # not made yet
+        if name in ("inner", "place_with"):  # not made yet; and what is placed is not seen
             raise AttributeError(name)
         return getattr(self.inner, name)
 

@@ -21,12 +21,14 @@ from i2o.transport.fabric.frames import MESSAGE_FORMAT, PIECE_FORMAT
 from i2o.transport.fabric.inbox import Inbox
 from i2o.transport.fabric.link import Link, LinkOwner
 from i2o.transport.fabric.operations import SendOperation
+from i2o.transport.fabric.placement import Placement, Placer, PlacingCarrier
 
 SMALLEST_FRAME: Final = 128
 """Bytes that a carrier must be able to move at once."""
 
 
 EPOCHS: Final = 1 << 16
+_PLACED_WINDOW: Final = 8
 
 
 class Engine:
@@ -41,6 +43,7 @@ class Engine:
     Attributes:
         links: by the carrier's number of the peer.
         inbox: of the endpoint that every link belongs to, if there is one.
+        window_bytes: bytes of messages of each peer that wait although no receive is posted.
         dirty: links that want to be pumped.
         incarnation: a number that no other engine has.
         stale_frames: frames of an earlier link that were ignored.
@@ -69,6 +72,8 @@ class Engine:
         self.eager_limit = (
             whole if is_datagram else min(options.eager_limit, whole, options.window_bytes)
         )
+        self.window_bytes = options.window_bytes
+        self._placer: Placer | None = None
         self.links: dict[int, Link] = {}
         self.dirty: list[Link] = []
         self.incarnation = secrets.randbits(64)
@@ -80,6 +85,19 @@ class Engine:
         self._losses: list[tuple[Link, int, str]] = []
         self._doomed: list[tuple[Link, int, int, str]] = []
         carrier.open(self)
+
+    def place_with(self, placer: Placer, limit: int) -> bool:
+        """Let long messages be placed, and travel with their headers; see `PlacingEndpoint`."""
+        carrier = self.carrier
+        if self.endpoint_type is EndpointType.DGRAM or not isinstance(carrier, PlacingCarrier):
+            return False
+        self._placer = placer
+        whole = carrier.frame_limit - MESSAGE_FORMAT.size
+        self.eager_limit = max(self.eager_limit, min(limit, whole, self.options.max_msg_size))
+        # so large that one message at a time needs no acknowledgement of its own
+        self.window_bytes = max(self.window_bytes, _PLACED_WINDOW * self.eager_limit)
+        carrier.place_with(self.frame_begins)
+        return True
 
     def link(self, peer: int) -> Link:
         """Return the link with a peer, open or not."""
@@ -161,6 +179,17 @@ class Engine:
 
     # --- the sink --------------------------------------------------------------------------------
 
+    def frame_begins(self, peer: int, size: int, front: memoryview) -> Placement | None:
+        """Say where the rest of a long frame goes, or None: it is to come as a whole."""
+        link, placer = self.links.get(peer), self._placer
+        if link is None or link.is_doomed or placer is None:
+            return None
+        try:
+            return link.frame_begins(size, front, placer)
+        except RemoteFrameError as error:
+            self._broke_rules(link, error)
+            return None
+
     def frame_arrived(self, peer: int, frame: memoryview) -> None:
         """A frame came; what breaks the rules costs the peer its link."""
         self.split_frame_arrived(peer, frame, None)
@@ -178,8 +207,11 @@ class Engine:
             if self.endpoint_type is EndpointType.DGRAM:
                 self.stale_frames += 1
                 return
-            self.broken_links += 1
-            self.doom(link, errno.EPROTO, f"the peer broke the rules: {error}")
+            self._broke_rules(link, error)
+
+    def _broke_rules(self, link: Link, error: Exception) -> None:
+        self.broken_links += 1
+        self.doom(link, errno.EPROTO, f"the peer broke the rules: {error}")
 
     def frame_sent(self, peer: int, token: object) -> None:
         """The carrier gave the buffers of a frame back."""

@@ -24,6 +24,7 @@ from i2o.transport.fabric.frames import (
 from i2o.transport.fabric.link_parts import ReceivingLink
 from i2o.transport.fabric.operations import Arrival, ReceiveOperation, Receiver
 from i2o.transport.fabric.packets import Assembly
+from i2o.transport.fabric.placement import Placement, Placer, Read
 
 _MASK: Final = MODULUS - 1
 _ACK = int(FrameKind.ACK)
@@ -44,6 +45,30 @@ class _Coming(NamedTuple):
     def fail(self, code: int, reason: str) -> None:
         """It will not be complete."""
         self.receiver.failed(self.receive, self.arrival, self.assembly.stored, code, reason)
+
+
+class _Placing:
+    """A message whose rest goes where it belongs."""
+
+    __slots__ = ("_incoming", "_left", "_placement", "flags", "length")
+
+    def __init__(
+        self, incoming: Incoming, placement: Placement, left: int, flags: int, length: int
+    ) -> None:
+        self._incoming, self._placement, self._left = incoming, placement, left
+        self.flags, self.length = flags, length
+
+    def fill(self, read: Read) -> int:
+        """Read once; the message has arrived when nothing is missing."""
+        count = self._placement.fill(read)
+        self._left -= count
+        if not self._left:
+            self._incoming.placed(self)
+        return count
+
+    def lost(self, code: int, reason: str) -> None:
+        """The rest will not come."""
+        self._placement.lost(code, reason)
 
 
 class Incoming:
@@ -72,6 +97,7 @@ class Incoming:
         "_link",
         "_max_size",
         "_must_ask",
+        "_placing",
         "_quarter",
         "_quarter_bytes",
         "_told",
@@ -103,6 +129,7 @@ class Incoming:
         self._arrived = self._bytes = 0
         self._coming: dict[int, _Coming] = {}
         self._unmatched: dict[int, None] = {}  # ids of messages of this life that wait, in order
+        self._placing: _Placing | None = None
         self._fenced: list[int] = []  # matched, but to be told when nothing older waits
         self.is_due = self._is_starved = self._must_ask = False
         self.tell()
@@ -145,11 +172,49 @@ class Incoming:
         self._arrived = arrived
         self._is_starved = False
         inbox.arrived(Arrival(link, message_id, flags, length, tag, data, payload, link.life))
-        if flags & _ACK_NOW or (
-            arrived - self._told_arrived >= self._quarter
-            or self._bytes - self._told_bytes >= self._quarter_bytes
+        self._due_after(flags)
+
+    def begins(self, size: int, front: memoryview, placer: Placer) -> Placement | None:
+        """Say where the rest of a message goes, if it is a plain one that may come now.
+
+        It takes no receive, so it must not overtake one that waits for that.
+
+        Raises:
+            RemoteFrameError: what it acknowledges cannot be.
+        """
+        (_, flags, _, message_id, length, _, _, acked, message_limit, byte_limit, _) = (
+            _unpack_message(front)
+        )
+        link = self._link
+        if (
+            flags & ~_ACK_NOW
+            or message_id != self._arrived + 1 & _MASK
+            or length != size - _MESSAGE_SIZE
+            or length > self._eager_limit
+            or length > self._window_bytes
+            or self._kept_messages
+            or link.inbox is None
+            or link.inbox.is_ended
         ):
-            self._due()
+            return None  # `message` says what is wrong, if anything is
+        outgoing = link.outgoing
+        if (acked, message_limit, byte_limit) != outgoing.seen:
+            outgoing.acknowledged(acked, message_limit, byte_limit)
+        placement = placer.message_begins(link.address, length, front[_MESSAGE_SIZE:])
+        if placement is None:
+            return None
+        self._placing = _Placing(self, placement, size - len(front), flags, length)
+        return self._placing
+
+    def placed(self, placing: _Placing) -> None:
+        """A message is where it belongs."""
+        if placing is not self._placing:
+            return  # of a link that is lost
+        self._placing = None
+        self._arrived += 1
+        self._bytes += placing.length
+        self._is_starved = False
+        self._due_after(placing.flags)
 
     def piece(self, frame: memoryview, body: memoryview | None = None) -> None:
         """Take a PIECE; raises RemoteFrameError if it is not what may come now."""
@@ -271,6 +336,14 @@ class Incoming:
         self._is_starved = True
         self._due()
 
+    def _due_after(self, flags: int) -> None:
+        """Have a message acknowledged, if its sender wants that or may soon have to wait."""
+        if flags & _ACK_NOW or (
+            self._arrived - self._told_arrived >= self._quarter
+            or self._bytes - self._told_bytes >= self._quarter_bytes
+        ):
+            self._due()
+
     def ack(self) -> bytes:
         """Return the ACK frame to send."""
         flags = int(AckFlag.ANSWER) if self._must_ask else 0
@@ -301,6 +374,8 @@ class Incoming:
         self._coming.clear()
         for message in coming:
             message.fail(code, reason)
+        if self._placing is not None:
+            self._placing.lost(code, reason)
         if self._link.inbox is not None:
             self._link.inbox.link_lost(self._link, code, reason)
         self._reset()

@@ -15,6 +15,7 @@ from i2o.transport.fabric.frames import (
     CLEAR,
     DONE,
     HELLO,
+    MESSAGE_FORMAT,
     REFUSE,
     SHUTDOWN,
     VERSION,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from i2o.transport.fabric.carrier import Carrier
     from i2o.transport.fabric.engine_options import EngineOptions
     from i2o.transport.fabric.inbox import Inbox
+    from i2o.transport.fabric.placement import Placement, Placer
 
 _MESSAGE, _PIECE, _ACK = int(FrameKind.MESSAGE), int(FrameKind.PIECE), int(FrameKind.ACK)
 _HELLO, _ANSWER = int(FrameKind.HELLO), int(AckFlag.ANSWER)
@@ -43,6 +45,7 @@ class LinkEngine(Protocol):
     dirty: list[Link]
     eager_limit: int
     piece_size: int
+    window_bytes: int
     incarnation: int
     stale_frames: int
 
@@ -133,7 +136,7 @@ class Link:
         self.incoming = (Incoming if is_reliable else IncomingDatagrams)(
             self,
             window_messages=options.window_messages,
-            window_bytes=options.window_bytes,
+            window_bytes=engine.window_bytes,
             eager_limit=engine.eager_limit,
             max_size=options.max_msg_size,
         )
@@ -250,6 +253,18 @@ class Link:
                 self.incoming.asked()
         else:
             self._seldom(kind, frame)
+
+    def frame_begins(self, size: int, front: memoryview, placer: Placer) -> Placement | None:
+        """Say where the rest of a frame goes, or None: it is to come as a whole.
+
+        Raises:
+            RemoteFrameError: it breaks the rules, and the link with it.
+        """
+        if len(front) < MESSAGE_FORMAT.size or front[0] != _MESSAGE:
+            return None
+        if front[2] | front[3] << 8 != self._peer_epoch:
+            return None
+        return self.incoming.begins(size, front, placer)
 
     def _seldom(self, kind: int, frame: memoryview) -> None:
         if kind == FrameKind.CLEAR:

@@ -58,6 +58,7 @@ from i2o.transport.fabric.operations import (
 )
 from i2o.transport.fabric.outbox import Outbox
 from i2o.transport.fabric.packets import Scatter, byte_view
+from i2o.transport.fabric.placement import Placer
 
 _BITS_64: Final = (1 << 64) - 1
 _SEND_MSG, _SEND_TAGGED = SEND | MSG, SEND | TAGGED
@@ -245,6 +246,12 @@ class SoftwareEndpoint(Closing):
         if size < 0:
             raise FabricError(errno.EINVAL, f"a minimum of {size} bytes")
         self._min_multi_recv = size
+
+    def place_with(self, placer: Placer, limit: int) -> bool:
+        """Ask where long messages go, before `enable`; see `PlacingEndpoint`."""
+        if self._state is not _State.NEW or self._engine.links:
+            raise FabricError(FabricErrno.EOPBADSTATE, "this is set before enable()")
+        return not self._prefix and self._engine.place_with(placer, limit)
 
     def enable(self) -> None:
         """Let operations be posted; raises FabricError ENOCQ if a queue is missing."""

@@ -76,6 +76,7 @@ class TcpCarrier(Closing):
         # nothing in between where every frame passes
         self.fileno, self.progress = self._node.fileno, self._node.progress
         self.next_deadline_ns = self._node.next_deadline_ns
+        self.place_with = self._node.place_with
 
     @property
     def node(self) -> Node:

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
+from i2o.transport.fabric.placement import Placement, Read
 from i2o.transport.lazy_memory import zeroed
 from i2o.transport.tcp.errors import ProtocolViolation
 from i2o.transport.tcp.wire import HANDSHAKE_LIMIT, HEAD_SIZE, unpack_head
 
 _SMALL: Final = HEAD_SIZE + HANDSHAKE_LIMIT
 _BUFFER: Final = 64 << 10
+_FRONT: Final = 256  # bytes of a long frame that its placement is asked for with
+
+
+Begins: TypeAlias = Callable[[int, int, memoryview], Placement | None]
 
 
 class FrameStream:
@@ -34,15 +39,25 @@ class FrameStream:
         self._large: memoryview | None = None
         self._kept = memoryview(b"")
         self._large_kind = self._large_end = 0
+        self._begins: Begins | None = None
+        self._placement: Placement | None = None
+        self._left = 0
 
-    def establish(self, limit: int, deliver: Callable[[int, memoryview], bool]) -> None:
+    def establish(
+        self,
+        limit: int,
+        deliver: Callable[[int, memoryview], bool],
+        begins: Begins | None = None,
+    ) -> None:
         """Take frames of up to `limit` bytes from now on: the handshake is over.
 
         Args:
             limit: bytes of a payload.
             deliver: takes the place of the one that took the handshake's frames.
+            begins: called with kind, size and front of a frame that is longer than the buffer; what
+                it returns gets the rest, and `deliver` does not get the frame then.
         """
-        self._limit, self._deliver = limit, deliver
+        self._limit, self._deliver, self._begins = limit, deliver, begins
         grown = memoryview(bytearray(_BUFFER))
         rest = self._view[self._start : self._end]
         grown[: len(rest)] = rest
@@ -60,7 +75,9 @@ class FrameStream:
         Raises:
             ProtocolViolation: a frame is longer than allowed.
         """
-        if self._end or self._large is not None:
+        if self._end or self._large is not None or self._left:
+            if self._left:
+                return self._fill(recv_into)
             count = recv_into(self.space())
             if count:
                 self.received(count)
@@ -116,6 +133,17 @@ class FrameStream:
     def _make_place(self, length: int, kind: int, start: int) -> None:
         """See to it that the rest of an unfinished frame fits."""
         if HEAD_SIZE + length > len(self._view):
+            if self._begins is not None:
+                there = self._end - start
+                if there < _FRONT:
+                    if len(self._view) - start < _FRONT:
+                        self._compact()
+                    return  # so little is no use
+                self._placement = self._begins(kind, length, self._view[start : self._end])
+                if self._placement is not None:
+                    self._left = length - there
+                    self._start = self._end = 0
+                    return
             if len(self._kept) < length:
                 self._kept = zeroed(length)
             self._large = self._kept[:length]
@@ -124,6 +152,25 @@ class FrameStream:
             self._start = self._end = 0
         elif self._start + HEAD_SIZE + length > len(self._view):
             self._compact()
+
+    def _fill(self, recv_into: Read) -> int:
+        """Read what there is of a frame that is placed."""
+        placement, total = self._placement, 0
+        assert placement is not None
+        while self._left:
+            try:
+                count = placement.fill(recv_into)
+            except BlockingIOError:
+                if not total:
+                    raise
+                break
+            if not count:
+                break  # the end is seen again
+            total += count
+            self._left -= count
+        else:
+            self._placement = None
+        return total
 
     def _compact(self) -> None:
         rest = bytes(self._view[self._start : self._end])

@@ -24,11 +24,13 @@ from i2o.errors import TransportUnavailable
 from i2o.transport.fabric.carrier import CarrierSink
 from i2o.transport.fabric.endpoint import Buffer
 from i2o.transport.fabric.packets import byte_view
+from i2o.transport.fabric.placement import Placement
 from i2o.transport.tcp import wire
 from i2o.transport.tcp.address import Address, check_exposure
 from i2o.transport.tcp.arbitration import Offer, Standing, judge
 from i2o.transport.tcp.doorway import Doorway
 from i2o.transport.tcp.errors import PeerError, ProtocolViolation
+from i2o.transport.tcp.frame_stream import Begins
 from i2o.transport.tcp.handshake import Caller, Identity, Rejected, Remote, objection_of
 from i2o.transport.tcp.key import PeerKey, check_key
 from i2o.transport.tcp.link import Link
@@ -128,6 +130,7 @@ class Node(Closing):
         self._thirsty: dict[Peer, None] = {}
         self._lingering: dict[Link, None] = {}
         self._sink: CarrierSink = _NOBODY
+        self._begins: Callable[[int, int, memoryview], Placement | None] | None = None
         self._is_closed = self._is_in_timers = False
         self.on_evicted: Callable[[int], None] | None = None
         self.on_round_trip: Callable[[int, int], None] | None = None
@@ -158,6 +161,10 @@ class Node(Closing):
         """Begin; called once, before anything else."""
         self._sink = sink
         self._doorway.open(self.identity)
+
+    def place_with(self, begins: Callable[[int, int, memoryview], Placement | None]) -> None:
+        """Call this with peer, size and front of long frames; see `PlacingCarrier`."""
+        self._begins = begins
 
     def close(self) -> None:
         """Close every link; nothing is called any more."""
@@ -659,7 +666,9 @@ class Node(Closing):
         link.limit = min(self.options.frame_limit, remote.frame_limit)
         if link.timer is not None:
             link.timer.cancel()
-        link.stream.establish(self.options.frame_limit, self._receiver(peer, link))
+        link.stream.establish(
+            self.options.frame_limit, self._receiver(peer, link), self._beginner(peer)
+        )
         self._poller.replace(link.number, self._reader(link))
         link.timer = self._after(self.options.keepalive_idle_s, lambda: self._keep_alive(link))
         for number in peer.numbers:
@@ -709,6 +718,21 @@ class Node(Closing):
             return not link.is_closed
 
         return deliver
+
+    def _beginner(self, peer: Peer) -> Begins | None:
+        """Return what is asked where the rest of a long frame goes, if anybody is."""
+        begins, number, counters = self._begins, peer.number, peer.counters
+        if begins is None:
+            return None
+
+        def ask(kind: int, size: int, front: memoryview) -> Placement | None:
+            placement = begins(number, size, front) if kind == _DATA else None
+            if placement is not None:
+                counters.frames_received += 1
+                counters.bytes_received += size
+            return placement
+
+        return ask
 
     def _control(self, link: Link, kind: int, payload: memoryview) -> None:
         if kind not in (Kind.PING, Kind.PONG) or len(payload) != wire.PING.size:

@@ -15,6 +15,7 @@ from i2o.errors import DmaFault, LocalFrameError, RemoteFrameError
 from i2o.transport.capture.dma_tap import TapRules
 from i2o.transport.device_unit import DmaSpace
 from i2o.transport.host_memory import HostMemory
+from i2o.transport.landing import Landing, LandingMemory
 from i2o.transport.local_unit import FRAME_AREA, FRAME_AREA_END, MIN_FRAME_SIZE
 from i2o.transport.port import EMPTY
 from i2o.transport.wire.messages import (
@@ -31,7 +32,7 @@ from i2o.transport.wire.messages import (
     forms,
     record_packer,
 )
-from i2o.transport.wire.stream import Head, StreamReader, StreamWriter
+from i2o.transport.wire.stream import Head, PlacedPacket, StreamReader, StreamWriter
 
 _HEADER_SIZE: Final = 16
 _WITH_DEVICE, _FREE, _WITH_HOST, _IS_STATIC = range(4)
@@ -129,6 +130,7 @@ class HostHalf:
         self.frame_count: int = terms.frame_count
         self.frame_size: int = terms.frame_size
         self.writer, self.memory, self._on_misuse = writer, memory, on_misuse
+        self._landings = memory if isinstance(memory, LandingMemory) else None
         self.rules = TapRules()
         self._frames = bytearray(self.frame_count * self.frame_size)
         self._places = [_WITH_DEVICE] * self.frame_count
@@ -166,6 +168,8 @@ class HostHalf:
                 Kind.TAKEN: self._on_taken,
             },
             {Kind.WRITE: self._on_write, Kind.STORE: self._on_store},
+            landings={Kind.WRITE: self._landing},
+            on_fault=on_misuse,
         )
 
     # --- what a port does ------------------------------------------------------------------------
@@ -255,6 +259,18 @@ class HostHalf:
         """Take a packet; raises RemoteFrameError if the device cannot mean it."""
         self.heard += 1
         self.reader.take(head, body, self.writer)
+
+    def begin(
+        self, head: Head, front: memoryview, size: int, on_end: Callable[[str], None]
+    ) -> PlacedPacket | None:
+        """Take the front of a packet whose data can be read into their place, or none of it.
+
+        See `StreamReader.begin`.
+        """
+        packet = self.reader.begin(head, front, size, self.writer, on_end)
+        if packet is not None:
+            self.heard += 1
+        return packet
 
     # --- what goes out ---------------------------------------------------------------------------
 
@@ -376,12 +392,21 @@ class HostHalf:
             raise RemoteFrameError(f"the device gave {fields[0]} bytes back that it did not have")
 
     def _on_write(self, fields: tuple[int, ...], done: int, piece: memoryview) -> None:
-        try:
-            self.memory.write(fields[0] + done, piece)
-        except DmaFault as fault:
-            self._on_misuse(str(fault))
+        if piece:
+            try:
+                self.memory.write(fields[0] + done, piece)
+            except DmaFault as fault:
+                self._on_misuse(str(fault))
         if done + len(piece) == fields[1]:
             self.news += 1
+
+    def _landing(self, fields: tuple[int, ...]) -> Landing | None:
+        """Return where the data of a WRITE belong, if the memory there can be read into."""
+        address, length = fields
+        try:
+            return None if self._landings is None else self._landings.landing(address, length)
+        except DmaFault:
+            return None  # `_on_write` says so
 
     def _on_store(self, fields: tuple[int, ...], done: int, piece: memoryview) -> None:
         """Write what the device was not told of, and answer whether that could be.

@@ -16,6 +16,7 @@ from i2o.errors import RemoteFrameError, TransportUnavailable
 from i2o.transport.fabric.endpoint import NO_FLAGS, CompletionQueue, Endpoint, Message
 from i2o.transport.fabric.errors import ErrorAvailable, FabricError, TryAgain
 from i2o.transport.fabric.flags import Bind, CqFormat, Flag
+from i2o.transport.fabric.placement import Placement, PlacingEndpoint
 from i2o.transport.lazy_memory import zeroed
 from i2o.transport.wire.messages import MAX_PACKET, MIN_PACKET, SPARES, WINDOW
 from i2o.transport.wire.stream import Packet
@@ -23,6 +24,7 @@ from i2o.transport.wire.stream import Packet
 _ROUND: Final = 64  # completions that are looked at at a time
 _DEPTH: Final = 64  # packets that may be on their way to all others together
 _CANCELED: Final = errno.ECANCELED
+_UNTIL_OUT: Final = Flag.COMPLETION | Flag.INJECT_COMPLETE
 
 
 class PacketSink(Protocol):
@@ -30,6 +32,12 @@ class PacketSink(Protocol):
 
     def packet_arrived(self, source: int, packet: memoryview) -> None:
         """A packet came; the view is valid until this returns."""
+
+    def packet_begins(self, source: int, length: int, front: memoryview) -> Placement | None:
+        """Take the front of a long packet and say where the rest goes, or None: as ever.
+
+        All packets before it were handed on. Nothing can be sent from here.
+        """
 
     def send_failed(self, dest: int, code: int, reason: str) -> None:
         """A packet did not arrive, or nobody knows whether it did."""
@@ -83,7 +91,10 @@ class Pump(Closing):
         self._endpoint, self._prefix = endpoint, attributes.msg_prefix_size
         self._depth = min(_DEPTH, attributes.tx_size or _DEPTH)
         self.in_flight = self.sent = 0
-        self._is_closed = False
+        self._is_closed = self._has_worked = False
+        self._sink: PacketSink | None = None  # who is told now
+        if isinstance(endpoint, PlacingEndpoint):
+            endpoint.place_with(self, self.packet_size)
         self._cq: CompletionQueue = endpoint.open_cq(0, CqFormat.TAGGED)
         try:
             endpoint.bind(self._cq, Bind.TRANSMIT | Bind.RECV | Bind.SELECTIVE_COMPLETION)
@@ -129,7 +140,9 @@ class Pump(Closing):
         buffers = packet.buffers
         if self._prefix:
             buffers = [bytes(self._prefix) + bytes(buffers[0]), *buffers[1:]]
-        flags = Flag.COMPLETION if packet.is_followed else NO_FLAGS
+        flags = NO_FLAGS
+        if packet.is_followed:
+            flags = _UNTIL_OUT if packet.sent else Flag.COMPLETION
         try:
             self._endpoint.sendmsg(Message(buffers, dest, send), flags)
         except TryAgain:
@@ -140,17 +153,40 @@ class Pump(Closing):
 
     def run(self, sink: PacketSink) -> bool:
         """Hand on what came; return whether anything did. Never blocks."""
-        has_worked = False
+        self._has_worked = False
+        self._sink = sink
+        try:
+            self._hand_on(sink)
+        finally:
+            self._sink = None
+        return self._has_worked
+
+    def message_begins(self, source: int, length: int, front: memoryview) -> Placement | None:
+        """Ask where a long packet goes; see `Placer`."""
+        sink, self._sink = self._sink, None  # not from within itself
+        if sink is None:
+            return None
+        try:
+            self._hand_on(sink)  # what came before is to be seen before
+            if self._is_closed:
+                return None
+            placement = sink.packet_begins(source, length, front)
+        finally:
+            self._sink = sink
+        self._has_worked |= placement is not None
+        return placement
+
+    def _hand_on(self, sink: PacketSink) -> None:
         while not self._is_closed:
             try:
                 completions = self._cq.read(_ROUND)
             except TryAgain:
-                return has_worked
+                return
             except ErrorAvailable:
-                has_worked = True
+                self._has_worked = True
                 self._take_error(sink)
                 continue
-            has_worked = True
+            self._has_worked = True
             for done in completions:
                 context = done.context
                 if isinstance(context, _Receive):
@@ -162,7 +198,6 @@ class Pump(Closing):
                             self._post(context)
                 elif isinstance(context, _Send):
                     self._end(context)
-        return has_worked
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until `run` may find something; False when the time ran out."""

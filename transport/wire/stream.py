@@ -7,11 +7,14 @@ by its number, a sender that takes more than it was given by its credits; both e
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
-from i2o.errors import RemoteFrameError
+from i2o.errors import DmaFault, RemoteFrameError
+from i2o.transport.landing import Landing
 from i2o.transport.wire.messages import (
     MAX_FRAME,
     MAX_GATHERED,
@@ -27,6 +30,9 @@ OnRecord = Callable[[tuple[int, ...], memoryview], None]
 """Takes a record: its fields, and the data that follow."""
 OnBulk = Callable[[tuple[int, ...], int, memoryview], None]
 """Takes a piece of a record's data: its fields, where in the data the piece is, the piece."""
+OnLanding = Callable[[tuple[int, ...]], Landing | None]
+"""Returns where the data of a record belong, whose fields it gets."""
+NO_LANDINGS: Final[Mapping[int, OnLanding]] = MappingProxyType({})
 
 _HEAD: Final = packer(PACKET)
 HEAD_SIZE: Final = _HEAD.size
@@ -34,6 +40,9 @@ _MOST_CREDITS: Final = 255
 MAX_EARLY: Final = WINDOW + SPARES
 """Packets that may be on their way behind the one that is due."""
 _COPIED: Final = 1024  # a piece up to here is copied: one buffer less costs more
+
+_SCRATCH: Final = 64 << 10
+_WORTH_IT: Final = 4096  # data that are less than that are copied
 
 
 class Head(NamedTuple):
@@ -228,6 +237,79 @@ class PacketOrder:
             self._due = self._due + 1 & 0xFF
         return found
 
+    def is_due(self, head: Head) -> bool:
+        """Whether a packet is the next one, and nothing came too early."""
+        return head.number == self._due and not self._early
+
+
+class PlacedPacket:
+    """The rest of a packet whose data go where they belong while they come: a `Placement`.
+
+    Args:
+        reader: took the front; it is in the middle of the data of a record.
+        landing: where the data of that record belong.
+        size: bytes that are missing of the packet.
+        on_end: called with nothing when the packet is complete, with why when the stream is over.
+    """
+
+    __slots__ = ("_is_over", "_landing", "_on_end", "_reader", "_rest", "_rest_done", "_size")
+
+    def __init__(
+        self, reader: StreamReader, landing: Landing, size: int, on_end: Callable[[str], None]
+    ) -> None:
+        self._reader, self._size, self._on_end = reader, size, on_end
+        self._landing: Landing | None = landing
+        self._rest: memoryview | None = None  # the records behind the data
+        self._rest_done = 0
+        self._is_over = False
+
+    def fill(self, read: Callable[[memoryview], int]) -> int:
+        """Read once into where the next bytes belong; nowhere if the stream is over."""
+        reader = self._reader
+        left = 0 if self._is_over else min(self._size, reader.data_left)
+        if left and self._landing is not None:
+            try:
+                count = self._landing.fill(reader.data_done, left, read)
+            except DmaFault as fault:
+                self._landing = None
+                reader.on_fault(str(fault))
+                return self.fill(read)
+            reader.placed(count)
+        elif left or self._is_over:
+            count = read(memoryview(bytearray(min(left or self._size, _SCRATCH))))
+            if not self._is_over:
+                reader.placed(count)
+        else:
+            if self._rest is None:
+                self._rest = memoryview(bytearray(self._size))
+            count = read(self._rest[self._rest_done :])
+            self._rest_done += count
+        self._size -= count
+        if not self._size and not self._is_over:
+            self._end()
+        return count
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._reader.packet_ended(self)
+        if self._rest is not None:
+            try:
+                self._reader.feed(self._rest)
+            except RemoteFrameError as error:
+                self._on_end(str(error))
+                return
+        self._on_end("")
+
+    def lost(self, code: int, reason: str) -> None:
+        """The link is lost, and the session with it."""
+        if not self._is_over:
+            self._is_over = True
+            self._on_end(reason or os.strerror(code))
+
+    def abandon(self) -> None:
+        """The stream is over: nothing is written any more."""
+        self._is_over = True
+
 
 class StreamReader:
     """The incoming stream.
@@ -237,6 +319,9 @@ class StreamReader:
         on_record: what to do with each kind, by number.
         on_bulk: what to do with the data of kinds that are taken piece by piece.
         text_limit: bytes of data that are taken as a whole.
+        landings: return where the data of a kind belong, whose fields are given; None if nobody
+            can read into that.
+        on_fault: called with a sentence when the memory for data that come is gone.
     """
 
     def __init__(
@@ -245,6 +330,8 @@ class StreamReader:
         on_record: Mapping[int, OnRecord],
         on_bulk: Mapping[int, OnBulk],
         text_limit: int = MAX_FRAME,
+        landings: Mapping[int, OnLanding] = NO_LANDINGS,
+        on_fault: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._forms, self._on_record, self._on_bulk = forms, on_record, on_bulk
         self._text_limit = text_limit
@@ -253,6 +340,9 @@ class StreamReader:
         self._bulk: OnBulk | None = None
         self._fields: tuple[int, ...] = ()
         self._done = self._length = 0
+        self._kind = 0
+        self._landings, self.on_fault = landings, on_fault
+        self._placed: PlacedPacket | None = None
 
     def take(self, head: Head, body: memoryview, writer: StreamWriter) -> None:
         """Take a packet, and with it perhaps others that came too early.
@@ -265,6 +355,8 @@ class StreamReader:
         Raises:
             RemoteFrameError: the other side cannot mean it.
         """
+        if self._placed is not None:
+            raise RemoteFrameError("a packet came in the middle of another one")
         for due, data in self._order.put(head, body):
             writer.credit(due.credits)
             if data:
@@ -272,6 +364,88 @@ class StreamReader:
                 self.feed(data)
         if writer.gathered > MAX_GATHERED:
             raise RemoteFrameError("answers are wanted, but nothing is taken")
+
+    # --- data that go where they belong while they come ------------------------------------------
+
+    def begin(
+        self,
+        head: Head,
+        front: memoryview,
+        size: int,
+        writer: StreamWriter,
+        on_end: Callable[[str], None],
+    ) -> PlacedPacket | None:
+        """Take the front of a packet if the rest is mostly data that can be read into their place.
+
+        Args:
+            head: its header.
+            front: the bytes behind that which are there.
+            size: bytes of all of it, without the header.
+            writer: as for `take`.
+            on_end: for `PlacedPacket`.
+
+        Returns:
+            What takes the rest; None if the packet is to be taken as a whole, and nothing was done.
+
+        Raises:
+            RemoteFrameError: as `take`.
+        """
+        if self._kept or self._placed is not None or not self._order.is_due(head):
+            return None
+        landing = self._landing_behind(front, size)
+        if landing is None:
+            return None
+        self.take(head, front, writer)
+        self._placed = PlacedPacket(self, landing, size - len(front), on_end)
+        return self._placed
+
+    @property
+    def data_done(self) -> int:
+        """Bytes of the present record's data that came."""
+        return self._done
+
+    @property
+    def data_left(self) -> int:
+        """Bytes of the present record's data that will come."""
+        return self._length - self._done if self._bulk is not None else 0
+
+    def placed(self, count: int) -> None:
+        """So many bytes of data are where they belong."""
+        assert self._bulk is not None
+        self._done += count
+        if self._done == self._length and count:
+            bulk, self._bulk = self._bulk, None
+            bulk(self._fields, self._done, memoryview(b""))
+
+    def packet_ended(self, packet: PlacedPacket) -> None:
+        """A packet is complete; what is left of it is fed next."""
+        if self._placed is packet:
+            self._placed = None
+
+    def abandon(self) -> None:
+        """Let nothing be written any more: the session is over."""
+        if self._placed is not None:
+            self._placed.abandon()
+            self._placed = None
+
+    def _landing_behind(self, front: memoryview, size: int) -> Landing | None:
+        """Return where the data belong that are going on where the front of a packet ends."""
+        kind, fields, place, end = self._kind, self._fields, 0, len(front)
+        left = self.data_left
+        while left <= end - place:
+            place += left
+            form = self._forms.get(front[place]) if place < end else None
+            if form is None or place + 1 + form.size > end:
+                return None
+            fields, kind = form.fields.unpack_from(front, place + 1), int(form.kind)
+            place += 1 + form.size
+            left = fields[-1] if form.has_bulk(fields) else form.text_size(fields)
+            if left > end - place and not form.has_bulk(fields):
+                return None
+        find = self._landings.get(kind)
+        if find is None or min(left - (end - place), size - end) < _WORTH_IT:
+            return None
+        return find(fields)
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes, and call what takes the records in them.
@@ -297,7 +471,7 @@ class StreamReader:
             fields = form.fields.unpack_from(data, place + 1)
             kind = int(form.kind)
             if form.is_bulk and form.has_bulk(fields):
-                self._bulk, self._fields = self._on_bulk[kind], fields
+                self._bulk, self._fields, self._kind = self._on_bulk[kind], fields, kind
                 self._done, self._length = 0, fields[-1]
                 place = end
                 if not self._length:

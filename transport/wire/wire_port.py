@@ -25,6 +25,7 @@ from i2o.transport.bus_space import BusSpace
 from i2o.transport.capture.dma_tap import TapRules
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.errors import FabricError
+from i2o.transport.fabric.placement import Placement
 from i2o.transport.host_memory import HostMemory
 from i2o.transport.lazy_memory import zeroed
 from i2o.transport.port import EMPTY
@@ -393,6 +394,8 @@ class WirePort(Closing):
             self._lost = f"the link is lost: {reason}"
             self._session = NO_SESSION
             self._waiting.clear()
+            if self._half is not None:
+                self._half.reader.abandon()
             self._ring()
 
     def _ask_if_quiet(self) -> None:
@@ -515,6 +518,25 @@ class WirePort(Closing):
             if self._lost:
                 self._say_no(str(error))
             self._lose(str(error))
+
+    def packet_begins(self, source: int, length: int, front: memoryview) -> Placement | None:
+        """Take the front of a packet of the session whose data go straight to host memory."""
+        half = self._half
+        if half is None or self._lost or len(front) < HEAD_SIZE:
+            return None
+        head = read_head(front)
+        if head.session != self._session:
+            return None
+
+        def ended(reason: str) -> None:
+            if reason and half is self._half:
+                self._lose(reason)
+
+        try:
+            return half.begin(head, front[HEAD_SIZE:], length - HEAD_SIZE, ended)
+        except RemoteFrameError as error:
+            self._lose(str(error))
+            return None
 
     def _take_lone(self, body: memoryview) -> None:
         if not body:

@@ -19,6 +19,7 @@ from i2o.errors import IopDead, RemoteFrameError
 from i2o.transport.fabric.endpoint import Endpoint
 from i2o.transport.fabric.errors import FabricError
 from i2o.transport.fabric.flags import ADDR_UNSPEC
+from i2o.transport.fabric.placement import Placement
 from i2o.transport.wire.messages import (
     HELLO,
     MAGIC,
@@ -376,6 +377,10 @@ class WireServer(Closing):
                 self.unit.take(head, body)
             except RemoteFrameError as error:
                 self._forget(str(error))
+
+    def packet_begins(self, source: int, length: int, front: memoryview) -> Placement | None:
+        """Return None: packets are taken as a whole."""
+        return None
 
     def _greeted(self, source: int, body: memoryview) -> None:
         """Note who wants to be the host; what is to be done about it, `run` does."""

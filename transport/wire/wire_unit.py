@@ -144,6 +144,10 @@ class WireDma:
         memory = data.obj
         self._send(address, data, lambda: self._take_back(memory))
 
+    def write_lent(self, address: int, data: memoryview) -> None:
+        """Send memory that goes on being somebody's; see `LendingDma`."""
+        self._send(address, data, None)
+
     def _take_back(self, memory: object) -> None:
         if isinstance(memory, bytearray):
             if len(self._pool) >= _MAX_POOLED:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 from hypothesis import given
@@ -177,3 +178,57 @@ def test_aligned_addresses_skip_what_does_not_fit(space):
     aligned = space.allocate(1, align=4 * SLOT)
     assert aligned.bus_address % (4 * SLOT) == 0
     assert aligned.bus_address > first.bus_address
+
+
+def test_a_landing_is_read_into_until_its_buffer_is_freed(space):
+    buffer = space.allocate(100)
+    landing = space.landing(buffer.bus_address + 10, 50)
+
+    def read(view):
+        view[:] = b"x" * len(view)
+        return len(view)
+
+    assert landing.fill(5, 20, read) == 20
+    assert bytes(buffer.view) == bytes(15) + b"x" * 20 + bytes(65)
+    buffer.free()
+    with pytest.raises(DmaFault, match=r"0x0010000f: the host freed that buffer meanwhile"):
+        landing.fill(5, 20, read)
+
+
+def test_a_landing_is_where_a_device_may_write(space):
+    buffer = space.allocate(100)
+    with pytest.raises(DmaFault):
+        space.landing(buffer.bus_address, 101)
+    with pytest.raises(DmaFault):
+        space.landing(SLOT * 77, 1)
+    with pytest.raises(DmaFault, match="read-only"):
+        space.landing(space.map(memoryview(bytes(10))).bus_address, 10)
+
+
+def test_freeing_waits_for_what_reads_into_a_buffer(space):
+    buffer = space.allocate(100)
+    landing = space.landing(buffer.bus_address, 100)
+    is_reading, may_end = threading.Event(), threading.Event()
+    order = []
+
+    def read(view):
+        is_reading.set()
+        assert may_end.wait(10)
+        order.append("read")
+        return 1
+
+    def free():
+        buffer.free()
+        order.append("freed")
+
+    reader = threading.Thread(target=landing.fill, args=(0, 100, read))
+    reader.start()
+    assert is_reading.wait(10)
+    freer = threading.Thread(target=free)
+    freer.start()
+    freer.join(0.05)
+    assert freer.is_alive()
+    may_end.set()
+    reader.join()
+    freer.join()
+    assert order == ["read", "freed"]

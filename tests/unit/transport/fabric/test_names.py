@@ -78,7 +78,7 @@ def test_every_operation_is_in_the_table(kind: type, prefixes: tuple[str, ...]) 
     rows = table()
     ours = {  # what the parts of the engine call, and what is no operation
         "attach", "detach", "push", "release", "when_room", "link_up", "link_greeted", "link_lost",
-        "link_refused", "link_shut", "settle", "answered", "endpoint_for", "is_alive",
+        "link_refused", "link_shut", "settle", "answered", "endpoint_for", "is_alive", "place_with",
     }  # fmt: skip
     public = {name for name in vars(kind) if not name.startswith("_")} - ours
     if kind is SoftwareListener:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,4 +104,78 @@ def test_an_end_is_reported() -> None:
     stream = FrameStream(Taker())
     assert stream.read(lambda space: 0) == 0
     stream.read(lambda space: 3)
+    assert stream.read(lambda space: 0) == 0
+
+
+class Place:
+    """Where the rest of a frame goes."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+
+    def fill(self, read: Callable[[memoryview], int]) -> int:
+        space = memoryview(bytearray(self.left))
+        count = read(space)
+        self.data += space[:count]
+        self.left -= count
+        return count
+
+    left = 0
+
+    def lost(self, code: int, reason: str) -> None: ...
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 255), st.sampled_from([0, 7, 60_000, 65_528, 65_529, 70_000])),
+        max_size=6,
+    ),
+    st.sampled_from([1 << 30, 100_003, 4099, 100, 1]),
+)
+def test_long_frames_are_shown_and_placed(frames: list[tuple[int, int]], most: int) -> None:
+    got: list[tuple[int, bytes | bytearray]] = []
+
+    def deliver(kind: int, payload: memoryview) -> bool:
+        got.append((kind, bytes(payload)))
+        return True
+
+    def begins(kind: int, size: int, front: memoryview) -> Place | None:
+        assert size > 65_528
+        assert 256 <= len(front) < size
+        if kind % 2:
+            return None
+        place = Place(bytearray(front))
+        place.left = size - len(front)
+        got.append((kind, place.data))
+        return place
+
+    stream = FrameStream(deliver)
+    stream.establish(1 << 20, deliver, begins)
+    wanted = [(kind, bytes([kind]) * size) for kind, size in frames]
+    if most == 1:
+        wanted = wanted[:1]
+    feed(stream, b"".join(frame(kind, data) for kind, data in wanted), most)
+    assert [(kind, bytes(data)) for kind, data in got] == wanted
+
+
+def test_a_frame_that_is_placed_is_read_until_nothing_is_there() -> None:
+    place = Place(bytearray())
+    place.left = 99_000
+    stream = FrameStream(Taker())
+    stream.establish(1 << 20, Taker(), lambda kind, size, front: place)
+    feed(stream, frame(1, bytes(100_000))[: 8 + 1000])
+    answers: list[int | None] = [5000, 6000, None, None, 7000, 0]
+
+    def recv_into(space: memoryview) -> int:
+        answer = answers.pop(0)
+        if answer is None:
+            raise BlockingIOError
+        return answer
+
+    assert stream.read(recv_into) == 11_000
+    with pytest.raises(BlockingIOError):
+        stream.read(recv_into)
+    assert stream.read(recv_into) == 7000
+    assert place.left == 81_000
+    assert answers == []
     assert stream.read(lambda space: 0) == 0
