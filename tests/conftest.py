@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test gets: a check for leaks, hypothesis profiles, and skips that count in CI."""
+"""What every test gets: a check for leaks, hypothesis profiles, and skips that count in CI.
+
+And in how many processes tests run.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ STRICT = os.environ.get("I2O_TESTS_STRICT") == "1"
 # interrupt a program would wait for ever
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # nor may who started us block them
+
+_MOST_WORKERS = 8  # each collects all tests, and takes half a gigabyte
 
 _PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
 
@@ -67,6 +72,18 @@ def _open_files() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the descriptor that listed the folder
     return files
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return in how many processes tests run: this one alone (0) if somebody chose some.
+
+    All of them take one process more than there are processors, since many tests wait.
+    """
+    chosen = ("file_or_dir", "keyword", "markexpr", "deselect", "lf", "failedfirst", "stepwise")
+    if any(config.getoption(name, None) for name in chosen):
+        return 0
+    return min(len(os.sched_getaffinity(0)) + 1, _MOST_WORKERS)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -66,6 +66,7 @@ extra=
 
 if [ "$job" = test ]; then
     cd "$here"
-    exec "$env/bin/python" -m pytest "$@"
+    # several processes; tests/conftest.py says how many, and that chosen tests need only one
+    exec "$env/bin/python" -m pytest -n auto --dist worksteal "$@"
 fi
 exec "$env/bin/i2o" demo "$@"

@@ -12,6 +12,12 @@ from vm.cache import Cache
 from vm.guests import Guests
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let guests boot first where several processes share the tests: they take longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "guests" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def vm_cache() -> Cache:
     return Cache.of_user()
