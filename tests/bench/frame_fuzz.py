@@ -33,7 +33,7 @@ from typing import NamedTuple
 from fakes.connection_books import disagreement, users
 from fakes.far_iop import FRAMES as FAR_FRAMES
 from fakes.far_iop import SILENT, FarIop
-from fakes.host_arena import HostArena, WatchedDma
+from fakes.host_arena import HostArena, RemoteDma, WatchedDma
 from fakes.iop_rig import Rig
 from fakes.network_books import network_disagreement
 from fakes.random_plugging import MOST_ADDED, FaultyDisk, Plugging
@@ -199,6 +199,7 @@ class FrameFuzz:
         self._network = network  # which may be destroyed, until the next reset
         self.dma = WatchedDma(rig.memory)
         self.iop.dma = self.dma
+        self._remote_dma = RemoteDma(self.dma)
         self.plugging = Plugging(self.iop.bay, _disks, _KINDS)
         self.far = FarIop(system, self.dma)
         self.arena = HostArena(rig.memory, 1 << 20)
@@ -302,6 +303,7 @@ class FrameFuzz:
     def _begin(self, rng: random.Random) -> None:
         """Bring the IOP up into some state."""
         self.dma.is_blind = self._is_scarce = self._is_unsure = False
+        self.iop.dma = self.dma
         self._pace = (64,)
         if rng.random() < 0.3 or self.far.iop.state != IopState.OPERATIONAL:
             with self._watched():
@@ -320,7 +322,10 @@ class FrameFuzz:
                 self._send(valid.frame, (), valid.writes)
         self._is_scarce = rng.random() < 0.2
         self._pace = rng.choice(_PACES)
-        self.dma.is_blind = rng.random() < 0.15
+        sight = rng.random()
+        self.dma.is_blind = sight < 0.15
+        if sight < 0.08:
+            self.iop.dma = self._remote_dma
         for builder in rng.choices(("download", "medium", "event_register", "event_register"), k=3):
             for valid in rng.choice(self.table.by_name[builder]):
                 self._send(valid.frame, (), valid.writes)

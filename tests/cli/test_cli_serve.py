@@ -285,7 +285,7 @@ SERVED = (
     ("words", "reason"),
     [
         (["--serve", "emu:"], SERVED),
-        (["--serve", "vfio-user:"], SERVED),
+        (["--serve", "vfio-user:"], "where? Write vfio-user:SOCKET"),
         (["--serve", "vfio-user"], "expected SCHEME:ADDRESS"),
         (["--serve", "vfio-user:s?run=thread"], "run= is for emu: URIs"),
         (["--serve", "vfio-user:s?nonsense=1"], "unknown option 'nonsense'"),

@@ -100,7 +100,7 @@ def test_two_servers_of_one_name(served, cli):
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
-        ("shm:", "or shm:NAME"),
+        ("shm:", "where? Write shm:NAME"),
         ("shm:a b", "expected a name"),
         ("shm:a?spin=x", "not an integer"),
         ("shm:a?disk=/nonexistent/disk", "does not exist"),

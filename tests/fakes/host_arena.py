@@ -118,27 +118,49 @@ class WatchedDma:
         memory: the bus.
 
     Attributes:
+        memory: as given.
         written: (address, bytes) of every write, and of every piece that was handed out writable.
         is_blind: `windows` checks, but gives no views away, as if memory was another process's.
     """
 
     def __init__(self, memory: BusSpace) -> None:
-        self._memory = memory
+        self.memory = memory
         self.read = memory.read
         self.written: list[tuple[int, int]] = []
         self.is_blind = False
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        self._memory.write(address, data)
+        self.memory.write(address, data)
         self.written.append((address, len(data)))
 
     def windows(
         self, fragments: Iterable[tuple[int, int]], *, writable: bool
     ) -> list[memoryview] | None:
         fragments = list(fragments)
-        views = self._memory.windows(fragments, writable=writable)
+        views = self.memory.windows(fragments, writable=writable)
         if self.is_blind:
             return None
         if writable:
             self.written += fragments
         return views
+
+
+class RemoteDma(WatchedDma):
+    """The same for memory that is reached by messages: what is written is sent.
+
+    Args:
+        dma: who checks and notes what is written.
+    """
+
+    def __init__(self, dma: WatchedDma) -> None:
+        super().__init__(dma.memory)
+        self.written, self.is_blind = dma.written, True
+
+    def staging(self, length: int) -> memoryview:
+        return memoryview(bytearray(length))
+
+    def write_staged(self, address: int, data: memoryview) -> None:
+        self.write(address, data)
+
+    def write_lent(self, address: int, data: memoryview) -> None:
+        self.write(address, data)
