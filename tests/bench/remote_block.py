@@ -4,7 +4,8 @@
 Both have a second process, over loopback, that keeps the bytes in memory: one is
 `i2o emulate --serve tcp://127.0.0.1:0`, one a loop of `recv` and `sendall`. The host reads 1 MiB a
 request into one buffer: `BlockDevice.readinto` here, `recv_into` there. The host is pinned to one
-core and both servers to another. Both ways take turns in one run; figures are medians of 5 rounds.
+core and both servers to another. Both ways take turns in one run; figures are medians of all reads,
+as means would say how often something else had the processor.
 Run: python tests/bench/remote_block.py
 """
 
@@ -24,6 +25,7 @@ from side_by_side import verdict
 import i2o
 
 SIZE = 1 << 20
+SMALL = 4096
 DISK = 16 << 20
 BAR = 0.5
 COUNT = 64
@@ -65,6 +67,10 @@ def main() -> None:
             iop.block() as disk,
         ):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            disk.max_transfer = SMALL
+            small = memoryview(bytearray(SMALL))
+            (small_us,) = _median_times(lambda index: disk.readinto(index * SMALL % DISK, small))
+            print(f"{SMALL >> 10} KiB: remote IOP {small_us:7.1f} us")
             for size in (256 << 10, SIZE):
                 disk.max_transfer = size
                 measure(f"requests of {size >> 10} KiB", end, disk, is_bar=size == SIZE)
@@ -83,16 +89,14 @@ def measure(title: str, end: socket.socket, disk: i2o.BlockDevice, *, is_bar: bo
     """Compare both ways of reading 1 MiB at a time."""
     buffer = memoryview(bytearray(SIZE))
 
-    def plain(count: int) -> None:
-        for index in range(count):
-            end.sendall((index * SIZE % DISK).to_bytes(8, "little"))
-            done = 0
-            while done < SIZE:
-                done += end.recv_into(buffer[done:])
+    def plain(index: int) -> None:
+        end.sendall((index * SIZE % DISK).to_bytes(8, "little"))
+        done = 0
+        while done < SIZE:
+            done += end.recv_into(buffer[done:])
 
-    def remote(count: int) -> None:
-        for index in range(count):
-            disk.readinto(index * SIZE % DISK, buffer)
+    def remote(index: int) -> None:
+        disk.readinto(index * SIZE % DISK, buffer)
 
     socket_us, remote_us = _median_times(plain, remote)
     print(f"1 MiB, {title}: socket {socket_us:7.1f} us, remote IOP {remote_us:7.1f} us")
@@ -106,18 +110,20 @@ def measure(title: str, end: socket.socket, disk: i2o.BlockDevice, *, is_bar: bo
 
 
 def _median_times(*ways: Callable[[int], None]) -> list[float]:
-    """Return microseconds for each of COUNT reads, as the median of the rounds."""
+    """Return the median microseconds of a read, each way."""
     times: list[list[float]] = [[] for _ in ways]
     for way in ways:
-        way(4)
+        for index in range(4):
+            way(index)
     gc.collect()
     gc.disable()
     try:
         for _ in range(ROUNDS):
             for way, took in zip(ways, times, strict=True):
-                start = time.perf_counter()
-                way(COUNT)
-                took.append((time.perf_counter() - start) * 1e6 / COUNT)
+                for index in range(COUNT):
+                    start = time.perf_counter()
+                    way(index)
+                    took.append((time.perf_counter() - start) * 1e6)
     finally:
         gc.enable()
     return [median(took) for took in times]

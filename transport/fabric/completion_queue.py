@@ -77,7 +77,7 @@ class SoftwareCompletionQueue:
         self._is_closed = self._is_signalled = False
         self._poller: select.epoll | None = None
         self._event_fd = -1
-        self._is_raised = False
+        self._is_raised = self._is_reading = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,8 +91,14 @@ class SoftwareCompletionQueue:
             self._check_open()
             if self._waiting_for_room:
                 self._tell_of_room()
-            for engine in self._engines:
-                engine.progress()
+            was_reading, self._is_reading = self._is_reading, True
+            try:
+                for engine in self._engines:
+                    engine.progress()
+            finally:
+                self._is_reading = was_reading
+            if entries and (count < len(entries) or self._errors):
+                self._raise()  # something stays
             if count == 0:
                 return []
             if not entries:
@@ -197,7 +203,8 @@ class SoftwareCompletionQueue:
         elif self._is_reduced:
             entry = self._reduced(entry)
         self._entries.append(entry)
-        if self._event_fd >= 0 and not self._is_raised:
+        # what comes while the queue is read is mostly taken at once: no descriptor need tell of it
+        if self._event_fd >= 0 and not self._is_raised and not self._is_reading:
             self._raise()
 
     def release(self) -> None:

@@ -47,10 +47,11 @@ class PacketSink(Protocol):
 
 
 class _Receive:
-    __slots__ = ("buffer",)
+    __slots__ = ("buffer", "message")
 
     def __init__(self, size: int) -> None:
         self.buffer = zeroed(size)  # most stay empty when messages are short
+        self.message = Message((self.buffer,), context=self)
 
 
 class _Send:
@@ -223,8 +224,7 @@ class Pump(Closing):
     # ---------------------------------------------------------------------------------------------
 
     def _post(self, receive: _Receive) -> None:
-        message = Message((receive.buffer,), context=receive)
-        self._endpoint.recvmsg(message, Flag.COMPLETION)
+        self._endpoint.recvmsg(receive.message, Flag.COMPLETION)
 
     def _end(self, send: _Send) -> None:
         self.in_flight -= send.packet.is_followed
