@@ -347,6 +347,7 @@ class Node(Closing):
                 peer.queue.append(entry)
                 links.ask_for_life(peer)
                 self._block(wait, timeout_s, lambda: peer.queue.remove(entry))
+                self._check_open()  # it may have been closed after there was room
         else:
             peer.credit -= cost
         if not is_offer:

@@ -480,7 +480,7 @@ class Messenger(Closing):
             tag: of the message.
             origin: who sent it.
             source: over whose link it comes: the origin, or a relay.
-            timeout_s: how long to wait.
+            timeout_s: how long to wait; 0 takes what is here, and None waits for ever.
 
         Raises:
             RecvTimeout: none came in time.
@@ -531,12 +531,14 @@ class Messenger(Closing):
         left_s = -1.0 if timeout_s is None else timeout_s
         progress = node.progress
         try:
-            while not self._is_over and (deadline is None or left_s > 0):
-                progress(left_s)
+            while not self._is_over:
+                progress(left_s if deadline is None else max(0.0, left_s))  # once, in any case
                 if got:
                     return got[0]
                 if deadline is not None:
                     left_s = deadline - self._clock.monotonic()
+                    if left_s <= 0:
+                        break
         finally:
             if not got:
                 mailbox.cancel(receive)

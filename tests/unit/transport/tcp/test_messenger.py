@@ -57,6 +57,21 @@ def pair(request: pytest.FixtureRequest, office: Messengers) -> tuple[Messenger,
 # --- sending and receiving -----------------------------------------------------------------------
 
 
+def test_receiving_without_time_takes_what_is_here(office: Messengers) -> None:
+    """Nothing else moves a messenger without event loops: who only polls must get messages, too."""
+    a, b = office.open(1, 0, loops=1), office.open(1, 1)
+    introduce(a, b)
+    a.send_nb(b.name, [b"x"], 5)
+    end, got = time.monotonic() + 20, None
+    while got is None and time.monotonic() < end:
+        with contextlib.suppress(RecvTimeout):
+            got = b.recv(5, timeout_s=0)
+    assert got is not None
+    assert got.data == b"x"
+    with pytest.raises(RecvTimeout):
+        b.recv(5, timeout_s=-1)  # no time, either
+
+
 def test_a_message_goes_there_and_back(pair: tuple[Messenger, Messenger]) -> None:
     a, b = pair
     assert a.lookup(b.name).state.value == "unconnected"  # type: ignore[union-attr]
