@@ -740,46 +740,66 @@ static PyType_Spec ledger_spec = {
 
 static int give_up(ledger_t *ledger, operation_t *operation)
 {
-    PyErr_Clear();
     ledger_push(ledger, operation);
     return 0;
+}
+
+/* Taking a buffer may run anything, also a call of this poster or its end: it comes before all that
+   is looked at, and nothing runs from there until libfabric is called. */
+static int take_buffer(PyObject *buffer, Py_buffer *view, int flags)
+{
+    if (PyObject_GetBuffer(buffer, view, flags) == 0)
+        return 1;
+    PyErr_Clear(); /* said by who does it instead */
+    return 0;
+}
+
+static operation_t *begin(ledger_t *ledger, poster_t *poster, Py_buffer *view)
+{
+    operation_t *operation = ledger_pop(ledger, poster);
+    if (operation)
+        operation->view = *view;
+    else
+        PyErr_Clear();
+    return operation;
 }
 
 /* Returns 1 if libfabric has the send, 0 if nothing was done. */
 static int poster_send(poster_t *self, PyObject *buffer, PyObject *to, PyObject *context,
                        int is_tagged, uint64_t tag)
 {
-    if (!self->is_tx_open || self->in_flight >= self->window || self->is_tagged < is_tagged)
+    Py_buffer view;
+    if (!PyLong_CheckExact(to) || !take_buffer(buffer, &view, PyBUF_SIMPLE))
         return 0;
-    PyObject *found = PyDict_GetItemWithError(self->tallies, to);
-    tally_t *tally = (tally_t *)found;
-    if (!found || !Py_IS_TYPE(found, self->tally_type) || tally->is_waiting) {
-        PyErr_Clear();
-        return 0;
+    PyObject *found = NULL;
+    tally_t *tally = NULL;
+    if (self->is_tx_open && self->in_flight < self->window && self->is_tagged >= is_tagged &&
+        (unsigned long long)view.len <= self->most) {
+        found = PyDict_GetItemWithError(self->tallies, to);
+        tally = (tally_t *)found;
     }
+    operation_t *operation = NULL;
     ledger_t *ledger = self->tx;
-    operation_t *operation = ledger_pop(ledger, self);
+    if (found && Py_IS_TYPE(found, self->tally_type) && !tally->is_waiting)
+        operation = begin(ledger, self, &view);
     if (!operation) {
         PyErr_Clear();
+        PyBuffer_Release(&view);
         return 0;
     }
-    Py_buffer *view = &operation->view;
-    if (PyObject_GetBuffer(buffer, view, PyBUF_SIMPLE) < 0 ||
-        (unsigned long long)view->len > self->most)
-        return give_up(ledger, operation);
     operation->tally = (tally_t *)Py_NewRef(found);
     operation->flags = Py_NewRef(self->kinds[is_tagged]);
     operation->context = Py_NewRef(context);
     operation->is_wanted = self->is_tx_wanted;
     void *place = operation->place;
     ssize_t code;
-    if (view->len > SHORT)
+    if (view.len > SHORT)
         ledger_lengthen(ledger, operation);
     PyThreadState *state = operation->is_long ? PyEval_SaveThread() : NULL;
     if (is_tagged)
-        code = fi_tsend(self->ep, view->buf, view->len, NULL, tally->address, tag, place);
+        code = fi_tsend(self->ep, view.buf, view.len, NULL, tally->address, tag, place);
     else
-        code = fi_send(self->ep, view->buf, view->len, NULL, tally->address, place);
+        code = fi_send(self->ep, view.buf, view.len, NULL, tally->address, place);
     if (state)
         PyEval_RestoreThread(state);
     if (code)
@@ -793,26 +813,27 @@ static int poster_send(poster_t *self, PyObject *buffer, PyObject *to, PyObject 
 static int poster_receive(poster_t *self, PyObject *buffer, PyObject *context, int is_tagged,
                           uint64_t tag, uint64_t ignore)
 {
-    if (!self->is_rx_open || self->posted >= self->most_posted || self->is_tagged < is_tagged ||
-        (ignore && !self->takes_masks))
+    Py_buffer view;
+    if (!take_buffer(buffer, &view, PyBUF_WRITABLE))
         return 0;
+    operation_t *operation = NULL;
     ledger_t *ledger = self->rx;
-    operation_t *operation = ledger_pop(ledger, self);
+    if (self->is_rx_open && self->posted < self->most_posted && self->is_tagged >= is_tagged &&
+        (!ignore || self->takes_masks))
+        operation = begin(ledger, self, &view);
     if (!operation) {
-        PyErr_Clear();
+        PyBuffer_Release(&view);
         return 0;
     }
-    if (PyObject_GetBuffer(buffer, &operation->view, PyBUF_WRITABLE) < 0)
-        return give_up(ledger, operation);
     operation->flags = Py_NewRef(self->kinds[2 + is_tagged]);
     operation->context = Py_NewRef(context);
     operation->is_wanted = self->is_rx_wanted;
-    operation->limit = operation->view.len;
+    operation->limit = view.len;
     /* what does not fit goes into the spare buffer */
-    struct iovec places[] = {{operation->view.buf, (size_t)operation->view.len}, self->spare};
+    struct iovec places[] = {{view.buf, (size_t)view.len}, self->spare};
     void *place = operation->place;
     ssize_t code;
-    if (operation->view.len > SHORT)
+    if (view.len > SHORT)
         ledger_lengthen(ledger, operation);
     PyThreadState *state = operation->is_long ? PyEval_SaveThread() : NULL;
     if (is_tagged)

@@ -245,6 +245,8 @@ class ThreadedLine:
         """Have as much written as waits at most, and return how much; raises LineGone."""
         if self._error is not None:
             raise LineGone(errno.ENODEV, str(self._error))
+        if self._is_closed:
+            raise LineGone(errno.EBADF, "the line is closed")
         with self._gate:
             part = memoryview(data)[: _MOST_UNWRITTEN - len(self._unwritten)]
             self._unwritten += part

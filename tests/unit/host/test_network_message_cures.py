@@ -101,6 +101,21 @@ def test_a_sender_of_another_node_has_credit_and_no_more(net: NodeNet) -> None:
         sender.nsend(to(2, bytes(8000)), timeout_s=1)
 
 
+def test_a_sender_that_gets_room_when_its_node_is_closed_is_told_so(
+    net: NodeNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(net)
+    sender, node = net.process(1), net.nodes[1]
+    with pytest.raises(WouldBlock):
+        while True:
+            sender.ntry_send(to(2, bytes(8000)))
+            net.drive(2)
+    # the wait ends well, but another thread closes the node before this one has the lock again
+    monkeypatch.setattr(node, "_block", lambda *wait: monkeypatch.setattr(node, "_closed", True))
+    with pytest.raises(NotAttached):
+        sender.nsend(to(2, bytes(8000)))
+
+
 def test_credit_comes_back_with_what_is_received(net: NodeNet) -> None:
     sender, receiver = net.process(1), net.process(2)
     for _ in range(200):

@@ -376,6 +376,8 @@ def test_the_last_words_are_written_before_a_port_is_closed():
     line.write(b"bye")
     line.close()
     assert port.written == b"bye"
+    with pytest.raises(LineGone, match="is closed"):
+        line.write(b"nor this")
 
 
 def test_a_port_that_takes_nothing_can_be_closed():
