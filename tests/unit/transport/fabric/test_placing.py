@@ -217,6 +217,7 @@ def test_nothing_overtakes_a_message_that_waits(showing: Showing) -> None:
 
 
 def test_a_link_that_is_lost_tells_the_placement(showing: Showing) -> None:
+    link = showing.end.endpoint._engine.links[showing.number]
     placement = showing.show()
     assert placement is not None
     fill(placement, bytes(400))
@@ -225,8 +226,7 @@ def test_a_link_that_is_lost_tells_the_placement(showing: Showing) -> None:
     (place,) = showing.placer.places
     assert place.errors == [errno.ECONNRESET]
     fill(placement, bytes(590))  # which no carrier does
-    link = showing.end.endpoint._engine.links.get(showing.number)
-    assert link is None or link.incoming.state()[0] == 0
+    assert link.incoming.state()[0] == 0
 
 
 def test_closing_tells_the_placement(showing: Showing) -> None:

@@ -620,3 +620,22 @@ def test_an_engine_takes_nothing_for_itself_from_strangers() -> None:
         engine.frame_sent(0, "not ours")
         engine.peer_lost(99, errno.ECONNRESET, "nobody known")
     queue.close()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_the_descriptor_tells_of_what_a_read_leaves(ends: Ends, count: int) -> None:
+    one, other, to = ends.pair()
+    for number in range(4):
+        other.endpoint.recv(bytearray(10), context=number)
+    one.endpoint.send(b"first", to)
+    ends.turn()
+    assert other.contexts() == [0]
+    poller = select.poll()
+    poller.register(other.cq.fileno(), select.POLLIN)
+    for _ in range(3):
+        one.endpoint.send(b"x", to)
+    assert len(other.cq.read(count)) == count
+    assert len(other.cq) == 3 - count
+    assert poller.poll(0)
+    other.entries()
+    assert not poller.poll(0)

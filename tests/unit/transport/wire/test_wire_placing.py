@@ -8,12 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from i2o.errors import RemoteFrameError
+from fakes.wire_station import UriStation
+from i2o.errors import IopDead, RemoteFrameError
 from i2o.transport.arena_space import ArenaSpace
 from i2o.transport.bus_space import BusBuffer, BusSpace
+from i2o.transport.fabric.placement import Placement
 from i2o.transport.wire.host_half import HostHalf, Terms, WireMemory
 from i2o.transport.wire.messages import WELCOME, Kind, record_packer
-from i2o.transport.wire.stream import HEAD_SIZE, Head, PlacedPacket, StreamWriter, read_head
+from i2o.transport.wire.stream import (
+    HEAD_SIZE,
+    Head,
+    PlacedPacket,
+    StreamWriter,
+    lone_packet,
+    read_head,
+)
+from i2o.transport.wire.wire_port import WirePort
 
 SIZE = 100_000
 _pack_write = record_packer(Kind.WRITE).pack
@@ -299,6 +309,9 @@ def test_data_may_go_on_in_the_next_packet(host: Host, buffer: BusBuffer) -> Non
     body = write(buffer.bus_address, DATA)
     packet = host.begin(body[:50_000], 20)
     assert packet is not None
+    rooms: list[int] = []
+    packet.fill(lambda space: rooms.append(len(space)) or 0)  # type: ignore[func-returns-value]
+    assert rooms == [49_980]  # what comes behind the packet is none of its data
     fill(packet, body[20:50_000])
     assert host.ends == [""]
     packet = host.begin(body[50_000:], 4, number=1)
@@ -317,3 +330,69 @@ def test_an_end_of_the_link_places_nothing(host: Host, buffer: BusBuffer) -> Non
         packet.fill(reader_of(b""))
     fill(packet, body[20:])
     assert buffer.view == DATA
+
+
+class Port:
+    """A host over TCP, to which packets of its session can be shown by hand."""
+
+    def __init__(self, port: WirePort) -> None:
+        self.port = port
+        self.buffer = port.memory.allocate(SIZE)
+        assert port._half is not None
+        self._order = port._half.reader._order
+        self.body = write(self.buffer.bus_address, DATA)
+
+    def begin(self, *, session: int | None = None) -> Placement | None:
+        head = lone_packet(self.port._session if session is None else session, b"")
+        shown = bytearray(head) + self.body[:20]
+        shown[2] = self._order._due
+        return self.port.packet_begins(0, HEAD_SIZE + len(self.body), memoryview(shown))
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    with UriStation("tcp://127.0.0.1:0") as station, station.port() as made:
+        yield Port(made)
+
+
+def test_a_port_places_what_is_of_its_session(port: Port) -> None:
+    for session in (0, port.port._session ^ 1):
+        assert port.begin(session=session) is None
+    packet = port.begin()
+    assert isinstance(packet, PlacedPacket)
+    fill(packet, port.body[20:])
+    assert port.buffer.view == DATA
+
+
+def test_a_port_that_lost_its_link_is_written_no_more(port: Port) -> None:
+    packet = port.begin()
+    assert isinstance(packet, PlacedPacket)
+    fill(packet, port.body[20:5000])
+    port.port._lose("so it is")
+    fill(packet, port.body[5000:])
+    assert not any(port.buffer.view[4991:])
+    assert port.begin() is None
+
+
+@pytest.mark.parametrize("is_garbage", [False, True])
+def test_a_port_loses_its_link_at_once_when_a_packet_cannot_end(
+    port: Port, is_garbage: bool
+) -> None:
+    port.body += b"\xee"
+    packet = port.begin()
+    assert isinstance(packet, PlacedPacket)
+    if is_garbage:
+        fill(packet, port.body[20:])
+    else:
+        packet.lost(104, "cut")
+    with pytest.raises(IopDead, match="not expected" if is_garbage else "cut"):
+        port.port.alloc()
+
+
+def test_a_port_loses_its_link_for_a_front_that_breaks_the_rules(port: Port) -> None:
+    head = bytearray(lone_packet(port.port._session, port.body[:20]))
+    head[2], head[3] = port._order._due, 255
+    size = HEAD_SIZE + len(port.body)
+    assert port.port.packet_begins(0, size, memoryview(head)) is None
+    with pytest.raises(IopDead, match="given back"):
+        port.port.alloc()
