@@ -122,6 +122,7 @@ class WirePort(Closing):
         self._bell: int | None = None
         self._watch: select.epoll | None = None
         self._heard_ns = self._asked_ns = self._looked_ns = 0
+        self._known = 0  # packets that were heard when somebody waited
         self._is_asked = False
         self.sessions = 0
         self._space: WireMemory | None = None
@@ -355,11 +356,11 @@ class WirePort(Closing):
         """Take in what came since the last look; ask if that is long ago."""
         idle_ns = self._clock.monotonic_ns() - self._looked_ns
         half = self._up()
-        half.heard = 0
+        before = half.heard
         self._progress()
-        if idle_ns > IDLE_S * 1e9 and not half.heard and not self._lost:
+        if idle_ns > IDLE_S * 1e9 and half.heard == before and not self._lost:
             half.say(Kind.PING)
-            if not self._await(lambda: bool(half.heard or self._lost), ANSWER_S):
+            if not self._await(lambda: half.heard != before or bool(self._lost), ANSWER_S):
                 self._lose(f"its server has not answered for {ANSWER_S:g} s")
 
     def _progress(self) -> None:
@@ -402,8 +403,8 @@ class WirePort(Closing):
         """See to it that a server that is gone without a word is noticed by who waits for it."""
         half, now_ns = self._half, self._clock.monotonic_ns()
         assert half is not None
-        if half.heard:
-            half.heard = 0
+        if half.heard != self._known:
+            self._known = half.heard
             self._heard_ns, self._is_asked = now_ns, False
         elif self._is_asked:
             if now_ns - self._asked_ns > ANSWER_S * 1e9:
@@ -585,7 +586,7 @@ class WirePort(Closing):
         half = HostHalf(terms, writer, space, self._on_misuse)
         half.rules = self._rules
         self._half, self._session, self._lost = half, session, ""
-        self._heard_ns, self._is_asked = self._clock.monotonic_ns(), False
+        self._heard_ns, self._known, self._is_asked = self._clock.monotonic_ns(), 0, False
         self.inbound_size = terms.frame_size
         self.sessions += 1
 

@@ -25,6 +25,7 @@ from i2o.errors import (
     TransportUnavailable,
     UriError,
 )
+from i2o.frames.block_storage import BSA_STATUS_CHECK
 from i2o.frames.tables import IopState
 from i2o.testing.bare_host import BareHost
 from i2o.transport.port import EMPTY
@@ -40,7 +41,7 @@ from i2o.transport.wire.messages import (
     record_packer,
 )
 from i2o.transport.wire.stream import Packet, StreamWriter, lone_packet
-from i2o.transport.wire.wire_port import WirePort
+from i2o.transport.wire.wire_port import ANSWER_S, WirePort
 from i2o.transport.wire.wire_unit import WireUnit
 
 
@@ -174,6 +175,25 @@ def test_a_server_that_stopped_answering_is_noticed_by_who_waits() -> None:
                 port.wait(1.0)
         assert port.next_deadline_ns() is None
     station.close()
+
+
+def test_a_server_that_answers_is_not_given_up_by_who_seldom_waits(station: WireStation) -> None:
+    """What was heard between two waits counts."""
+    clock = FastClock()
+    port = station.port(clock=clock, connect_s=100.0)
+    with i2o.open(port) as iop, iop.block() as disk:
+        check = BSA_STATUS_CHECK.build(target_address=disk.tid)
+        for _ in range(12 * round(ANSWER_S)):
+            clock.sleep(0.1)
+            mfa = port.alloc()  # looks, without a question
+            port.wait(0.0)
+            port.write(mfa, check)
+            port.post(mfa)
+            while (reply := port.reap()) == EMPTY:
+                time.sleep(0.0001)
+            assert not port.memory.read(reply, 20)[19]
+            port.release(reply)
+        assert port.sessions == 1
 
 
 def test_a_server_that_was_killed_is_noticed_by_who_waits_for_a_second(
