@@ -13,6 +13,10 @@ a local variable, checked, and then used.
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+from runpy import run_path
+
 import cffi
 
 _DECLARATIONS = """
@@ -432,4 +436,13 @@ static int i2o_is_quiet(int descriptor)
 
 builder = cffi.FFI()
 builder.cdef(_DECLARATIONS)
-builder.set_source("i2o.transport._native", _SOURCE, optional=True)
+# a build script is no module of a package, so it cannot import its neighbour
+_TABLES = run_path(str(Path(__file__).with_name("shm") / "native_tables.py"))["SOURCE"]
+_HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+builder.set_source(
+    "i2o.transport._native",
+    _SOURCE + _TABLES,
+    # the oldest Python that is supported: buffers are in its stable ABI, and not in older ones
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if _HAS_STABLE_ABI else [],
+    optional=True,
+)

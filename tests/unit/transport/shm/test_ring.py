@@ -121,7 +121,7 @@ def test_places_wrap_at_the_end_of_a_word():
     made = Ring()
     start = 0xFFFFFFC0
     for end in (made.producer, made.consumer):
-        end._ring.place = end._ring.seen = start
+        end.ring.place = end.ring.seen = start
     made.set(TAIL, start)
     made.set(HEAD, start)
     assert made.pop() is None
