@@ -80,7 +80,7 @@ class Channel(Protocol):
     def silence(self) -> None:
         """Take in what `filenos` told of wake-ups; what it told of packets stays."""
 
-    def spin(self, seconds: float) -> bool:
+    def spin(self, nanoseconds: int, /) -> int:
         """Wait for a packet so long without sleeping; return whether one came."""
 
     def filenos(self) -> tuple[int, ...]:
@@ -192,9 +192,9 @@ class SocketChannel:
     def silence(self) -> None:
         """Do nothing: there are no other wake-ups."""
 
-    def spin(self, seconds: float) -> bool:
-        """Return False: looking costs a system call each time, so one may sleep as well."""
-        return False
+    def spin(self, nanoseconds: int, /) -> int:
+        """Return 0: looking costs a system call each time, so one may sleep as well."""
+        return 0
 
     def filenos(self) -> tuple[int, ...]:
         """Return the socket."""
@@ -248,7 +248,7 @@ class RingChannel:
         self._push_record = self._producer.push_record
         self._pop, self._take, self._packet = consumer.pop, consumer.take, consumer.packet
         self._pop_within = consumer.pop_within
-        self.has_packet = consumer.pending
+        self.has_packet, self.spin = consumer.pending, consumer.spin
         self._is_quiet, self._cast = native.lib.i2o_is_quiet, native.ffi.cast
         self._is_broken = False
 
@@ -337,10 +337,6 @@ class RingChannel:
         self._consumer.disarm()
         with contextlib.suppress(OSError, ValueError):  # nothing to read, or closed
             os.eventfd_read(self._own_bell)
-
-    def spin(self, seconds: float) -> bool:
-        """Look for a packet so long, in compiled code; return whether one came."""
-        return self._consumer.spin(seconds)
 
     def filenos(self) -> tuple[int, ...]:
         """Return the eventfd and the socket."""

@@ -245,7 +245,8 @@ class HostHalf:
             self._require_process()
         before = self._table.news
         end_ns = self._clock.monotonic_ns() + round(max(0.0, timeout_s) * 1e9)
-        if self._spin_s and timeout_s > 0 and self._channel.spin(min(self._spin_s, timeout_s)):
+        spin_s = min(self._spin_s, timeout_s)
+        if spin_s > 0 and self._channel.spin(round(spin_s * 1e9)):
             self.drain()
         while self._table.news == before:
             if not self._channel.arm():

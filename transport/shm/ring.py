@@ -173,7 +173,11 @@ class Consumer(_End):
         self.disarm = self._bind(lib.i2o_ring_disarm)
         """Take back what `arm` said."""
         self._arm = self._bind(lib.i2o_ring_arm)
-        self._spin = self._bind(lib.i2o_ring_spin)
+        self.spin = self._bind(lib.i2o_ring_spin)
+        """Look for a packet so many nanoseconds, without the interpreter's lock.
+
+        Returns whether one came.
+        """
 
     def check(self, length: int) -> None:
         """Raise RingBroken if what `pop` returned says that the other side has written nonsense."""
@@ -187,7 +191,3 @@ class Consumer(_End):
             False if a packet is there already: then nothing was said, and sleeping is wrong.
         """
         return bool(self._arm())
-
-    def spin(self, seconds: float) -> bool:
-        """Look for a packet for so long, without the interpreter lock; return whether one came."""
-        return bool(self._spin(round(seconds * 1e9)))
