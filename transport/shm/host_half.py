@@ -52,6 +52,7 @@ class HostHalf:
         post: queues a request; raises IopDead.
         reap: pops a reply MFA, or EMPTY; raises IopDead when no reply is left and none can come.
         release: gives a reply frame to the device; raises IopDead.
+        outbound: returns what is at a bus address, of so many bytes; raises DmaFault.
     """
 
     alloc: Callable[[], int]
@@ -59,6 +60,7 @@ class HostHalf:
     post: Callable[[int], None]
     reap: Callable[[], int]
     release: Callable[[int], None]
+    outbound: Callable[[int, int], memoryview]
     _take_in: Callable[[], bytes | memoryview | None]
 
     def __init__(
@@ -93,21 +95,31 @@ class HostHalf:
             self._take_in = self._take_in_packets
             self.alloc, self.reap = self._alloc_and_tell, self._reap_and_tell
             self.write, self.post, self.release = self._write, self._post, self._release
+            self.outbound = self._space.window
         else:
             assert isinstance(channel, RingChannel)
-            ways = self._alloc, self._write, self._post, self._reap, self._release
             table = native.HostTable(
                 self._mfas.start,
                 self._mfas.step,
                 len(self._mfas),
                 segment.memory,
+                segment.arena,
+                self._space.base,
                 channel.rings(),
-                *ways,
+                (
+                    self._alloc,
+                    self._write,
+                    self._post,
+                    self._reap,
+                    self._release,
+                    self._outbound,
+                ),
             )
             self._table = table
             self._take_in = partial(_take_in_ring, table, channel)
             self.alloc, self.reap = table.alloc, table.reap
             self.write, self.post, self.release = table.write, table.post, table.release
+            self.outbound = table.outbound
         self._table.is_slow = native is None or clock is not SYSTEM_CLOCK
 
     @property
@@ -200,6 +212,11 @@ class HostHalf:
             self._on_misuse(f"{mfa:#010x} was released to 0x44: a frame address is a word's")
             return
         self._tell(_RELEASE, mfa)
+
+    def _outbound(self, address: int, length: int) -> memoryview:
+        view = self._space.window(address, length)
+        self._table.set_near(*self._space.near)  # the next reply is there, too
+        return view
 
     # --- the rest ---------------------------------------------------------------------------------
 
@@ -373,6 +390,7 @@ class HostHalf:
         self._tell(Word.COVER, address, length)
 
     def _tell_uncover(self, address: int) -> None:
+        self._table.set_near(0, 0)
         with contextlib.suppress(IopDead):  # a buffer may be freed when nobody is there any more
             self._tell(Word.UNCOVER, address)
 

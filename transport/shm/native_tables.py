@@ -311,7 +311,10 @@ typedef struct {
     struct fifo free, replies;
     long long trusted_until_ns, news;
     char is_gone, is_starved, is_held, is_slow;
-    PyObject *alloc, *write, *post, *reap, *release; /* what does the unusual */
+    uint64_t near_start, near_end; /* bus addresses that `arena` surely has */
+    uint64_t arena_base;
+    PyObject *arena;           /* the buffers of the host, a memoryview */
+    PyObject *alloc, *write, *post, *reap, *release, *outbound; /* what does the unusual */
     PyObject *after;           /* called when something was taken, or None */
 } host_table;
 
@@ -475,6 +478,36 @@ static PyObject *host_release(PyObject *object, PyObject *argument)
     return PyObject_CallFunctionObjArgs(self->release, argument, NULL);
 }
 
+static PyObject *host_outbound(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    host_table *self = (host_table *)object;
+    uint32_t mfa, size;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "outbound takes an address and a number of bytes");
+        return NULL;
+    }
+    if (read_number(args[0], &mfa) && read_number(args[1], &size) && mfa >= self->near_start
+        && (uint64_t)mfa + size <= self->near_end) {
+        Py_ssize_t at = (Py_ssize_t)(mfa - self->arena_base);
+        return PySequence_GetSlice(self->arena, at, at + (Py_ssize_t)size);
+    }
+    return PyObject_CallFunctionObjArgs(self->outbound, args[0], args[1], NULL);
+}
+
+static PyObject *host_set_near(PyObject *object, PyObject *args)
+{
+    host_table *self = (host_table *)object;
+    unsigned long long start, end;
+    if (!PyArg_ParseTuple(args, "KK:set_near", &start, &end))
+        return NULL;
+    self->near_start = self->near_end = 0;
+    if (start >= self->arena_base && start < end) {
+        self->near_start = start;
+        self->near_end = end;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *host_call_take_in(PyObject *object, PyObject *unused)
 {
     int code = host_look((host_table *)object);
@@ -595,8 +628,11 @@ static PyObject *host_refill(PyObject *object, PyObject *argument)
 
 static PyObject *host_detach(PyObject *object, PyObject *unused)
 {
+    host_table *self = (host_table *)object;
     (void)unused;
-    table_detach(&((host_table *)object)->table);
+    self->near_start = self->near_end = 0;
+    Py_CLEAR(self->arena);
+    table_detach(&self->table);
     Py_RETURN_NONE;
 }
 
@@ -612,29 +648,42 @@ static PyObject *host_reply_count(PyObject *object, void *unused)
     return number_of(((host_table *)object)->replies.used);
 }
 
+/* Where what is kept of Python is, the ways first. */
+#define HOST_WAYS 6
+#define HOST_KEPT 7
+
+static PyObject **host_kept(host_table *self, int number)
+{
+    PyObject **kept[HOST_KEPT] = {&self->alloc,   &self->write,    &self->post, &self->reap,
+                                  &self->release, &self->outbound, &self->after};
+    return kept[number];
+}
+
 static PyObject *host_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
-    static char *words[] = {"first", "step",  "count", "memory", "rings",
-                            "alloc", "write", "post",  "reap",   "release", NULL};
+    static char *words[] = {"first", "step", "count", "memory", "arena", "arena_base", "rings",
+                            "ways", NULL};
     unsigned int first, step, count;
-    unsigned long long in, out;
-    PyObject *memory, *keeper, *ways[5];
-    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIO(OKK)OOOOO:HostTable", words, &first, &step,
-                                     &count, &memory, &keeper, &in, &out, &ways[0], &ways[1],
-                                     &ways[2], &ways[3], &ways[4]))
+    unsigned long long arena_base, in, out;
+    PyObject *memory, *arena, *keeper, *ways[HOST_WAYS];
+    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIOOK(OKK)(OOOOOO):HostTable", words, &first,
+                                     &step, &count, &memory, &arena, &arena_base, &keeper, &in,
+                                     &out, &ways[0], &ways[1], &ways[2], &ways[3], &ways[4],
+                                     &ways[5]))
         return NULL;
     allocfunc make = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     host_table *self = (host_table *)make(type, 0);
     if (!self)
         return NULL;
-    PyObject **places[] = {&self->alloc, &self->write, &self->post, &self->reap, &self->release};
-    for (int number = 0; number < 5; number++)
-        *places[number] = Py_NewRef(ways[number]);
+    for (int number = 0; number < HOST_WAYS; number++)
+        *host_kept(self, number) = Py_NewRef(ways[number]);
     if (table_open(&self->table, first, step, count) < 0
         || table_attach(&self->table, memory) < 0) {
         Py_DECREF(self);
         return NULL;
     }
+    self->arena = Py_NewRef(arena);
+    self->arena_base = arena_base;
     self->table.keeper = Py_NewRef(keeper);
     self->table.in = (i2o_ring *)(uintptr_t)in;
     self->table.out = (i2o_ring *)(uintptr_t)out;
@@ -648,12 +697,8 @@ static int host_traverse(PyObject *object, visitproc visit, void *arg)
     host_table *self = (host_table *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->table.keeper);
-    Py_VISIT(self->alloc);
-    Py_VISIT(self->write);
-    Py_VISIT(self->post);
-    Py_VISIT(self->reap);
-    Py_VISIT(self->release);
-    Py_VISIT(self->after);
+    for (int number = 0; number < HOST_KEPT; number++)
+        Py_VISIT(*host_kept(self, number));
     return 0;
 }
 
@@ -661,12 +706,12 @@ static int host_traverse(PyObject *object, visitproc visit, void *arg)
 static int host_clear(PyObject *object)
 {
     host_table *self = (host_table *)object;
+    self->near_start = self->near_end = 0;
+    Py_CLEAR(self->arena);
     table_detach(&self->table);
-    PyObject **ways[] = {&self->alloc, &self->write,   &self->post,
-                         &self->reap,  &self->release, &self->after};
-    for (size_t number = 0; number < sizeof ways / sizeof *ways; number++) {
-        PyObject *old = *ways[number];
-        *ways[number] = Py_NewRef(Py_None);
+    for (int number = 0; number < HOST_KEPT; number++) {
+        PyObject *old = *host_kept(self, number);
+        *host_kept(self, number) = Py_NewRef(Py_None);
         Py_XDECREF(old);
     }
     return 0;
@@ -677,10 +722,8 @@ static void host_dealloc(PyObject *object)
     host_table *self = (host_table *)object;
     PyObject_GC_UnTrack(object);
     host_clear(object);
-    PyObject **ways[] = {&self->alloc, &self->write,   &self->post,
-                         &self->reap,  &self->release, &self->after};
-    for (size_t number = 0; number < sizeof ways / sizeof *ways; number++)
-        Py_CLEAR(*ways[number]);
+    for (int number = 0; number < HOST_KEPT; number++)
+        Py_CLEAR(*host_kept(self, number));
     table_close(&self->table);
     fifo_clear(&self->free);
     fifo_clear(&self->replies);
@@ -711,6 +754,8 @@ static PyMethodDef host_methods[] = {
     {"post", host_post, METH_O, NULL},
     {"reap", host_reap, METH_NOARGS, NULL},
     {"release", host_release, METH_O, NULL},
+    {"outbound", (PyCFunction)(void (*)(void))host_outbound, METH_FASTCALL, NULL},
+    {"set_near", host_set_near, METH_VARARGS, NULL},
     {"take_in", host_call_take_in, METH_NOARGS, NULL},
     {"rest", host_rest, METH_NOARGS, NULL},
     {"sift", host_call_sift, METH_O, NULL},
@@ -755,7 +800,8 @@ typedef struct {
     size_t arena_at;
     PyTypeObject *posted_frame;
     newfunc new_tuple;
-    PyObject *post_reply, *flush; /* what does the unusual */
+    size_t most_outbox;        /* a host that does not listen is not listened to */
+    PyObject *post_reply, *flush, *drain; /* what does the unusual */
 } device_table;
 
 static int device_sift(void *object, const unsigned char *records, int size)
@@ -792,6 +838,22 @@ static PyObject *device_take_in(PyObject *object, PyObject *unused)
     int code = table_take_in(&self->table, device_sift, self);
     (void)unused;
     return code == -3 ? NULL : PyLong_FromLong(code);
+}
+
+static PyObject *device_drain(PyObject *object, PyObject *unused)
+{
+    device_table *self = (device_table *)object;
+    (void)unused;
+    if (self->table.in && self->table.rest == self->table.end
+        && self->outbox_size <= self->most_outbox) {
+        int code = has_news(self->table.in) ? table_take_in(&self->table, device_sift, self)
+                                            : EMPTY_RING;
+        if (code == -3)
+            return NULL;
+        if (code == EMPTY_RING || (code > 0 && !(code & HAS_REST)))
+            return PyBool_FromLong(code > 0 && code & LEFT_MORE);
+    }
+    return PyObject_CallNoArgs(self->drain);
 }
 
 static PyObject *device_rest(PyObject *object, PyObject *unused)
@@ -1105,13 +1167,13 @@ static PyObject *device_outbox_size(PyObject *object, void *unused)
 
 static PyObject *device_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
-    static char *words[] = {"first", "step", "count", "most_replies", "posted_frame",
-                            "post_reply", "flush", NULL};
-    unsigned int first, step, count, most_replies;
-    PyObject *posted_frame, *post_reply, *flush;
-    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIIO!OO:DeviceTable", words, &first, &step,
-                                     &count, &most_replies, &PyType_Type, &posted_frame,
-                                     &post_reply, &flush))
+    static char *words[] = {"first", "step", "count", "most_replies", "most_outbox",
+                            "posted_frame", "post_reply", "flush", "drain", NULL};
+    unsigned int first, step, count, most_replies, most_outbox;
+    PyObject *posted_frame, *post_reply, *flush, *drain;
+    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIIIO!OOO:DeviceTable", words, &first, &step,
+                                     &count, &most_replies, &most_outbox, &PyType_Type,
+                                     &posted_frame, &post_reply, &flush, &drain))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)posted_frame, &PyTuple_Type)) {
         PyErr_SetString(PyExc_TypeError, "what is posted is a tuple");
@@ -1126,6 +1188,8 @@ static PyObject *device_new(PyTypeObject *type, PyObject *args, PyObject *names)
     self->posted_frame = (PyTypeObject *)Py_NewRef(posted_frame);
     self->post_reply = Py_NewRef(post_reply);
     self->flush = Py_NewRef(flush);
+    self->drain = Py_NewRef(drain);
+    self->most_outbox = most_outbox;
     if (table_open(&self->table, first, step, count) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -1141,6 +1205,7 @@ static int device_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->posted_frame);
     Py_VISIT(self->post_reply);
     Py_VISIT(self->flush);
+    Py_VISIT(self->drain);
     return 0;
 }
 
@@ -1148,7 +1213,7 @@ static int device_clear(PyObject *object)
 {
     device_table *self = (device_table *)object;
     table_detach(&self->table);
-    PyObject **ways[] = {&self->post_reply, &self->flush};
+    PyObject **ways[] = {&self->post_reply, &self->flush, &self->drain};
     for (size_t number = 0; number < sizeof ways / sizeof *ways; number++) {
         PyObject *old = *ways[number];
         *ways[number] = Py_NewRef(Py_None);
@@ -1164,6 +1229,7 @@ static void device_dealloc(PyObject *object)
     device_clear(object);
     Py_CLEAR(self->post_reply);
     Py_CLEAR(self->flush);
+    Py_CLEAR(self->drain);
     Py_XDECREF((PyObject *)self->posted_frame);
     table_close(&self->table);
     fifo_clear(&self->posted);
@@ -1190,6 +1256,7 @@ static PyMethodDef device_methods[] = {
     {"take_reply_frame", device_take_reply_frame, METH_NOARGS, NULL},
     {"post_reply", (PyCFunction)(void (*)(void))device_post_reply, METH_FASTCALL, NULL},
     {"flush", device_flush, METH_NOARGS, NULL},
+    {"drain", device_drain, METH_NOARGS, NULL},
     {"take_in", device_take_in, METH_NOARGS, NULL},
     {"rest", device_rest, METH_NOARGS, NULL},
     {"sift", device_call_sift, METH_O, NULL},

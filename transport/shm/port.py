@@ -62,7 +62,7 @@ class ShmPort(Closing):
         # what needs no help from here is the half's own
         self.alloc, self.write, self.read_inbound = half.alloc, half.write, half.read_inbound
         self.post, self.reap, self.release = half.post, half.reap, half.release
-        self.outbound = half.memory.window
+        self.outbound = half.outbound
 
     @classmethod
     def from_uri(cls, uri: Uri, clock: Clock) -> Port:

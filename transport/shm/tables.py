@@ -130,6 +130,10 @@ class HostTable(Protocol):
         """Make every inbound frame free."""
         ...
 
+    def set_near(self, start: int, end: int) -> None:
+        """From one bus address up to another the host may look without a search."""
+        ...
+
     def detach(self) -> None:
         """Let go of the shared memory."""
         ...
@@ -251,6 +255,9 @@ class PlainHostTable:
         self._is_free.update(self._frames)
         self.generation = generation
 
+    def set_near(self, start: int, end: int) -> None:
+        """Nothing is looked at here."""
+
     def detach(self) -> None:
         """There is no memory to let go of."""
 
@@ -315,6 +322,10 @@ class DeviceTable(Protocol):
 
     def flush(self) -> bool:
         """Tell the host what there is to tell; return whether all is told."""
+        ...
+
+    def drain(self) -> bool:
+        """Take in what the host has told; return whether more may be there."""
         ...
 
     def sift(self, records: bytes | memoryview) -> int:
@@ -386,6 +397,7 @@ class PlainDeviceTable:
         most_replies: reply frames that it takes.
         post_reply: see `DeviceTable`.
         flush: the same.
+        drain: the same.
     """
 
     def __init__(
@@ -394,9 +406,10 @@ class PlainDeviceTable:
         most_replies: int,
         post_reply: Callable[[int, bytes], None],
         flush: Callable[[], bool],
+        drain: Callable[[], bool],
     ) -> None:
         self._frames, self.most_replies = frames, most_replies
-        self.post_reply, self.flush = post_reply, flush
+        self.post_reply, self.flush, self.drain = post_reply, flush, drain
         self._memory = memoryview(b"")
         self._posted: deque[int] = deque()
         self._held: set[int] = set()

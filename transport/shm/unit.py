@@ -82,6 +82,8 @@ class ShmUnit:
         idle_outbound: returns how many free reply frames the device holds.
         flush: tells the host what there is to tell, as far as there is room, and returns whether
             all is told. A host that is gone is told nothing; `drain` notices that.
+        drain: takes in what the host has told, and returns whether more may be there; raises
+            PeerGone when the host is gone, or does not keep to the rules.
     """
 
     def __init__(self, shape: Shape, *, on_misuse: Callable[[str], None]) -> None:
@@ -99,7 +101,7 @@ class ShmUnit:
         frames, native = shape.mfas(), native_tables()
         if native is None:
             table: DeviceTable = PlainDeviceTable(
-                frames, MOST_REPLY_FRAMES, self._post_reply, self._flush
+                frames, MOST_REPLY_FRAMES, self._post_reply, self._flush, self._drain
             )
         else:
             table = self._native_table = native.DeviceTable(
@@ -107,12 +109,15 @@ class ShmUnit:
                 frames.step,
                 len(frames),
                 MOST_REPLY_FRAMES,
+                _MOST_OUTBOX,
                 PostedFrame,
                 self._post_reply,
                 self._flush,
+                self._drain,
             )
         self._table = table
-        self.fetch, self.recycle, self.flush = table.fetch, table.recycle, table.flush
+        self.fetch, self.recycle = table.fetch, table.recycle
+        self.flush, self.drain = table.flush, table.drain
         self.take_reply_frame, self.post_reply = table.take_reply_frame, table.post_reply
         self.posted_inbound, self.idle_inbound = table.posted_inbound, table.idle_inbound
         self.idle_outbound = table.idle_outbound
@@ -241,12 +246,7 @@ class ShmUnit:
             table.told(table.outbox_size)
         return True
 
-    def drain(self) -> bool:
-        """Take in what the host has told; return whether more may be there.
-
-        Raises:
-            PeerGone: the host is gone, or does not keep to the rules.
-        """
+    def _drain(self) -> bool:
         table, channel = self._table, self._channel
         if channel is None or table.outbox_size > _MOST_OUTBOX:
             return False
@@ -256,6 +256,7 @@ class ShmUnit:
                 return self._found_nothing(code)
             if code & HAS_REST:
                 self._take_all(self._ring_table.rest())
+                return True  # it was not looked whether that was all
             return bool(code & LEFT_MORE)
         taken = channel.take(_RECORD_SIZE)
         if taken is None:
