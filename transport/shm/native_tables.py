@@ -88,7 +88,7 @@ static uint32_t set_place(const struct set *set, uint32_t item)
 
 static int set_has(const struct set *set, uint32_t item)
 {
-    if (!set->room)
+    if (!set->room || item == NO_FRAME)
         return 0;
     for (uint32_t at = set_place(set, item);; at = (at + 1) & (set->room - 1)) {
         if (set->items[at] == item)

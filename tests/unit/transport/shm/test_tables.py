@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled frame tables against those in Python, and what only the compiled ones have."""
+
+from __future__ import annotations
+
+import gc
+import random
+import struct
+import sys
+import threading
+import weakref
+
+import pytest
+
+from fakes.shm_pair import ShmPair, needs_rings
+from i2o.errors import DmaFault, IopDead, LocalFrameError
+from i2o.transport.device_unit import PostedFrame
+from i2o.transport.port import EMPTY
+from i2o.transport.shm import tables
+from i2o.transport.shm.records import PACKET, RECORD, Word
+from i2o.transport.shm.tables import PlainDeviceTable, PlainHostTable, native_tables
+from i2o.transport.shm.unit import ShmUnit
+
+pytestmark = needs_rings
+FRAMES = range(0x1000, 0x1000 + 6 * 128, 128)
+ODD = (0, 0x0FFF, 0x1001, 0x1000 + 6 * 128, 0xFFFFFFFF)
+MEMORY = 0x2000
+ARENA_AT = 0x1800
+
+
+def unused(*arguments: object) -> None:
+    raise AssertionError(f"not called here: {arguments}")
+
+
+def host_tables() -> tuple[object, PlainHostTable]:
+    native = native_tables()
+    assert native is not None
+    memory = memoryview(bytearray(MEMORY))
+    made = native.HostTable(
+        FRAMES.start, FRAMES.step, len(FRAMES), memory, memory[ARENA_AT:], ARENA_AT,
+        (None, 0, 0), (unused,) * 6,
+    )  # fmt: skip
+    return made, PlainHostTable(FRAMES)
+
+
+def device_tables() -> tuple[object, PlainDeviceTable]:
+    native = native_tables()
+    assert native is not None
+    made = native.DeviceTable(
+        FRAMES.start, FRAMES.step, len(FRAMES), 8, PACKET, PostedFrame, unused, unused, unused
+    )
+    plain = PlainDeviceTable(FRAMES, 8, unused, unused, unused)  # type: ignore[arg-type]
+    memory = memoryview(bytearray(random.Random(1).randbytes(MEMORY)))
+    for table in (made, plain):
+        table.attach(memory, ARENA_AT, ARENA_AT, None, 0, 0)
+    return made, plain
+
+
+def some_frame(rng: random.Random) -> int:
+    return rng.choice(ODD) if rng.random() < 0.1 else rng.choice(FRAMES)
+
+
+def some_records(rng: random.Random, words: tuple[Word, ...], generation: int) -> bytes:
+    """Mostly what is usual; now and then a number that means nothing, and a piece of a record."""
+    records = b""
+    for _ in range(rng.randrange(5)):
+        word = rng.choice(words) if rng.random() < 0.95 else rng.randrange(1 << 32)
+        more = generation if rng.random() < 0.9 else rng.randrange(1 << 32)
+        records += RECORD.pack(word, some_frame(rng), more)
+    return records + bytes(rng.randrange(12) if rng.random() < 0.1 else 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_both_kinds_of_host_tables_do_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    pair = host_tables()
+    for table in pair:
+        table.refill(1)
+    plain = pair[1]
+    for _ in range(3000):
+        frame, number = some_frame(rng), rng.randrange(1 << 32)
+        name, *arguments = rng.choice(
+            [
+                ("sift", some_records(rng, (Word.FREE, Word.REPLY), 0)),
+                ("take_free",),
+                ("take_free",),
+                ("take_reply",),
+                ("put_reply", number),
+                ("put_free", frame),
+                ("let_go", frame),
+                ("let_go", frame),
+                ("holds", frame),
+                ("hold", frame),
+                ("fix", frame),
+                *([("refill", number), ("drop_replies",)] if rng.random() < 0.05 else []),
+            ]
+        )
+        given = [getattr(table, name)(*arguments) for table in pair]
+        assert given[0] == given[1], (name, arguments)
+        for attribute in ("free_count", "reply_count", "generation"):
+            assert getattr(pair[0], attribute) == getattr(plain, attribute), (name, arguments)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_both_kinds_of_device_tables_do_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    pair = device_tables()
+    for table in pair:
+        table.refill(1)
+    plain = pair[1]
+    for _ in range(3000):
+        frame = some_frame(rng)
+        reply = rng.choice((EMPTY, rng.randrange(40) * 4, rng.randrange(1 << 32)))
+        words = Word.POST, Word.RELEASE
+        name, *arguments = rng.choice(
+            [
+                ("sift", some_records(rng, words, plain.generation)),
+                ("sift", RECORD.pack(Word.RELEASE, rng.randrange(40) * 4, 0)),
+                ("fetch",),
+                ("recycle", frame if frame in FRAMES else FRAMES[0]),
+                ("take_reply_frame",),
+                ("has_reply_frame", reply),
+                ("tell", 99, reply, 7),
+                ("give", frame),
+                ("packet",),
+                ("told", rng.randrange(30)),
+                ("add_post", frame),
+                ("drop_posts", frame),
+                *([("refill", reply), ("drop_reply_frames",)] if rng.random() < 0.05 else []),
+            ]
+        )
+        given = [getattr(table, name)(*arguments) for table in pair]
+        assert given[0] == given[1], (name, arguments)
+        for attribute in ("posted_inbound", "idle_inbound", "idle_outbound"):
+            assert getattr(pair[0], attribute)() == getattr(plain, attribute)(), (name, arguments)
+        assert pair[0].outbox_size == plain.outbox_size
+        assert pair[0].generation == plain.generation
+    for table in pair:
+        table.detach()
+        table.detach()
+        assert (table.outbox_size, table.idle_inbound(), table.fetch()) == (0, 0, None)
+
+
+def test_many_reply_frames_are_found_and_forgotten() -> None:
+    """A set that grows, with gaps that others were put behind."""
+    rng = random.Random(3)
+    native = native_tables()
+    assert native is not None
+    table = native.DeviceTable(
+        FRAMES.start, 128, 6, 1 << 16, PACKET, PostedFrame, unused, unused, unused
+    )
+    known: list[int] = []
+    for _ in range(30_000):
+        if known and rng.random() < 0.4:
+            assert table.take_reply_frame() == known.pop(0)
+        number = rng.randrange(0, 1 << 32, 1 << rng.randrange(16))
+        wanted = 0 if number in known or number == EMPTY else 12
+        assert table.sift(RECORD.pack(Word.RELEASE, number, 0)) == wanted
+        if wanted:
+            known.append(number)
+        if len(known) > 300:
+            for _ in range(250):
+                assert table.take_reply_frame() == known.pop(0)
+        asked = rng.choice(known)
+        assert table.has_reply_frame(asked)
+        assert not table.has_reply_frame(asked + 1 & 0xFFFFFFFF) or asked + 1 in known
+
+
+def test_what_a_table_cannot_be() -> None:
+    native = native_tables()
+    assert native is not None
+    small = memoryview(bytearray(0x1000))
+    with pytest.raises(ValueError, match="too small"):
+        native.HostTable(0x1000, 128, 6, small, small, 0, (None, 0, 0), (unused,) * 6)
+    with pytest.raises(BufferError):
+        native.HostTable(0, 128, 6, bytes(0x1000), b"", 0, (None, 0, 0), (unused,) * 6)
+    table = native.DeviceTable(0, 128, 6, 8, PACKET, PostedFrame, unused, unused, unused)
+    with pytest.raises(TypeError, match="a tuple"):
+        native.DeviceTable(0, 128, 6, 8, PACKET, list, unused, unused, unused)
+    with pytest.raises(ValueError, match="behind"):
+        table.attach(small, 0x1001, 0, None, 0, 0)
+    table.attach(small, 0, 0, None, 0, 0)
+    with pytest.raises(ValueError, match="already"):
+        table.attach(small, 0, 0, None, 0, 0)
+    for wrong in (-1, 1 << 32, "x"):
+        with pytest.raises(ValueError, match="32 bits"):
+            table.refill(wrong)
+        with pytest.raises(ValueError, match="32 bits"):
+            table.recycle(wrong)
+        table.give(wrong)
+        assert not table.add_post(wrong)
+        assert not table.has_reply_frame(wrong)
+        assert table.drop_posts(wrong) == 0
+    for call in (table.post_reply, native.HostTable):
+        with pytest.raises(TypeError):
+            call(1)
+    assert table.idle_inbound() == 0
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    with ShmPair("rings", monkeypatch) as made:
+        yield made
+
+
+def test_replies_are_not_written_where_a_buffer_was(pair) -> None:
+    """Although the last one was, and nobody searches for it each time."""
+    host, device = pair.host, pair.device
+    first, second = host.memory.allocate(4096), host.memory.allocate(64)
+    device.drain()
+    device.post_reply(first.bus_address, b"a" * 20)
+    for bad in (first.bus_address + 4080, second.bus_address + 48, 0, 0xFFFFFFF8):
+        with pytest.raises(DmaFault):
+            device.post_reply(bad, b"b" * 20)
+    device.post_reply(first.bus_address + 4076, b"c" * 20)
+    first.free()
+    device.drain()
+    with pytest.raises(DmaFault):
+        device.post_reply(first.bus_address, b"d" * 20)
+    with pytest.raises(DmaFault):
+        host.outbound(first.bus_address, 20)
+    device.post_reply(second.bus_address, b"e" * 64)
+    assert bytes(host.outbound(second.bus_address, 64)) == b"e" * 64
+    assert bytes(host.outbound(second.bus_address + 60, 4)) == b"e" * 4
+    for address, size in ((second.bus_address, 65), (second.bus_address + 64, 1), (0, 4)):
+        with pytest.raises(DmaFault):
+            host.outbound(address, size)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1 << 32, 0x1001, None])
+def test_numbers_that_are_no_frame(pair, wrong: object) -> None:
+    host = pair.host
+    if isinstance(wrong, int):
+        with pytest.raises(LocalFrameError, match="allocate it first"):
+            host.write(wrong, b"x")
+        host.post(wrong)
+        assert "does not hold it" in host.said[-1]
+    else:
+        with pytest.raises((TypeError, LocalFrameError)):
+            host.write(wrong, b"x")
+        with pytest.raises(TypeError):
+            host.release(wrong)
+    with pytest.raises(TypeError):
+        host.write(host.alloc(), 3)
+    with pytest.raises(TypeError):
+        host.write(host.alloc())
+
+
+def test_a_frame_may_come_from_any_buffer(pair) -> None:
+    host, device = pair.host, pair.device
+    for frame in (b"\1\0\4\0" + b"a" * 12, bytearray(b"\1\0\4\0" + b"b" * 12)):
+        for message in (frame, memoryview(frame)):
+            mfa = host.alloc()
+            host.write(mfa, message)
+            assert host.read_inbound(mfa, 16) == frame
+            host.post(mfa)
+            device.drain()
+            assert device.fetch() == (mfa, frame)
+            assert isinstance(device.fetch(), type(None))
+
+
+def test_after_a_close_nothing_is_touched(pair) -> None:
+    host, device = pair.host, pair.device
+    mfa = host.alloc()
+    host.close()
+    for call in (
+        host.alloc,
+        host.reap,
+        lambda: host.post(mfa),
+        lambda: host.release(0x100000),
+    ):
+        with pytest.raises(IopDead):
+            call()
+    with pytest.raises((IopDead, ValueError)):
+        host.write(mfa, bytes(16))
+    with pytest.raises((DmaFault, ValueError)):
+        host.outbound(0x100000, 4)
+    device.disconnect()
+    assert device.fetch() is None
+    assert device.take_reply_frame() == EMPTY
+    assert device.flush()
+
+
+def test_what_is_told_between_usual_records_is_in_order(pair) -> None:
+    """Replies before a DROP are gone, and those behind it are there."""
+    host, device = pair.host, pair.device
+    host.drain()
+    for word, value in (
+        (Word.REPLY, 4), (Word.REPLY, 8), (Word.DROP, 0), (Word.REPLY, 12), (Word.STARVE, 1),
+        (Word.REPLY, 16),
+    ):  # fmt: skip
+        device._tell(word, value)
+    device.flush()
+    assert [host.reap() for _ in range(3)] == [12, 16, EMPTY]
+    assert host.alloc() == EMPTY
+
+
+def test_several_threads_take_what_one_of_them_took_in(pair) -> None:
+    """Each reply once, although unusual records come in between."""
+    host, device = pair.host, pair.device
+    host.drain()
+    count = 60_000
+    taken: list[list[int]] = [[] for _ in range(4)]
+    is_over = threading.Event()
+
+    def take(into: list[int]) -> None:
+        while True:
+            was_over = is_over.is_set()
+            mfa = host.reap()
+            if mfa != EMPTY:
+                into.append(mfa)
+            elif was_over:
+                return
+
+    threads = [threading.Thread(target=take, args=(into,), name="i2o-taker") for into in taken]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for number in range(count):
+            device._tell(Word.REPLY, 4 * number)
+            if number % 7 == 0:
+                device._tell(Word.STARVE, number % 2)
+            while not device.flush():
+                pass
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(mfa for into in taken for mfa in into) == [4 * number for number in range(count)]
+    for into in taken:
+        assert into == sorted(into)
+
+
+def test_more_replies_than_there_can_be(pair, monkeypatch) -> None:
+    host, device = pair.host, pair.device
+    host.drain()
+    reply = struct.pack("<III", Word.REPLY, 4, 0) * (PACKET // 12)
+    with pytest.raises(IopDead, match="more replies"):
+        for _ in range(tables.MOST_REPLIES // (PACKET // 12) + 2):
+            assert device._channel.send(reply)
+            host.drain()
+            host._look()
+
+
+def test_a_table_goes_with_who_made_it(monkeypatch) -> None:
+    pair = ShmPair("rings", monkeypatch)
+    pair.host.circle = pair.host
+    gone = weakref.ref(pair.host), weakref.ref(pair.device)
+    pair.__exit__(None, None, None)
+    del pair
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
+
+
+def test_an_older_extension_has_no_tables(monkeypatch) -> None:
+    def has_none(name: str, path: str | None) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(tables, "second_module", has_none)
+    assert native_tables() is None
+    monkeypatch.setattr(tables, "native_rings", lambda: None)
+    assert native_tables() is None
+
+
+def test_rings_without_compiled_tables(monkeypatch) -> None:
+    """As with an older extension."""
+    for module in ("host_half", "unit"):
+        monkeypatch.setattr(f"i2o.transport.shm.{module}.native_tables", lambda: None)
+    with ShmPair("rings", monkeypatch) as pair:
+        assert isinstance(pair.device, ShmUnit)
+        mfa = pair.host.alloc()
+        pair.host.write(mfa, bytes(16))
+        pair.host.post(mfa)
+        assert not pair.device.drain()
+        assert pair.device.fetch() == (mfa, bytes(16))
