@@ -139,6 +139,8 @@ def test_both_kinds_of_device_tables_do_the_same(seed: int) -> None:
         table.detach()
         table.detach()
         assert (table.outbox_size, table.idle_inbound(), table.fetch()) == (0, 0, None)
+        assert table.idle_outbound() == table.posted_inbound() == 0
+        assert not any(table.has_reply_frame(4 * number) for number in range(40))
 
 
 def test_many_reply_frames_are_found_and_forgotten() -> None:
@@ -244,6 +246,18 @@ def test_numbers_that_are_no_frame(pair, wrong: object) -> None:
         host.write(host.alloc(), 3)
     with pytest.raises(TypeError):
         host.write(host.alloc())
+
+
+def test_a_frame_is_posted_once(pair) -> None:
+    host, device = pair.host, pair.device
+    mfa = host.alloc()
+    host.post(mfa)
+    host.post(mfa)
+    assert "does not hold it" in host.said[-1]
+    assert len(host.said) == 1
+    device.drain()
+    assert device.posted_inbound() == 1
+    assert len(host.said) == 1
 
 
 def test_a_frame_may_come_from_any_buffer(pair) -> None:
