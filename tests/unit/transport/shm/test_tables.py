@@ -275,7 +275,8 @@ def test_a_frame_may_come_from_any_buffer(pair) -> None:
 
 def test_after_a_close_nothing_is_touched(pair) -> None:
     host, device = pair.host, pair.device
-    mfa = host.alloc()
+    mfa, buffer = host.alloc(), host.memory.allocate(64)
+    assert bytes(host.outbound(buffer.bus_address, 4)) == bytes(4)
     host.close()
     for call in (
         host.alloc,
@@ -288,11 +289,48 @@ def test_after_a_close_nothing_is_touched(pair) -> None:
     with pytest.raises((IopDead, ValueError)):
         host.write(mfa, bytes(16))
     with pytest.raises((DmaFault, ValueError)):
-        host.outbound(0x100000, 4)
+        host.outbound(buffer.bus_address, 4)
     device.disconnect()
     assert device.fetch() is None
     assert device.take_reply_frame() == EMPTY
     assert device.flush()
+
+
+def test_nothing_is_written_for_who_is_gone(pair) -> None:
+    host = pair.host
+    mfa = host.alloc()
+    host.write(mfa, b"x" * 16)
+    host.let_go()
+    with pytest.raises(IopDead, match="let go"):
+        host.write(mfa, b"y" * 16)
+    assert host.read_inbound(mfa, 16) == b"x" * 16
+
+
+def test_usual_records_may_be_too_many_for_one_look(pair) -> None:
+    host, device = pair.host, pair.device
+    count = 3 * PACKET // 12
+    for number in range(count):
+        host.release(4 * number)
+    looks = 1
+    while device.drain():
+        looks += 1
+    assert looks > 1
+    assert device.idle_outbound() == count
+
+
+def test_who_does_not_listen_is_not_heard(pair) -> None:
+    host, device = pair.host, pair.device
+    while device.flush():
+        device.recycle(0x1000)
+    while device._table.outbox_size <= 16 * PACKET:
+        device.recycle(0x1000)
+    host.release(0x100000)
+    assert not device.drain()
+    assert device.idle_outbound() == 0
+    while not device.flush():
+        host._channel.take(12)
+    assert not device.drain()
+    assert device.idle_outbound() == 1
 
 
 def test_what_is_told_between_usual_records_is_in_order(pair) -> None:
