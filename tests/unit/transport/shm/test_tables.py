@@ -428,3 +428,18 @@ def test_rings_without_compiled_tables(monkeypatch) -> None:
         pair.host.post(mfa)
         assert not pair.device.drain()
         assert pair.device.fetch() == (mfa, bytes(16))
+
+
+def test_the_next_host_has_other_buffers() -> None:
+    table, _ = device_tables()
+    table.set_near(ARENA_AT, ARENA_AT + 64)
+    table.post_reply(ARENA_AT, b"x" * 64)
+    assert table.outbox_size == 12
+    table.detach()
+    table.attach(memoryview(bytearray(MEMORY)), ARENA_AT, ARENA_AT, None, 0, 0)
+    with pytest.raises(AssertionError, match="not called here"):
+        table.post_reply(ARENA_AT, b"x" * 64)
+    for start, end in ((0, 64), (ARENA_AT, ARENA_AT + MEMORY), (ARENA_AT + 64, ARENA_AT)):
+        table.set_near(start, end)
+        with pytest.raises(AssertionError, match="not called here"):
+            table.post_reply(ARENA_AT, b"x")
