@@ -57,6 +57,7 @@ _WORKS_IN_FAILED: Final = frozenset(
 )
 _STATIC_MF_CREATE: Final = int(Function.EXEC_STATIC_MF_CREATE)
 _MOST_PLAIN: Final = 1024
+_UNKNOWN: Final = -1, 0
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 
 
@@ -119,7 +120,7 @@ class SoftIop:
         self.events = EventBook(self._send_event)
         self.lct = Lct()
         self._devices = self.lct.serving
-        self._plain: dict[bytes, int] = {}  # word 1 of frames that begin with what was looked at
+        self._plain: dict[bytes, tuple[int, int]] = {}  # by their first words: word 1, and the size
         self.page_size = 4096
         self.state = IopState.INITIALIZING
         self._stuck: deque[tuple[int, bytes]] = deque()
@@ -324,11 +325,11 @@ class SoftIop:
 
     def _serve(self, mfa: int, frame: bytes, now_ns: int) -> None:
         """Check a request, give its frame back, and do what it asks for."""
-        route = self._plain.get(frame[:8])
-        if route is None:
+        route, size = self._plain.get(frame[:8], _UNKNOWN)
+        if size != len(frame):
             route = self._look_at_header(frame)
-        device = None if route is None else self._devices.get(route & 0xFFF)
-        if route is None or device is None:
+        device = None if route < 0 else self._devices.get(route & 0xFFF)
+        if device is None:
             static = self._statics.get(mfa)
             if static is not None:
                 self._serve_static(mfa, frame, static)
@@ -363,8 +364,9 @@ class SoftIop:
         if reply is not None:
             self.replies.send(reply)
 
-    def _look_at_header(self, frame: bytes) -> int | None:
-        """Return word 1 of a frame whose first two words need no further look, or None."""
+    def _look_at_header(self, frame: bytes) -> int:
+        """Return word 1 of a frame whose header is plain; less than zero for any other."""
+        route: int
         start, words, route = _read_header(frame)
         if (
             start & _NOT_PLAIN != 1
@@ -372,10 +374,10 @@ class SoftIop:
             or route & 0xFFF000 != 0x001000
             or 4 * words != len(frame)
         ):
-            return None
+            return _UNKNOWN[0]
         if len(self._plain) >= _MOST_PLAIN:
             self._plain.clear()
-        self._plain[frame[:8]] = route
+        self._plain[frame[:8]] = route, len(frame)
         return route
 
     def _answer(self, request: Request) -> bytes | None:

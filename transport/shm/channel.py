@@ -268,6 +268,11 @@ class RingChannel:
         code = self._push_two(head, rest)
         return code == PUSHED or self._not_sent(code, len(head) + len(rest))
 
+    @property
+    def socket(self) -> int:
+        """The socket, by whose end one notices that the other process is gone; -1 if closed."""
+        return self._end.fileno()
+
     def rings(self) -> tuple[object, int, int]:
         """Return what keeps the two rings, and the addresses of that we take from and the other."""
         rings = self._consumer.ring, self._producer.ring

@@ -106,6 +106,8 @@ class HostHalf:
                 segment.arena,
                 self._space.base,
                 channel.rings(),
+                channel.socket,
+                _TRUST_NS,
                 (
                     self._alloc,
                     self._write,

@@ -309,7 +309,8 @@ typedef struct {
     PyObject_HEAD
     struct table table;
     struct fifo free, replies;
-    long long trusted_until_ns, news;
+    long long trusted_until_ns, trust_ns, news;
+    int socket;                /* stays its owner's */
     char is_gone, is_starved, is_held, is_slow;
     uint64_t near_start, near_end; /* bus addresses that `arena` surely has */
     uint64_t arena_base;
@@ -357,12 +358,20 @@ static int is_unusual(const host_table *self)
     return self->is_gone || self->is_starved || self->is_held || self->is_slow || !self->table.in;
 }
 
-/* A look at the other process counts for a while. */
-static int is_trusted(const host_table *self)
+/* Whether the other process is there: a look at the socket counts for a while. What is found there
+   is for Python. The socket is ours as long as the rings are not closed, which comes before. */
+static int is_trusted(host_table *self)
 {
     struct timespec now;
+    long long now_ns;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec < self->trusted_until_ns;
+    now_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+    if (now_ns < self->trusted_until_ns)
+        return 1;
+    if (__atomic_load_n(&self->table.in->closed, __ATOMIC_ACQUIRE) || !i2o_is_quiet(self->socket))
+        return 0;
+    self->trusted_until_ns = now_ns + self->trust_ns;
+    return 1;
 }
 
 /* Pass on a number that was taken, or NULL, and say that something may have changed. */
@@ -662,14 +671,16 @@ static PyObject **host_kept(host_table *self, int number)
 static PyObject *host_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
     static char *words[] = {"first", "step", "count", "memory", "arena", "arena_base", "rings",
-                            "ways", NULL};
+                            "socket", "trust_ns", "ways", NULL};
     unsigned int first, step, count;
+    int socket;
+    long long trust_ns;
     unsigned long long arena_base, in, out;
     PyObject *memory, *arena, *keeper, *ways[HOST_WAYS];
-    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIOOK(OKK)(OOOOOO):HostTable", words, &first,
+    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIOOK(OKK)iL(OOOOOO):HostTable", words, &first,
                                      &step, &count, &memory, &arena, &arena_base, &keeper, &in,
-                                     &out, &ways[0], &ways[1], &ways[2], &ways[3], &ways[4],
-                                     &ways[5]))
+                                     &out, &socket, &trust_ns, &ways[0], &ways[1], &ways[2],
+                                     &ways[3], &ways[4], &ways[5]))
         return NULL;
     allocfunc make = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     host_table *self = (host_table *)make(type, 0);
@@ -682,6 +693,8 @@ static PyObject *host_new(PyTypeObject *type, PyObject *args, PyObject *names)
         Py_DECREF(self);
         return NULL;
     }
+    self->socket = socket;
+    self->trust_ns = trust_ns;
     self->arena = Py_NewRef(arena);
     self->arena_base = arena_base;
     self->table.keeper = Py_NewRef(keeper);

@@ -38,7 +38,7 @@ def host_tables() -> tuple[object, PlainHostTable]:
     memory = memoryview(bytearray(MEMORY))
     made = native.HostTable(
         FRAMES.start, FRAMES.step, len(FRAMES), memory, memory[ARENA_AT:], ARENA_AT,
-        (None, 0, 0), (unused,) * 6,
+        (None, 0, 0), -1, 0, (unused,) * 6,
     )  # fmt: skip
     return made, PlainHostTable(FRAMES)
 
@@ -173,9 +173,9 @@ def test_what_a_table_cannot_be() -> None:
     assert native is not None
     small = memoryview(bytearray(0x1000))
     with pytest.raises(ValueError, match="too small"):
-        native.HostTable(0x1000, 128, 6, small, small, 0, (None, 0, 0), (unused,) * 6)
+        native.HostTable(0x1000, 128, 6, small, small, 0, (None, 0, 0), -1, 0, (unused,) * 6)
     with pytest.raises(BufferError):
-        native.HostTable(0, 128, 6, bytes(0x1000), b"", 0, (None, 0, 0), (unused,) * 6)
+        native.HostTable(0, 128, 6, bytes(0x1000), b"", 0, (None, 0, 0), -1, 0, (unused,) * 6)
     table = native.DeviceTable(0, 128, 6, 8, PACKET, PostedFrame, unused, unused, unused)
     with pytest.raises(TypeError, match="a tuple"):
         native.DeviceTable(0, 128, 6, 8, PACKET, list, unused, unused, unused)
