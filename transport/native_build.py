@@ -125,6 +125,7 @@ static void i2o_from_device(void) { FROM_DEVICE(); }
 enum { TAIL = 0, HEAD = 64, SLEEPS = 128, WAITS = 192 };
 enum { EMPTY_RING = -1, BROKEN_RING = -2, NO_FIT = -3, NO_SPACE = 0, PUSHED = 1 };
 #define SKIP 0xFFFFFFFFu
+#define MOST_TAKEN 8192
 #define ALIGNED(length) (((length) + 7u) & ~7u)
 
 typedef struct i2o_ring {
@@ -333,7 +334,9 @@ static int take(i2o_ring *ring, char *into, uint32_t room, uint32_t grain)
 {
     uint32_t taken = 0;
     int length, packets = 0;
-    while ((length = copy_next(ring, into + taken, room - taken)) >= 0) {
+    /* not for ever, if there are empty ones */
+    while (packets < MOST_TAKEN
+           && (length = copy_next(ring, into + taken, room - taken)) >= 0) {
         packets++;
         taken += (uint32_t)length - (uint32_t)length % grain;
     }

@@ -154,7 +154,8 @@ class HostHalf:
         return mfa
 
     def _write(self, mfa: int, frame: bytes | bytearray | memoryview) -> None:
-        size = len(frame)
+        data = memoryview(frame).cast("B")
+        size = len(data)
         if self._why_gone:
             self._require_process()
         if not self._table.holds(mfa):
@@ -163,7 +164,7 @@ class HostHalf:
             raise LocalFrameError(
                 f"a frame of {size} bytes does not fit: inbound frames have {self._frame_size}"
             )
-        self._memory[mfa : mfa + size] = frame
+        self._memory[mfa : mfa + size] = data
 
     def read_inbound(self, mfa: int, size: int) -> bytes:
         """Read an inbound frame; raises LocalFrameError for an MFA that is none."""
@@ -191,9 +192,8 @@ class HostHalf:
 
     def _reap(self) -> int:
         table = self._table
-        if table.is_held:
-            self.drain()  # what is not taken yet may take replies back
-        elif not table.reply_count:
+        self.settle()
+        if not table.reply_count:
             if self._has_packet() or self._why_gone:
                 self.drain()
             elif self._now_ns() >= table.trusted_until_ns:
@@ -202,6 +202,15 @@ class HostHalf:
         if mfa == EMPTY and self._why_gone:
             self._require_process()
         return mfa
+
+    def settle(self) -> None:
+        """Take what a call on another thread, or one that was interrupted, has left to be taken.
+
+        It may be a reply, or take replies back.
+        """
+        if self._table.is_held:
+            with contextlib.suppress(IopDead):  # who asks for replies is told when there are none
+                self.drain()
 
     def _reap_and_tell(self) -> int:
         mfa = self._reap()
@@ -268,7 +277,7 @@ class HostHalf:
         if spin_s > 0 and self._channel.spin(round(spin_s * 1e9)):
             self.drain()
         while self._table.news == before:
-            if not self._channel.arm():
+            if self._table.is_held or not self._channel.arm():
                 self.drain()
                 continue
             left_s = max(0.0, (end_ns - self._clock.monotonic_ns()) / 1e9)
@@ -304,9 +313,11 @@ class HostHalf:
                 if self._why_gone:
                     self._require_process()
                 return False
-            for word, value, more in _records_of(rest):
-                self._take(word, value, more)
-            self._table.is_held = False
+            try:
+                for word, value, more in _records_of(rest):
+                    self._take(word, value, more)
+            finally:
+                self._table.resume()
             return True
 
     def _take_in_packets(self) -> memoryview | None:
@@ -344,7 +355,7 @@ class HostHalf:
             if not table.put_free(value):
                 self._refuse(f"MFA {value:#010x} became free, which is no frame or was free before")
         elif word == Word.PRESERVE and table.hold(value):
-            pass
+            self._static.pop(value, None)
         elif word == Word.DROP:
             table.drop_replies()
         elif word == Word.STARVE:

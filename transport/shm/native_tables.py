@@ -79,11 +79,15 @@ static void fifo_clear(struct fifo *fifo)
 struct set {
     uint32_t *items; /* NO_FRAME where there is none */
     uint32_t room, used;
+    uint32_t salt;   /* so that nobody knows which numbers are in each other's way */
 };
 
 static uint32_t set_place(const struct set *set, uint32_t item)
 {
-    return (item * 2654435761u >> 7) & (set->room - 1);
+    item ^= set->salt;
+    item = (item ^ item >> 16) * 0x85EBCA6Bu;
+    item = (item ^ item >> 13) * 0xC2B2AE35u;
+    return (item ^ item >> 16) & (set->room - 1);
 }
 
 static int set_has(const struct set *set, uint32_t item)
@@ -110,7 +114,7 @@ static void set_insert(struct set *set, uint32_t item)
 static int set_add(struct set *set, uint32_t item)
 {
     if (2 * set->used >= set->room) { /* one half stays empty, so that a search ends soon */
-        struct set larger = {NULL, set->room ? 2 * set->room : 128, 0};
+        struct set larger = {NULL, set->room ? 2 * set->room : 128, 0, set->salt};
         larger.items = PyMem_Malloc(larger.room * sizeof *larger.items);
         if (!larger.items) {
             PyErr_NoMemory();
@@ -149,7 +153,7 @@ static void set_drop(struct set *set, uint32_t item)
 static void set_clear(struct set *set)
 {
     PyMem_Free(set->items);
-    *set = (struct set){0};
+    *set = (struct set){.salt = set->salt};
 }
 
 /* --- what both tables have -------------------------------------------------------------------- */
@@ -164,6 +168,16 @@ struct table {
     Py_ssize_t rest, end;      /* those of them that Python has to take */
     uint32_t generation;
 };
+
+/* Call what does the unusual, which whoever is called may replace meanwhile. */
+static PyObject *call_way(PyObject *way, PyObject *first, PyObject *second)
+{
+    PyObject *result;
+    Py_INCREF(way);
+    result = PyObject_CallFunctionObjArgs(way, first, second, NULL);
+    Py_DECREF(way);
+    return result;
+}
 
 static PyObject *number_of(uint32_t value) { return PyLong_FromUnsignedLong(value); }
 
@@ -311,7 +325,7 @@ typedef struct {
     struct fifo free, replies;
     long long trusted_until_ns, trust_ns, news;
     int socket;                /* stays its owner's */
-    char is_gone, is_starved, is_held, is_slow;
+    char is_gone, is_starved, is_busy, is_slow; /* busy: Python takes a rest */
     uint64_t near_start, near_end; /* bus addresses that `arena` surely has */
     uint64_t arena_base;
     PyObject *arena;           /* the buffers of the host, a memoryview */
@@ -345,17 +359,20 @@ static int host_sift(void *object, const unsigned char *records, int size)
 static int host_look(host_table *self)
 {
     int code = table_take_in(&self->table, host_sift, self);
-    if (code > 0) {
+    if (code > 0)
         self->news++;
-        if (code & HAS_REST)
-            self->is_held = 1;
-    }
     return code;
+}
+
+/* Whether there is something that Python has to take, or has not taken in full. */
+static int is_held(const host_table *self)
+{
+    return self->is_busy || self->table.rest < self->table.end;
 }
 
 static int is_unusual(const host_table *self)
 {
-    return self->is_gone || self->is_starved || self->is_held || self->is_slow || !self->table.in;
+    return self->is_gone || self->is_starved || self->is_slow || is_held(self) || !self->table.in;
 }
 
 /* Whether the other process is there: a look at the socket counts for a while. What is found there
@@ -378,7 +395,7 @@ static int is_trusted(host_table *self)
 static PyObject *host_passed(host_table *self, PyObject *number)
 {
     if (number && self->after && self->after != Py_None) {
-        PyObject *done = PyObject_CallNoArgs(self->after);
+        PyObject *done = call_way(self->after, NULL, NULL);
         if (!done) {
             Py_DECREF(number);
             return NULL;
@@ -406,10 +423,10 @@ static PyObject *host_alloc(PyObject *object, PyObject *unused)
         int code = has_news(self->table.in) ? host_look(self) : EMPTY_RING;
         if (code == -3)
             return NULL;
-        if ((code == EMPTY_RING || code > 0) && !self->is_held && self->free.used)
+        if ((code == EMPTY_RING || code > 0) && !is_held(self) && self->free.used)
             return host_passed(self, number_of(host_take_free(self)));
     }
-    return host_passed(self, PyObject_CallNoArgs(self->alloc));
+    return host_passed(self, call_way(self->alloc, NULL, NULL));
 }
 
 static PyObject *host_write(PyObject *object, PyObject *const *args, Py_ssize_t count)
@@ -438,7 +455,7 @@ static PyObject *host_write(PyObject *object, PyObject *const *args, Py_ssize_t 
                 Py_RETURN_NONE;
         }
     }
-    return PyObject_CallFunctionObjArgs(self->write, args[0], args[1], NULL);
+    return call_way(self->write, args[0], args[1]);
 }
 
 static PyObject *host_post(PyObject *object, PyObject *argument)
@@ -453,7 +470,7 @@ static PyObject *host_post(PyObject *object, PyObject *argument)
         *place = WITH_DEVICE;
         Py_RETURN_NONE;
     }
-    return PyObject_CallFunctionObjArgs(self->post, argument, NULL);
+    return call_way(self->post, argument, NULL);
 }
 
 static PyObject *host_reap(PyObject *object, PyObject *unused)
@@ -465,15 +482,15 @@ static PyObject *host_reap(PyObject *object, PyObject *unused)
             int code = host_look(self);
             if (code == -3)
                 return NULL;
-            if (code > 0 && !self->is_held && !self->replies.used)
+            if (code > 0 && !is_held(self) && !self->replies.used)
                 return host_passed(self, number_of(NO_FRAME));
         } else if (is_trusted(self)) {
             return host_passed(self, number_of(NO_FRAME));
         }
     }
-    if (self->replies.used && !self->is_held) /* else what follows may take it back */
+    if (self->replies.used && !is_held(self)) /* else what follows may take it back */
         return host_passed(self, number_of(fifo_take(&self->replies)));
-    return host_passed(self, PyObject_CallNoArgs(self->reap));
+    return host_passed(self, call_way(self->reap, NULL, NULL));
 }
 
 static PyObject *host_release(PyObject *object, PyObject *argument)
@@ -484,7 +501,7 @@ static PyObject *host_release(PyObject *object, PyObject *argument)
         && is_trusted(self)
         && i2o_ring_push_record(self->table.out, WORD_RELEASE, mfa, 0) == PUSHED)
         Py_RETURN_NONE;
-    return PyObject_CallFunctionObjArgs(self->release, argument, NULL);
+    return call_way(self->release, argument, NULL);
 }
 
 static PyObject *host_outbound(PyObject *object, PyObject *const *args, Py_ssize_t count)
@@ -496,11 +513,14 @@ static PyObject *host_outbound(PyObject *object, PyObject *const *args, Py_ssize
         return NULL;
     }
     if (read_number(args[0], &mfa) && read_number(args[1], &size) && mfa >= self->near_start
-        && (uint64_t)mfa + size <= self->near_end) {
+        && mfa < self->near_end && size <= self->near_end - mfa) {
         Py_ssize_t at = (Py_ssize_t)(mfa - self->arena_base);
-        return PySequence_GetSlice(self->arena, at, at + (Py_ssize_t)size);
+        PyObject *arena = Py_NewRef(self->arena), *view;
+        view = PySequence_GetSlice(arena, at, at + (Py_ssize_t)size);
+        Py_DECREF(arena);
+        return view;
     }
-    return PyObject_CallFunctionObjArgs(self->outbound, args[0], args[1], NULL);
+    return call_way(self->outbound, args[0], args[1]);
 }
 
 static PyObject *host_set_near(PyObject *object, PyObject *args)
@@ -510,7 +530,7 @@ static PyObject *host_set_near(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "KK:set_near", &start, &end))
         return NULL;
     self->near_start = self->near_end = 0;
-    if (start >= self->arena_base && start < end) {
+    if (self->arena && start >= self->arena_base && start < end) {
         self->near_start = start;
         self->near_end = end;
     }
@@ -526,8 +546,24 @@ static PyObject *host_call_take_in(PyObject *object, PyObject *unused)
 
 static PyObject *host_rest(PyObject *object, PyObject *unused)
 {
+    host_table *self = (host_table *)object;
+    PyObject *rest = table_rest(&self->table);
     (void)unused;
-    return table_rest(&((host_table *)object)->table);
+    self->is_busy = rest != NULL;
+    return rest;
+}
+
+static PyObject *host_resume(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    ((host_table *)object)->is_busy = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *host_call_is_held(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(is_held((host_table *)object));
 }
 
 static PyObject *host_call_sift(PyObject *object, PyObject *records)
@@ -749,13 +785,13 @@ static PyMemberDef host_members[] = {
     {"news", T_LONGLONG, offsetof(host_table, news), 0, NULL},
     {"is_gone", T_BOOL, offsetof(host_table, is_gone), 0, NULL},
     {"is_starved", T_BOOL, offsetof(host_table, is_starved), 0, NULL},
-    {"is_held", T_BOOL, offsetof(host_table, is_held), 0, NULL},
     {"is_slow", T_BOOL, offsetof(host_table, is_slow), 0, NULL},
     {"after", T_OBJECT, offsetof(host_table, after), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef host_properties[] = {
+    {"is_held", host_call_is_held, NULL, NULL, NULL},
     {"free_count", host_free_count, NULL, NULL, NULL},
     {"reply_count", host_reply_count, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -771,6 +807,7 @@ static PyMethodDef host_methods[] = {
     {"set_near", host_set_near, METH_VARARGS, NULL},
     {"take_in", host_call_take_in, METH_NOARGS, NULL},
     {"rest", host_rest, METH_NOARGS, NULL},
+    {"resume", host_resume, METH_NOARGS, NULL},
     {"sift", host_call_sift, METH_O, NULL},
     {"take_free", host_call_take_free, METH_NOARGS, NULL},
     {"let_go", host_let_go, METH_O, NULL},
@@ -836,8 +873,12 @@ static int device_sift(void *object, const unsigned char *records, int size)
             if (value == NO_FRAME || self->replies.used >= self->most_replies
                 || set_has(&self->idle, value))
                 break;
-            if (set_add(&self->idle, value) < 0 || fifo_put(&self->replies, value) < 0)
+            if (set_add(&self->idle, value) < 0)
                 return -1;
+            if (fifo_put(&self->replies, value) < 0) {
+                set_drop(&self->idle, value);
+                return -1;
+            }
         } else {
             break;
         }
@@ -866,7 +907,7 @@ static PyObject *device_drain(PyObject *object, PyObject *unused)
         if (code == EMPTY_RING || (code > 0 && !(code & HAS_REST)))
             return PyBool_FromLong(code > 0 && code & LEFT_MORE);
     }
-    return PyObject_CallNoArgs(self->drain);
+    return call_way(self->drain, NULL, NULL);
 }
 
 static PyObject *device_rest(PyObject *object, PyObject *unused)
@@ -889,7 +930,7 @@ static PyObject *device_fetch(PyObject *object, PyObject *unused)
     (void)unused;
     if (!self->posted.used || !self->table.memory.buf)
         Py_RETURN_NONE;
-    mfa = fifo_take(&self->posted);
+    mfa = fifo_at(&self->posted, 0);
     frame = (unsigned char *)self->table.memory.buf + mfa;
     size = 4u * (*(const volatile unsigned char *)(frame + 2)
                  | (uint32_t)*(const volatile unsigned char *)(frame + 3) << 8);
@@ -908,6 +949,8 @@ static PyObject *device_fetch(PyObject *object, PyObject *unused)
         return NULL;
     found = self->new_tuple(self->posted_frame, arguments, NULL);
     Py_DECREF(arguments);
+    if (found)
+        (void)fifo_take(&self->posted);
     return found;
 }
 
@@ -991,7 +1034,8 @@ static PyObject *device_post_reply(PyObject *object, PyObject *const *args, Py_s
     }
     if (PyBytes_Check(args[1]) && read_number(args[0], &mfa)) {
         uint64_t size = (uint64_t)PyBytes_Size(args[1]);
-        if (mfa >= self->near_start && mfa + size <= self->near_end && self->table.memory.buf) {
+        if (mfa >= self->near_start && mfa < self->near_end && size <= self->near_end - mfa
+            && self->table.memory.buf) {
             memcpy((char *)self->table.memory.buf + self->arena_at + (mfa - self->arena_base),
                    PyBytes_AsString(args[1]), size);
             if (device_tell(self, WORD_REPLY, mfa, 0) < 0)
@@ -999,7 +1043,7 @@ static PyObject *device_post_reply(PyObject *object, PyObject *const *args, Py_s
             Py_RETURN_NONE;
         }
     }
-    return PyObject_CallFunctionObjArgs(self->post_reply, args[0], args[1], NULL);
+    return call_way(self->post_reply, args[0], args[1]);
 }
 
 static PyObject *device_flush(PyObject *object, PyObject *unused)
@@ -1016,7 +1060,7 @@ static PyObject *device_flush(PyObject *object, PyObject *unused)
             Py_RETURN_TRUE;
         }
     }
-    return PyObject_CallNoArgs(self->flush);
+    return call_way(self->flush, NULL, NULL);
 }
 
 static PyObject *device_packet(PyObject *object, PyObject *unused)
@@ -1090,8 +1134,8 @@ static PyObject *device_refill(PyObject *object, PyObject *argument)
         return NULL;
     }
     fifo_clear(&self->posted);
-    memset(self->table.places, WITH_HOST, self->table.count);
-    self->held = self->table.count;
+    self->held = self->table.memory.buf ? self->table.count : 0; /* nobody has them otherwise */
+    memset(self->table.places, self->held ? WITH_HOST : WITH_DEVICE, self->table.count);
     self->table.generation = generation;
     Py_RETURN_NONE;
 }
@@ -1180,13 +1224,13 @@ static PyObject *device_outbox_size(PyObject *object, void *unused)
 
 static PyObject *device_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
-    static char *words[] = {"first", "step", "count", "most_replies", "most_outbox",
+    static char *words[] = {"first", "step", "count", "most_replies", "most_outbox", "salt",
                             "posted_frame", "post_reply", "flush", "drain", NULL};
-    unsigned int first, step, count, most_replies, most_outbox;
+    unsigned int first, step, count, most_replies, most_outbox, salt;
     PyObject *posted_frame, *post_reply, *flush, *drain;
-    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIIIO!OOO:DeviceTable", words, &first, &step,
-                                     &count, &most_replies, &most_outbox, &PyType_Type,
-                                     &posted_frame, &post_reply, &flush, &drain))
+    if (!PyArg_ParseTupleAndKeywords(args, names, "IIIIIIO!OOO:DeviceTable", words, &first, &step,
+                                     &count, &most_replies, &most_outbox, &salt,
+                                     &PyType_Type, &posted_frame, &post_reply, &flush, &drain))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)posted_frame, &PyTuple_Type)) {
         PyErr_SetString(PyExc_TypeError, "what is posted is a tuple");
@@ -1203,6 +1247,7 @@ static PyObject *device_new(PyTypeObject *type, PyObject *args, PyObject *names)
     self->flush = Py_NewRef(flush);
     self->drain = Py_NewRef(drain);
     self->most_outbox = most_outbox;
+    self->idle.salt = salt;
     if (table_open(&self->table, first, step, count) < 0) {
         Py_DECREF(self);
         return NULL;

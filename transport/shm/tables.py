@@ -58,7 +58,7 @@ class HostTable(Protocol):
         reply_count: replies that nobody has taken.
         is_gone: the device is.
         is_starved: the inbound port reads empty.
-        is_held: there is a rest that was not taken yet, see `resume` of the host's half.
+        is_held: there are records that Python has not taken in full.
         is_slow: everything is left to Python.
         after: called when something was taken from a FIFO, or None.
     """
@@ -67,13 +67,17 @@ class HostTable(Protocol):
     news: int
     is_gone: bool
     is_starved: bool
-    is_held: bool
     is_slow: bool
     after: Callable[[], object] | None
 
     @property
     def generation(self) -> int:
         """How many resets there were."""
+        ...
+
+    @property
+    def is_held(self) -> bool:
+        """Whether there are records that Python has not taken in full."""
         ...
 
     @property
@@ -130,6 +134,10 @@ class HostTable(Protocol):
         """Make every inbound frame free."""
         ...
 
+    def resume(self) -> None:
+        """Python has taken the rest."""
+        ...
+
     def set_near(self, start: int, end: int) -> None:
         """From one bus address up to another the host may look without a search."""
         ...
@@ -154,7 +162,8 @@ class PlainHostTable:
         self._static: set[int] = set()
         self._replies: deque[int] = deque()
         self.generation = self.trusted_until_ns = self.news = 0
-        self.is_gone = self.is_starved = self.is_held = False
+        self.is_gone = self.is_starved = False
+        self.is_held: Final = False  # who takes a packet takes all of it
         self.is_slow = True
         self.after: Callable[[], object] | None = None
 
@@ -254,6 +263,9 @@ class PlainHostTable:
         self._free.extend(self._frames)
         self._is_free.update(self._frames)
         self.generation = generation
+
+    def resume(self) -> None:
+        """Nothing is kept here."""
 
     def set_near(self, start: int, end: int) -> None:
         """Nothing is looked at here."""
@@ -519,7 +531,9 @@ class PlainDeviceTable:
     def refill(self, generation: int) -> None:
         """The host has every inbound frame; nothing is posted."""
         self._posted.clear()
-        self._held.update(self._frames)
+        self._held.clear()
+        if self._memory:  # nobody has them otherwise
+            self._held.update(self._frames)
         self.generation = generation
 
     def set_near(self, start: int, end: int) -> None:

@@ -8,6 +8,8 @@ told as misuse, and nothing else happens.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -110,6 +112,7 @@ class ShmUnit:
                 len(frames),
                 MOST_REPLY_FRAMES,
                 _MOST_OUTBOX,
+                secrets.randbits(32),
                 PostedFrame,
                 self._post_reply,
                 self._flush,
@@ -153,13 +156,14 @@ class ShmUnit:
         space, self._reach.space = self._reach.space, None
         self._memory = memoryview(bytearray(0))
         self._static.clear()
-        if channel is not None:
-            channel.close()
-        self._table.detach()
-        if space is not None:
-            space.close()
-        if segment is not None:
-            segment.close()
+        with contextlib.ExitStack() as rest:
+            if segment is not None:
+                rest.callback(segment.close)
+            if space is not None:
+                rest.callback(space.close)
+            rest.callback(self._table.detach)
+            if channel is not None:
+                channel.close()
 
     # --- what else `DeviceUnit` asks for ----------------------------------------------------------
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import gc
 import random
+import select
 import struct
 import sys
 import threading
 import weakref
+from array import array
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 
@@ -17,6 +21,7 @@ from i2o.errors import DmaFault, IopDead, LocalFrameError
 from i2o.transport.device_unit import PostedFrame
 from i2o.transport.port import EMPTY
 from i2o.transport.shm import tables
+from i2o.transport.shm.port import ShmPort
 from i2o.transport.shm.records import PACKET, RECORD, Word
 from i2o.transport.shm.tables import PlainDeviceTable, PlainHostTable, native_tables
 from i2o.transport.shm.unit import ShmUnit
@@ -47,7 +52,7 @@ def device_tables() -> tuple[object, PlainDeviceTable]:
     native = native_tables()
     assert native is not None
     made = native.DeviceTable(
-        FRAMES.start, FRAMES.step, len(FRAMES), 8, PACKET, PostedFrame, unused, unused, unused
+        FRAMES.start, FRAMES.step, len(FRAMES), 8, PACKET, 5, PostedFrame, unused, unused, unused
     )
     plain = PlainDeviceTable(FRAMES, 8, unused, unused, unused)  # type: ignore[arg-type]
     memory = memoryview(bytearray(random.Random(1).randbytes(MEMORY)))
@@ -149,7 +154,7 @@ def test_many_reply_frames_are_found_and_forgotten() -> None:
     native = native_tables()
     assert native is not None
     table = native.DeviceTable(
-        FRAMES.start, 128, 6, 1 << 16, PACKET, PostedFrame, unused, unused, unused
+        FRAMES.start, 128, 6, 1 << 16, PACKET, 0, PostedFrame, unused, unused, unused
     )
     known: list[int] = []
     for _ in range(30_000):
@@ -176,9 +181,9 @@ def test_what_a_table_cannot_be() -> None:
         native.HostTable(0x1000, 128, 6, small, small, 0, (None, 0, 0), -1, 0, (unused,) * 6)
     with pytest.raises(BufferError):
         native.HostTable(0, 128, 6, bytes(0x1000), b"", 0, (None, 0, 0), -1, 0, (unused,) * 6)
-    table = native.DeviceTable(0, 128, 6, 8, PACKET, PostedFrame, unused, unused, unused)
+    table = native.DeviceTable(0, 128, 6, 8, PACKET, 0, PostedFrame, unused, unused, unused)
     with pytest.raises(TypeError, match="a tuple"):
-        native.DeviceTable(0, 128, 6, 8, PACKET, list, unused, unused, unused)
+        native.DeviceTable(0, 128, 6, 8, PACKET, 0, list, unused, unused, unused)
     with pytest.raises(ValueError, match="behind"):
         table.attach(small, 0x1001, 0, None, 0, 0)
     table.attach(small, 0, 0, None, 0, 0)
@@ -443,3 +448,188 @@ def test_the_next_host_has_other_buffers() -> None:
         table.set_near(start, end)
         with pytest.raises(AssertionError, match="not called here"):
             table.post_reply(ARENA_AT, b"x")
+
+
+@pytest.fixture
+def answered(pair):
+    """A host that has one frame, to which the device has just told that it keeps it, with a reply.
+
+    That is what a FAIL is: one record that Python has to take, and a usual one behind it.
+    """
+    host, device = pair.host, pair.device
+    frame = host.memory.allocate(128)
+    host.release(frame.bus_address)
+    mfa = host.alloc()
+    while host.drain():
+        pass
+    device.drain()
+    pair.reply_at, pair.fail = frame.bus_address, lambda: fail(device, mfa)
+    return pair
+
+
+def fail(device: ShmUnit, mfa: int) -> None:
+    device.preserve(mfa)
+    device.post_reply(device.take_reply_frame(), b"failed")
+    device.flush()
+
+
+def on_entry(name: str, act: Callable[[], object]) -> Callable[..., None]:
+    """Return what does something when a function is entered, for `sys.settrace`."""
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_name == name:
+            sys.settrace(None)
+            act()
+
+    return trace
+
+
+@pytest.mark.parametrize("way", ["reap", "alloc"])
+def test_a_rest_is_taken_although_another_thread_has_just_taken_one(answered, way: str) -> None:
+    """Between a look in compiled code and the long way another thread may end its own."""
+    host, device = answered.host, answered.device
+    has_taken, has_looked, has_ended = (threading.Event() for _ in range(3))
+    take_in, found = host._take_in, []
+
+    def slow_take_in():
+        rest = take_in()
+        if threading.current_thread().name == "i2o-first":
+            has_taken.set()
+            assert has_looked.wait(20)
+        return rest
+
+    def first() -> None:
+        host.drain()
+        has_ended.set()
+
+    def second() -> None:
+        sys.settrace(on_entry(f"_{way}", lambda: (has_looked.set(), has_ended.wait(20))))
+        found.append(getattr(host, way)())
+
+    host._take_in = slow_take_in
+    device._tell(Word.STARVE, 0)
+    device.flush()
+    threads = [threading.Thread(target=first, name="i2o-first")]
+    threads[0].start()
+    assert has_taken.wait(20)
+    answered.fail()
+    threads.append(threading.Thread(target=second, name="i2o-second"))
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert answered.reply_at in (*found, host.reap())
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_an_interrupted_call_left_is_found_by_who_waits(answered) -> None:
+    host = answered.host
+    port = ShmPort("shm:test", host, 128)
+    poller = select.poll()
+    answered.fail()
+    sys.settrace(on_entry("_reap", interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        host.reap()
+    assert host._table.is_held
+    assert port.wait(20)
+    assert host.reap() == answered.reply_at
+    host.release(answered.reply_at)
+    answered.device.drain()
+    answered.fail()
+    sys.settrace(on_entry("_reap", interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        host.reap()
+    poller.register(port.fileno(), select.POLLIN)
+    assert poller.poll(0)
+    port.close()
+
+
+def test_an_end_is_noticed_although_a_record_could_not_be_taken(answered, monkeypatch) -> None:
+    host = answered.host
+    answered.fail()
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "_take", lambda *record: interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            host.reap()
+    assert not host._table.is_held
+    answered.device._channel.close()
+    host._table.trusted_until_ns = 0
+    with pytest.raises(IopDead):
+        host.reap()
+
+
+def test_a_reply_that_another_thread_takes_in_makes_the_descriptor_readable(answered) -> None:
+    host = answered.host
+    port = ShmPort("shm:test", host, 128)
+    poller = select.poll()
+    poller.register(port.fileno(), select.POLLIN)
+    assert not poller.poll(0)
+    silence = host.silence
+
+    def and_then_another_one() -> None:
+        silence()
+        host.silence = silence
+        answered.fail()
+        port.alloc()
+
+    host.silence = and_then_another_one
+    port.alloc()
+    assert host.reply_pending
+    assert poller.poll(0)
+    port.close()
+
+
+def test_a_frame_that_was_static_is_not_for_ever(pair) -> None:
+    host, device = pair.host, pair.device
+    mfa = host.alloc()
+    host.post(mfa)
+    device.drain()
+    device.fetch()
+    for word, value in ((Word.STATIC, 3), (Word.PRESERVE, 0), (Word.FREE, 0)):
+        device._tell(word, mfa, value)
+        device.flush()
+        host.drain()
+    assert mfa in [host.alloc() for _ in range(4)]
+    host.post(mfa)
+    host.post(mfa)
+    assert "does not hold it" in host.said[-1]
+
+
+def test_without_a_host_nobody_has_frames() -> None:
+    for table in device_tables():
+        table.refill(1)
+        assert table.idle_inbound() == len(FRAMES)
+        table.detach()
+        table.refill(2)
+        assert table.idle_inbound() == 0
+        assert table.sift(RECORD.pack(Word.POST, FRAMES[0], 2)) == 0
+
+
+def test_a_frame_has_as_many_bytes_as_its_words(pair) -> None:
+    host = pair.host
+    words = array("I", range(4))
+    for is_slow in (False, True):
+        mfa = host.alloc()
+        host._table.is_slow = is_slow
+        (host._write if is_slow else host.write)(mfa, memoryview(words))
+        assert host.read_inbound(mfa, 16) == words.tobytes()
+        with pytest.raises(LocalFrameError, match="132 bytes"):
+            host._write(mfa, memoryview(array("I", range(33))))
+
+
+def test_nothing_is_behind_a_buffer(pair) -> None:
+    host, device = pair.host, pair.device
+    buffer = host.memory.allocate(4096)
+    device.drain()
+    device.post_reply(buffer.bus_address, b"x")
+    host.outbound(buffer.bus_address, 1)
+    with pytest.raises(DmaFault):
+        host.outbound(buffer.bus_address + 4096, 0)
+    with pytest.raises(DmaFault):
+        device.post_reply(buffer.bus_address + 4096, b"")
+    host.close()
+    host._table.set_near(buffer.bus_address, buffer.bus_address + 64)
+    with pytest.raises((DmaFault, ValueError)):
+        host.outbound(buffer.bus_address, 1)
