@@ -87,7 +87,6 @@ class ShmPort(Closing):
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the IOP has told something."""
-        self.half.settle()
         if self.half.reply_pending:
             return True
         has_news = self.half.wait(timeout_s)
@@ -141,7 +140,6 @@ class ShmPort(Closing):
             bell.silence()
             return
         half = self.half
-        half.settle()
         if not (half.reply_pending or half.is_gone):
             half.silence()
             if half.arm():

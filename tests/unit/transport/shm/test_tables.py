@@ -9,6 +9,7 @@ import select
 import struct
 import sys
 import threading
+import time
 import weakref
 from array import array
 from collections.abc import Callable
@@ -558,6 +559,22 @@ def test_an_end_is_noticed_although_a_record_could_not_be_taken(answered, monkey
     host._table.trusted_until_ns = 0
     with pytest.raises(IopDead):
         host.reap()
+
+
+@pytest.mark.parametrize("way", ["post", "release", "reap"])
+def test_that_somebody_was_there_does_not_count_for_long(pair, way: str) -> None:
+    host = pair.host
+    mfas = [host.alloc() for _ in range(2)]
+    calls = {"post": lambda: host.post(mfas.pop()), "release": lambda: host.release(4)}
+    host._table.trusted_until_ns = 0
+    call = calls.get(way, host.reap)
+    call()
+    assert host._table.trusted_until_ns > 0
+    pair.device._channel.close()
+    while host._table.trusted_until_ns > time.monotonic_ns():
+        pass
+    with pytest.raises(IopDead):
+        call()
 
 
 def test_a_reply_that_another_thread_takes_in_makes_the_descriptor_readable(answered) -> None:
