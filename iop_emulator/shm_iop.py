@@ -93,7 +93,7 @@ class ShmIop(Closing):
             iop.power_cycle()
         if has_command:
             due = self._commanded.run(now_ns, has_command=True)
-        elif unit.posted or not iop.is_idle:
+        elif unit.posted_inbound() or not iop.is_idle:
             due = iop.run(RUN_BUDGET, now_ns)
         else:
             due = None  # reply frames came back, or buffers were made known

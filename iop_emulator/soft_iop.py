@@ -56,6 +56,8 @@ _WORKS_IN_FAILED: Final = frozenset(
     }
 )
 _STATIC_MF_CREATE: Final = int(Function.EXEC_STATIC_MF_CREATE)
+_MOST_PLAIN: Final = 1024
+_UNKNOWN: Final = -1, 0
 _NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 
 
@@ -118,6 +120,7 @@ class SoftIop:
         self.events = EventBook(self._send_event)
         self.lct = Lct()
         self._devices = self.lct.serving
+        self._plain: dict[bytes, tuple[int, int]] = {}  # by their first words: word 1, and the size
         self.page_size = 4096
         self.state = IopState.INITIALIZING
         self._stuck: deque[tuple[int, bytes]] = deque()
@@ -175,7 +178,8 @@ class SoftIop:
                 self._begin_ns = now_ns
             return None
         scheduler, replies = self.scheduler, self.replies
-        if not self._is_calm or self.faults is not None:  # whoever changes more than that says so
+        was_calm = self._is_calm and self.faults is None  # whoever changes more than that says so
+        if not was_calm:
             if self._begin_ns is None:
                 self._begin_ns = now_ns
             if self.faults is not None or self._closed_until_ns != 0:
@@ -200,6 +204,14 @@ class SoftIop:
             serve(mfa, frame, now_ns)
             if self._is_halted:
                 break
+        if (
+            was_calm
+            and self._is_calm
+            and budget > 0
+            and not (scheduler.timers or scheduler.jobs or replies.backlog or self._stuck)
+            and not self._is_in_system
+        ):
+            return None
         while scheduler.jobs and budget > 0 and not (replies.is_congested or self._is_halted):
             budget -= 1
             self._changes += 1
@@ -313,21 +325,18 @@ class SoftIop:
 
     def _serve(self, mfa: int, frame: bytes, now_ns: int) -> None:
         """Check a request, give its frame back, and do what it asks for."""
-        start, words, route = _read_header(frame)
-        device = self._devices.get(route & 0xFFF)
-        if (
-            device is None
-            or start & _NOT_PLAIN != 1
-            or 0x10 <= start < 0x40
-            or route & 0xFFF000 != 0x001000
-            or 4 * words != len(frame)
-        ):
+        route, size = self._plain.get(frame[:8], _UNKNOWN)
+        if size != len(frame):
+            route = self._look_at_header(frame)
+        device = None if route < 0 else self._devices.get(route & 0xFFF)
+        if device is None:
             static = self._statics.get(mfa)
             if static is not None:
                 self._serve_static(mfa, frame, static)
                 return
             if self._refuse(mfa, frame):
                 return
+            route = int.from_bytes(frame[4:8], "little")
             device = self.lct.devices[route & 0xFFF]
         function = route >> 24
         if (not self._has_replies or self.replies.is_congested) and function not in UNANSWERED:
@@ -354,6 +363,22 @@ class SoftIop:
             reply = self._malformed(device, request, error)
         if reply is not None:
             self.replies.send(reply)
+
+    def _look_at_header(self, frame: bytes) -> int:
+        """Return word 1 of a frame whose header is plain; less than zero for any other."""
+        route: int
+        start, words, route = _read_header(frame)
+        if (
+            start & _NOT_PLAIN != 1
+            or 0x10 <= start < 0x40
+            or route & 0xFFF000 != 0x001000
+            or 4 * words != len(frame)
+        ):
+            return _UNKNOWN[0]
+        if len(self._plain) >= _MOST_PLAIN:
+            self._plain.clear()
+        self._plain[frame[:8]] = route, len(frame)
+        return route
 
     def _answer(self, request: Request) -> bytes | None:
         """Let the target serve a request; return its reply, if there is one now."""

@@ -60,6 +60,10 @@ class ArenaSpace:
         base: bus address of its first byte.
         on_cover: called with (bus address, length) before a buffer is handed out.
         on_uncover: called with the bus address after one was given back.
+
+    Attributes:
+        base: as given.
+        near: bus addresses of the buffer that was found last, and of its end: mostly it is the one.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class ArenaSpace:
         self._ends: dict[int, int] = {}
         self._buffers: dict[int, ArenaBuffer] = {}
         self._next = base
-        self._near = (0, 0)  # the buffer that was found last: mostly it is the one
+        self.near = (0, 0)
         self._lock = threading.Lock()
 
     # --- the host's side -------------------------------------------------------------------------
@@ -137,7 +141,7 @@ class ArenaSpace:
 
     def window(self, bus_address: int, length: int) -> memoryview:
         """Return the bytes behind a range; raises DmaFault outside all buffers."""
-        start, end = self._near
+        start, end = self.near
         if not (start <= bus_address < end and 0 <= length <= end - bus_address):
             self._come_near(bus_address, length)
         at = bus_address - self.base
@@ -153,7 +157,7 @@ class ArenaSpace:
             end = self._ends[start]
             if bus_address >= end or bus_address + length > end:
                 raise DmaFault(bus_address, length)
-            self._near = start, end
+            self.near = start, end
 
     def read(self, address: int, length: int) -> bytes:
         """Copy bytes out; raises DmaFault outside all buffers."""
@@ -161,7 +165,7 @@ class ArenaSpace:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copy bytes in; raises DmaFault outside all buffers."""
-        start, end = self._near
+        start, end = self.near
         after = address + len(data)
         if start <= address < end and after <= end:
             self._arena[address - self.base : after - self.base] = data
@@ -184,7 +188,7 @@ class ArenaSpace:
         with self._lock:
             if self._ends.pop(address, None) is None:
                 raise RemoteFrameError(f"no buffer begins at {address:#010x}")
-            self._near = (0, 0)
+            self.near = (0, 0)
             del self._starts[bisect_left(self._starts, address)]
 
     def _require_free(self, address: int, length: int) -> None:

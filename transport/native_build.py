@@ -13,6 +13,10 @@ a local variable, checked, and then used.
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+from runpy import run_path
+
 import cffi
 
 _DECLARATIONS = """
@@ -121,6 +125,7 @@ static void i2o_from_device(void) { FROM_DEVICE(); }
 enum { TAIL = 0, HEAD = 64, SLEEPS = 128, WAITS = 192 };
 enum { EMPTY_RING = -1, BROKEN_RING = -2, NO_FIT = -3, NO_SPACE = 0, PUSHED = 1 };
 #define SKIP 0xFFFFFFFFu
+#define MOST_TAKEN 8192
 #define ALIGNED(length) (((length) + 7u) & ~7u)
 
 typedef struct i2o_ring {
@@ -329,7 +334,9 @@ static int take(i2o_ring *ring, char *into, uint32_t room, uint32_t grain)
 {
     uint32_t taken = 0;
     int length, packets = 0;
-    while ((length = copy_next(ring, into + taken, room - taken)) >= 0) {
+    /* not for ever, if there are empty ones */
+    while (packets < MOST_TAKEN
+           && (length = copy_next(ring, into + taken, room - taken)) >= 0) {
         packets++;
         taken += (uint32_t)length - (uint32_t)length % grain;
     }
@@ -432,4 +439,13 @@ static int i2o_is_quiet(int descriptor)
 
 builder = cffi.FFI()
 builder.cdef(_DECLARATIONS)
-builder.set_source("i2o.transport._native", _SOURCE, optional=True)
+# a build script is no module of a package, so it cannot import its neighbour
+_TABLES = run_path(str(Path(__file__).with_name("shm") / "native_tables.py"))["SOURCE"]
+_HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+builder.set_source(
+    "i2o.transport._native",
+    _SOURCE + _TABLES,
+    # the oldest Python that is supported: buffers are in its stable ABI, and not in older ones
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if _HAS_STABLE_ABI else [],
+    optional=True,
+)

@@ -9,6 +9,7 @@ from typing import Self
 
 import pytest
 
+from i2o.transport.shm import host_half, unit
 from i2o.transport.shm import link as link_module
 from i2o.transport.shm.greeting import Welcome, hear, say
 from i2o.transport.shm.host_half import HostHalf
@@ -19,15 +20,18 @@ from i2o.transport.shm.segment import Shape
 from i2o.transport.shm.unit import ShmUnit
 
 needs_rings = pytest.mark.skipif(native_rings() is None, reason="the extension is not built")
-CARRIED = [pytest.param("rings", marks=needs_rings), "socket"]
-"""How packets are carried: with the compiled extension, and without."""
+CARRIED = [pytest.param("rings", marks=needs_rings), "socket", "plain"]
+"""How packets are carried: with the compiled extension, without its rings, without all of it."""
 SMALL = Shape(4, 128, 1 << 16, 16 << 20)
 
 
 def carry(carried: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do without the extension, if so asked."""
-    if carried == "socket":
+    if carried != "rings":
         monkeypatch.setattr(link_module, "native_rings", lambda: None)
+    if carried == "plain":
+        for module in (host_half, unit):
+            monkeypatch.setattr(module, "native_tables", lambda: None)
 
 
 class ShmPair:
@@ -48,7 +52,7 @@ class ShmPair:
         theirs = offer(far, hello, shape, "", PACKET)
         welcome = hear(near)
         assert isinstance(welcome, Welcome)
-        assert welcome.mode.name == carried.upper()
+        assert welcome.mode.name == ("RINGS" if carried == "rings" else "SOCKET")
         ours = take(near, welcome, PACKET)
         self.host = HostHalf(ours.channel, ours.segment, on_misuse=said.append)
         self.host.said = said  # type: ignore[attr-defined]

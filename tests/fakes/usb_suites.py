@@ -72,7 +72,7 @@ class UsbPorts(UsbBackend, PortConformance):
     def open(self, image: Path, resources: ExitStack) -> Port:
         self.station = UsbStation(f"emu:?disk={image}", self.cables)
         resources.callback(self.station.close)
-        return self.station.port(connect_s=0.5)
+        return self.station.port(connect_s=2.0)
 
     def kill(self, port: Port) -> bool:
         self.station.close()

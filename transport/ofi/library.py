@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, create_string_buffer
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from i2o.errors import TransportUnavailable
 from i2o.transport.fabric.errors import FabricError
+from i2o.transport.second_module import second_module
 
 MODULE: Final = "i2o.transport.ofi._libfabric"
 _BOOKS: Final = "i2o.transport.ofi._books"
@@ -73,21 +72,10 @@ def load() -> Library:
     try:
         with _handlers_kept():
             module = import_module(MODULE)
-            if _BOOKS not in sys.modules:
-                sys.modules[_BOOKS] = _load_books(module.__file__)
+            second_module(_BOOKS, module.__file__)
     except ImportError as error:
         raise TransportUnavailable("ofi", f"no libfabric: {error}", remedy=REMEDY) from error
     return Library(module.ffi, module.lib)
-
-
-def _load_books(path: str | None) -> ModuleType:
-    """Load the second module of the extension at a path."""
-    spec = spec_from_file_location(_BOOKS, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no extension")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextmanager

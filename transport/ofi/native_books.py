@@ -194,11 +194,12 @@ static int operation_clear(PyObject *object)
     return 0;
 }
 
+/* Not the buffer: a memoryview that the collector clears while it is exported is used again when
+   that ends. */
 static int operation_traverse(PyObject *object, visitproc visit, void *arg)
 {
     operation_t *self = (operation_t *)object;
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->view.obj);
     Py_VISIT(self->held);
     Py_VISIT(self->area);
     Py_VISIT(self->flags);

@@ -80,7 +80,7 @@ class Channel(Protocol):
     def silence(self) -> None:
         """Take in what `filenos` told of wake-ups; what it told of packets stays."""
 
-    def spin(self, seconds: float) -> bool:
+    def spin(self, nanoseconds: int, /) -> int:
         """Wait for a packet so long without sleeping; return whether one came."""
 
     def filenos(self) -> tuple[int, ...]:
@@ -192,9 +192,9 @@ class SocketChannel:
     def silence(self) -> None:
         """Do nothing: there are no other wake-ups."""
 
-    def spin(self, seconds: float) -> bool:
-        """Return False: looking costs a system call each time, so one may sleep as well."""
-        return False
+    def spin(self, nanoseconds: int, /) -> int:
+        """Return 0: looking costs a system call each time, so one may sleep as well."""
+        return 0
 
     def filenos(self) -> tuple[int, ...]:
         """Return the socket."""
@@ -248,8 +248,8 @@ class RingChannel:
         self._push_record = self._producer.push_record
         self._pop, self._take, self._packet = consumer.pop, consumer.take, consumer.packet
         self._pop_within = consumer.pop_within
-        self.has_packet = consumer.pending
-        self._is_quiet = native.lib.i2o_is_quiet
+        self.has_packet, self.spin = consumer.pending, consumer.spin
+        self._is_quiet, self._cast = native.lib.i2o_is_quiet, native.ffi.cast
         self._is_broken = False
 
     def send(self, packet: bytes) -> bool:
@@ -268,30 +268,49 @@ class RingChannel:
         code = self._push_two(head, rest)
         return code == PUSHED or self._not_sent(code, len(head) + len(rest))
 
+    @property
+    def socket(self) -> int:
+        """The socket, by whose end one notices that the other process is gone; -1 if closed."""
+        return self._end.fileno()
+
+    def rings(self) -> tuple[object, int, int]:
+        """Return what keeps the two rings, and the addresses of that we take from and the other."""
+        rings = self._consumer.ring, self._producer.ring
+        incoming, outgoing = (int(self._cast("uintptr_t", ring)) for ring in rings)
+        return rings, incoming, outgoing
+
     def receive(self) -> memoryview | None:
         """Take the next packet, or None; raises PeerGone."""
         size = self._pop()
-        return self._packet[:size] if size >= 0 else self._nothing(size)
+        if size >= 0:
+            return self._packet[:size]
+        self.nothing(size)
+        return None
 
     def receive_within(self, nanoseconds: int) -> memoryview | None:
         """Look for a packet for so long without the interpreter's lock; then `receive`."""
         size = self._pop_within(nanoseconds)
-        return self._packet[:size] if size >= 0 else self._nothing(size)
+        if size >= 0:
+            return self._packet[:size]
+        self.nothing(size)
+        return None
 
     def take(self, grain: int) -> memoryview | None:
         """Take the packets that are there, or None; raises PeerGone."""
         size = self._take(grain)
-        return self._packet[:size] if size >= 0 else self._nothing(size)
+        if size >= 0:
+            return self._packet[:size]
+        self.nothing(size)
+        return None
 
-    def _nothing(self, code: int) -> memoryview | None:
-        """Return None if a ring is only empty; raise PeerGone if it is broken."""
+    def nothing(self, code: int) -> None:
+        """Return if a ring is only empty, as such a code says; raise PeerGone if it is broken."""
         if code == EMPTY_RING:
-            return None
+            return
         try:
             self._consumer.check(code)
         except RingBroken as error:
             raise self._broken(error) from None
-        return None
 
     def check(self) -> None:
         """Raise PeerGone if the other process is gone, or has been found to write nonsense."""
@@ -323,10 +342,6 @@ class RingChannel:
         self._consumer.disarm()
         with contextlib.suppress(OSError, ValueError):  # nothing to read, or closed
             os.eventfd_read(self._own_bell)
-
-    def spin(self, seconds: float) -> bool:
-        """Look for a packet so long, in compiled code; return whether one came."""
-        return self._consumer.spin(seconds)
 
     def filenos(self) -> tuple[int, ...]:
         """Return the eventfd and the socket."""

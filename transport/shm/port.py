@@ -60,8 +60,9 @@ class ShmPort(Closing):
         self._bell: Doorbell | None = None
         self._watch: select.epoll | None = None
         # what needs no help from here is the half's own
-        self.write, self.read_inbound, self.post = half.write, half.read_inbound, half.post
-        self.release, self.outbound = half.release, half.memory.window
+        self.alloc, self.write, self.read_inbound = half.alloc, half.write, half.read_inbound
+        self.post, self.reap, self.release = half.post, half.reap, half.release
+        self.outbound = half.outbound
 
     @classmethod
     def from_uri(cls, uri: Uri, clock: Clock) -> Port:
@@ -82,22 +83,6 @@ class ShmPort(Closing):
             half = half_over(end, answer, uri.text, spin_us / 1e6)
         return cls(uri.text, half, answer.shape.frame_size)
 
-    # --- the FIFOs -----------------------------------------------------------------------------
-
-    def alloc(self) -> int:
-        """Pop a free inbound MFA, or EMPTY."""
-        mfa = self.half.alloc()
-        if self._watch is not None:
-            self._ring()
-        return mfa
-
-    def reap(self) -> int:
-        """Pop a reply MFA, or EMPTY."""
-        mfa = self.half.reap()
-        if self._watch is not None:
-            self._ring()
-        return mfa
-
     # --- waiting -------------------------------------------------------------------------------
 
     def wait(self, timeout_s: float) -> bool:
@@ -115,6 +100,7 @@ class ShmPort(Closing):
             with self._first:
                 if self._watch is None and not self._is_closed:
                     self._watch = self._make_watch()
+                    self.half.tell_after(self._ring)
             self._ring()
         return descriptor_of(self._watch)
 
@@ -158,7 +144,9 @@ class ShmPort(Closing):
             half.silence()
             if half.arm():
                 bell.silence()
-                return
+                half.settle()
+                if not (half.reply_pending or half.is_gone):  # as other threads took in meanwhile
+                    return
         bell.ring()
 
     # --- life cycle ----------------------------------------------------------------------------

@@ -59,19 +59,23 @@ class RingPlace(NamedTuple):
 
 
 class _End:
-    """What both ends have in common."""
+    """What both ends have in common.
+
+    Attributes:
+        ring: as compiled code knows it.
+    """
 
     def __init__(self, native: Any, place: RingPlace, wake_fd: int) -> None:
         ffi, lib = native.ffi, native.lib
         memory, control_at, data_at, size = place
         ends = control_at + CONTROL_SIZE, data_at + size
         self._kept: tuple[Any, ...] = (ffi.from_buffer(memory),)
-        self._ring = ffi.new("i2o_ring *")
+        self.ring = ffi.new("i2o_ring *")
         if (
             min(control_at, data_at, size) < 0
             or max(ends) > len(memory)
             or lib.i2o_ring_open(
-                self._ring, self._kept[0] + control_at, self._kept[0] + data_at, size, wake_fd
+                self.ring, self._kept[0] + control_at, self._kept[0] + data_at, size, wake_fd
             )
         ):
             raise LocalFrameError(f"{size} bytes at {data_at:#x} of {len(memory):#x} are no ring")
@@ -79,13 +83,13 @@ class _End:
 
     def _bind(self, function: Any, *more: object) -> partial[int]:
         """Return a function of this end, which keeps the memory for as long as it can be called."""
-        bound: partial[int] = partial(function, self._ring, *more)
+        bound: partial[int] = partial(function, self.ring, *more)
         bound.__dict__["kept"] = self._kept
         return bound
 
     def close(self) -> None:
         """Let go of the memory and the eventfd: every use of this end fails from now on."""
-        self._close(self._ring)
+        self._close(self.ring)
         kept, self._kept = self._kept, ()
         for buffer in kept:
             self._release(buffer)
@@ -128,9 +132,9 @@ class Producer(_End):
             LocalFrameError: the packet is larger than the ring takes.
         """
         if code == _BROKEN:
-            if length > self._ring.limit:
+            if length > self.ring.limit:
                 raise LocalFrameError(
-                    f"a packet of {length} bytes: this ring takes {self._ring.limit}"
+                    f"a packet of {length} bytes: this ring takes {self.ring.limit}"
                 )
             raise RingBroken("the other side's place in the ring cannot be")
 
@@ -169,7 +173,11 @@ class Consumer(_End):
         self.disarm = self._bind(lib.i2o_ring_disarm)
         """Take back what `arm` said."""
         self._arm = self._bind(lib.i2o_ring_arm)
-        self._spin = self._bind(lib.i2o_ring_spin)
+        self.spin = self._bind(lib.i2o_ring_spin)
+        """Look for a packet so many nanoseconds, without the interpreter's lock.
+
+        Returns whether one came.
+        """
 
     def check(self, length: int) -> None:
         """Raise RingBroken if what `pop` returned says that the other side has written nonsense."""
@@ -183,7 +191,3 @@ class Consumer(_End):
             False if a packet is there already: then nothing was said, and sleeping is wrong.
         """
         return bool(self._arm())
-
-    def spin(self, seconds: float) -> bool:
-        """Look for a packet for so long, without the interpreter lock; return whether one came."""
-        return bool(self._spin(round(seconds * 1e9)))

@@ -52,7 +52,17 @@ class Shape(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the whole."""
-        return RINGS_AT + 2 * self.ring_size + self.arena_size
+        return self.arena_at + self.arena_size
+
+    @property
+    def arena_at(self) -> int:
+        """Offset of the first byte for host buffers."""
+        return RINGS_AT + 2 * self.ring_size
+
+    def mfas(self) -> range:
+        """Return every MFA."""
+        size = self.frame_size
+        return range(FRAME_AREA, FRAME_AREA + self.frame_count * size, max(size, 1))
 
     def check(self) -> None:
         """Raise RemoteFrameError if there is no such segment."""
@@ -89,7 +99,7 @@ class Segment(Closing):
         self.shape = shape
         self._map: mmap.mmap | None = mmap.mmap(descriptor, shape.size)
         self.memory = memoryview(self._map)
-        self.arena = self.memory[RINGS_AT + 2 * shape.ring_size :]
+        self.arena = self.memory[shape.arena_at :]
 
     @classmethod
     def make(cls, shape: Shape) -> tuple[Segment, int]:
@@ -138,11 +148,6 @@ class Segment(Closing):
         return RingPlace(
             self._map, CONTROL_AT + number * CONTROL_SIZE, RINGS_AT + number * size, size
         )
-
-    def mfas(self) -> range:
-        """Return every MFA."""
-        count, size = self.shape.frame_count, self.shape.frame_size
-        return range(FRAME_AREA, FRAME_AREA + count * size, max(size, 1))
 
     def close(self) -> None:
         """Unmap the memory, unless somebody still has a view of it (then when that is gone)."""

@@ -83,7 +83,7 @@ class ShmHost(Closing):
     def __init__(
         self, device: ShmDevice, *, spin_s: float = 0.0, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self.device, self._spin_s, self._clock = device, spin_s, clock
+        self.device, self._spin_ns, self._clock = device, round(spin_s * 1e9), clock
         self._channel: Channel | None = None
         self._must_look = False
         self.pid = 0
@@ -154,16 +154,16 @@ class ShmHost(Closing):
     def _serve(self, channel: Channel, now_ns: int) -> int | None:
         """Serve until there is nothing to do, or others should have their turn."""
         run, flush = self.device.run, self.device.unit.flush
-        clock_ns, spin_s = self._clock.monotonic_ns, self._spin_s
+        clock_ns, spin_ns, spin = self._clock.monotonic_ns, self._spin_ns, channel.spin
         end_ns = now_ns + _TURN_NS
         while True:
             due = run(now_ns)
             is_told = flush()
-            if not (spin_s and is_told):
+            if not (spin_ns and is_told):
                 break
             if due is not None and due <= now_ns:
                 return due
-            if not channel.spin(spin_s if due is None else min(spin_s, (due - now_ns) / 1e9)):
+            if not spin(spin_ns if due is None else min(spin_ns, due - now_ns)):
                 break  # what is there already is seen at once
             now_ns = clock_ns()
             if now_ns >= end_ns:

@@ -8,29 +8,30 @@ told as misuse, and nothing else happens.
 
 from __future__ import annotations
 
-import struct
-from collections import deque
+import contextlib
+import secrets
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from i2o.errors import DmaFault, RemoteFrameError
-from i2o.transport.arena_space import ArenaSpace
+from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
 from i2o.transport.device_unit import DmaSpace, PostedFrame
 from i2o.transport.port import EMPTY
-from i2o.transport.shm.channel import Channel, PeerGone
+from i2o.transport.shm.channel import Channel, PeerGone, RingChannel
 from i2o.transport.shm.records import PACKET, RECORD, Word
 from i2o.transport.shm.segment import Segment, Shape
+from i2o.transport.shm.tables import (
+    HAS_REST,
+    LEFT_MORE,
+    DeviceTable,
+    PlainDeviceTable,
+    native_tables,
+)
 
-_HEADER_SIZE: Final = 16
 _RECORD_SIZE: Final = RECORD.size
-_records_of, _pack_record = RECORD.iter_unpack, RECORD.pack
-_words_at: Final = struct.Struct("<H").unpack_from
-_posted_frame: Final = partial(tuple.__new__, PostedFrame)  # as its own constructor, but faster
+_record_at = RECORD.unpack_from
 _MOST_OUTBOX: Final = 16 * PACKET  # a host that does not listen is not listened to
 MOST_REPLY_FRAMES: Final = 1 << 16
-_POST, _RELEASE = int(Word.POST), int(Word.RELEASE)
-_FREE, _REPLY = int(Word.FREE), int(Word.REPLY)
 _NO_HOST: Final = "no host is connected"
 
 
@@ -73,8 +74,18 @@ class ShmUnit:
         frame_count: inbound frames.
         frame_size: bytes of each.
         dma: the memory of the host that is connected.
-        posted: MFAs that wait to be fetched, for others to look whether there are any.
         must_power_cycle: the host asked for a power cycle; see `take_power_cycle`.
+        fetch: see `DeviceUnit`, as all that follow.
+        recycle: puts an inbound frame on the free list.
+        take_reply_frame: pops a free reply frame, or EMPTY.
+        post_reply: writes a reply to host memory and queues it; raises DmaFault.
+        posted_inbound: returns how many requests wait to be fetched.
+        idle_inbound: returns how many inbound frames are free, as far as the device can tell.
+        idle_outbound: returns how many free reply frames the device holds.
+        flush: tells the host what there is to tell, as far as there is room, and returns whether
+            all is told. A host that is gone is told nothing; `drain` notices that.
+        drain: takes in what the host has told, and returns whether more may be there; raises
+            PeerGone when the host is gone, or does not keep to the rules.
     """
 
     def __init__(self, shape: Shape, *, on_misuse: Callable[[str], None]) -> None:
@@ -83,17 +94,36 @@ class ShmUnit:
         self._reach = HostReach()
         self.dma: DmaSpace = self._reach
         self._memory = memoryview(bytearray(0))
-        self._mfas = range(0)
         self._channel: Channel | None = None
         self._segment: Segment | None = None
-        self.posted: deque[int] = deque()
-        self._with_host: set[int] = set()
         self._static: dict[int, int] = {}  # how often each static frame may still be posted
-        self._reply_frames: deque[int] = deque()
-        self._idle_replies: set[int] = set()
-        self._outbox = bytearray()
-        self._generation = 0
         self.must_power_cycle = False
+        self._native_table: Any = None
+        self._ring_table: Any = None  # the same, while there are rings to take from
+        frames, native = shape.mfas(), native_tables()
+        if native is None:
+            table: DeviceTable = PlainDeviceTable(
+                frames, MOST_REPLY_FRAMES, self._post_reply, self._flush, self._drain
+            )
+        else:
+            table = self._native_table = native.DeviceTable(
+                frames.start,
+                frames.step,
+                len(frames),
+                MOST_REPLY_FRAMES,
+                _MOST_OUTBOX,
+                secrets.randbits(32),
+                PostedFrame,
+                self._post_reply,
+                self._flush,
+                self._drain,
+            )
+        self._table = table
+        self.fetch, self.recycle = table.fetch, table.recycle
+        self.flush, self.drain = table.flush, table.drain
+        self.take_reply_frame, self.post_reply = table.take_reply_frame, table.post_reply
+        self.posted_inbound, self.idle_inbound = table.posted_inbound, table.idle_inbound
+        self.idle_outbound = table.idle_outbound
 
     # --- hosts -----------------------------------------------------------------------------------
 
@@ -105,7 +135,12 @@ class ShmUnit:
             segment: the memory shared with it, as the unit's shape says; the unit's, too.
         """
         self._channel, self._segment = channel, segment
-        self._memory, self._mfas = segment.memory, segment.mfas()
+        self._memory = segment.memory
+        rings: tuple[object, int, int] = None, 0, 0
+        self._ring_table = None
+        if isinstance(channel, RingChannel):
+            rings, self._ring_table = channel.rings(), self._native_table
+        self._table.attach(segment.memory, self.shape.arena_at, ARENA_BASE, *rings)
         self._reach.space = ArenaSpace(segment.arena)
         self.must_power_cycle = False
         self.refill()
@@ -116,46 +151,25 @@ class ShmUnit:
         The IOP is to be reset before: it may be writing to that memory.
         """
         channel, self._channel = self._channel, None
+        self._ring_table = None
         segment, self._segment = self._segment, None
         space, self._reach.space = self._reach.space, None
-        self._memory, self._mfas = memoryview(bytearray(0)), range(0)
-        self.posted.clear()
+        self._memory = memoryview(bytearray(0))
         self._static.clear()
-        self._with_host.clear()
-        self._reply_frames.clear()
-        self._idle_replies.clear()
-        self._outbox.clear()
-        if channel is not None:
-            channel.close()
-        if space is not None:
-            space.close()
-        if segment is not None:
-            segment.close()
+        with contextlib.ExitStack() as rest:
+            if segment is not None:
+                rest.callback(segment.close)
+            if space is not None:
+                rest.callback(space.close)
+            rest.callback(self._table.detach)
+            if channel is not None:
+                channel.close()
 
-    # --- what `DeviceUnit` asks for --------------------------------------------------------------
-
-    def fetch(self) -> PostedFrame | None:
-        """Pop the next posted request as a private copy, bounded by the frame's size."""
-        if not self.posted:
-            return None
-        mfa = self.posted.popleft()
-        memory = self._memory
-        size = 4 * _words_at(memory, mfa + 2)[0]
-        if size < _HEADER_SIZE:
-            size = _HEADER_SIZE
-        elif size > self.frame_size:
-            size = self.frame_size
-        frame: PostedFrame = _posted_frame((mfa, memory[mfa : mfa + size].tobytes()))
-        return frame
-
-    def recycle(self, mfa: int) -> None:
-        """Put an inbound frame on the free list."""
-        self._with_host.add(mfa)
-        self._outbox += _pack_record(_FREE, mfa, 0)
+    # --- what else `DeviceUnit` asks for ----------------------------------------------------------
 
     def preserve(self, mfa: int) -> None:
         """Leave the frame with the host."""
-        self._with_host.add(mfa)
+        self._table.give(mfa)
         self._tell(Word.PRESERVE, mfa)
 
     def withdraw(self, mfa: int) -> None:
@@ -177,61 +191,36 @@ class ShmUnit:
         """Put a static frame on the free list; return how many posts were not fetched."""
         if self._static.pop(mfa, None) is None:
             return 0  # it went with its host
-        lost = self.posted.count(mfa)
-        for _ in range(lost):
-            self.posted.remove(mfa)
+        lost = self._table.drop_posts(mfa)
         self.recycle(mfa)
         return lost
 
-    def take_reply_frame(self) -> int:
-        """Pop a free reply frame, or EMPTY."""
-        if not self._reply_frames:
-            return EMPTY
-        mfa = self._reply_frames.popleft()
-        self._idle_replies.discard(mfa)
-        return mfa
-
-    def post_reply(self, mfa: int, data: bytes) -> None:
-        """Write a reply to host memory and queue it; raises DmaFault (the frame is dropped)."""
+    def _post_reply(self, mfa: int, data: bytes) -> None:
         space = self._reach.space
         if space is None:
             raise DmaFault(mfa, len(data), _NO_HOST)
         space.write(mfa, data)
-        self._outbox += _pack_record(_REPLY, mfa, 0)
+        self._table.set_near(*space.near)  # most replies go to where the last one went
+        self._tell(Word.REPLY, mfa)
 
     def drop_replies(self) -> None:
         """Forget every outbound frame, free and posted; the host knows before anything else."""
-        self._reply_frames.clear()
-        self._idle_replies.clear()
+        self._table.drop_reply_frames()
         self._tell(Word.DROP)
         self.flush()
 
     def refill(self) -> None:
         """Make every inbound frame free again; the host knows before anything else."""
-        self.posted.clear()
         self._static.clear()
-        self._with_host.clear()
-        self._with_host.update(self._mfas)
-        self._generation = self._generation + 1 & 0xFFFFFFFF
-        self._tell(Word.REFILL, self._generation)
+        generation = self._table.generation + 1 & 0xFFFFFFFF
+        self._table.refill(generation)
+        self._tell(Word.REFILL, generation)
         self.flush()
 
     def starve(self, starved: bool) -> None:
         """Make the inbound port read empty, or end that."""
         self._tell(Word.STARVE, int(starved))
         self.flush()
-
-    def idle_inbound(self) -> int:
-        """Return how many inbound frames are free, as far as the device can tell."""
-        return len(self._with_host)
-
-    def posted_inbound(self) -> int:
-        """Return how many requests wait to be fetched."""
-        return len(self.posted)
-
-    def idle_outbound(self) -> int:
-        """Return how many free reply frames the device holds."""
-        return len(self._reply_frames)
 
     def posted_outbound(self) -> int:
         """Return 0: replies that were told to the host are its own."""
@@ -242,65 +231,64 @@ class ShmUnit:
     @property
     def has_outbox(self) -> bool:
         """Whether something could not be told yet."""
-        return bool(self._outbox)
+        return self._table.outbox_size > 0
 
     def take_power_cycle(self) -> bool:
         """Return whether the host asked for a power cycle since the last call."""
         asked, self.must_power_cycle = self.must_power_cycle, False
         return asked
 
-    def flush(self) -> bool:
-        """Tell the host what there is to tell, as far as there is room; return whether all is told.
-
-        A host that is gone is told nothing; `drain` notices that.
-        """
-        outbox, channel = self._outbox, self._channel
-        if channel is None:
-            outbox.clear()
-            return True
+    def _flush(self) -> bool:
+        table, channel = self._table, self._channel
         try:
-            while outbox:
-                if len(outbox) <= PACKET:
-                    if not channel.send(bytes(outbox)):
-                        return False
-                    outbox.clear()
-                    return True
-                if not channel.send(bytes(outbox[:PACKET])):
+            while table.outbox_size:
+                packet = table.packet()
+                if channel is not None and not channel.send(packet):
                     return False
-                del outbox[:PACKET]
+                table.told(len(packet))
         except PeerGone:
-            outbox.clear()
+            table.told(table.outbox_size)
         return True
 
-    def drain(self) -> bool:
-        """Take in what the host has told; return whether more may be there.
-
-        Raises:
-            PeerGone: the host is gone, or does not keep to the rules.
-        """
-        channel = self._channel
-        if channel is None:
+    def _drain(self) -> bool:
+        table, channel = self._table, self._channel
+        if channel is None or table.outbox_size > _MOST_OUTBOX:
             return False
-        if len(self._outbox) > _MOST_OUTBOX:
-            return False
+        if self._ring_table is not None:
+            code: int = self._ring_table.take_in()
+            if code < 0:
+                return self._found_nothing(code)
+            if code & HAS_REST:
+                self._take_all(self._ring_table.rest())
+                return True  # it was not looked whether that was all
+            return bool(code & LEFT_MORE)
         taken = channel.take(_RECORD_SIZE)
         if taken is None:
             return False
-        with_host, generation = self._with_host, self._generation
-        for word, value, more in _records_of(taken):
-            if word == _POST and more == generation and value in with_host:
-                with_host.remove(value)
-                self.posted.append(value)
-            elif word == _RELEASE:
-                self._take_reply_frame(value)
-            else:
-                self._take(word, value, more)
+        self._take_all(taken[table.sift(taken) :])
         return len(taken) > channel.room
 
+    def _found_nothing(self, code: int) -> bool:
+        """Return False if there was only nothing there; raises PeerGone."""
+        assert isinstance(self._channel, RingChannel)
+        self._channel.nothing(code)
+        return False
+
+    def _take_all(self, records: bytes | memoryview) -> None:
+        """Take what the table did not understand: one unusual record, and what is behind it."""
+        table = self._table
+        at = 0
+        while at < len(records):
+            self._take(*_record_at(records, at))
+            at += _RECORD_SIZE
+            at += table.sift(records[at:])
+
     def _take(self, word: int, value: int, more: int) -> None:
-        if word == _POST:
-            if more == self._generation:  # or it was posted before the host knew of a reset
+        if word == Word.POST:
+            if more == self._table.generation:  # or it was posted before the host knew of a reset
                 self._on_misuse(f"MFA {value:#010x} was posted, but the host does not hold it")
+        elif word == Word.RELEASE:
+            self._refuse_reply_frame(value)
         elif word == Word.POST_STATIC:
             self._take_static_post(value, more)
         elif word == Word.COVER or word == Word.UNCOVER:
@@ -310,22 +298,21 @@ class ShmUnit:
         else:
             self._on_misuse(f"the host sent record {word}, which means nothing")
 
-    def _take_reply_frame(self, mfa: int) -> None:
-        if mfa in self._idle_replies:
+    def _refuse_reply_frame(self, mfa: int) -> None:
+        if mfa == EMPTY:
+            self._on_misuse(f"{mfa:#010x} was released as a reply frame: it means that none is")
+        elif self._table.has_reply_frame(mfa):
             self._on_misuse(f"reply frame {mfa:#010x} was released twice: the IOP holds it")
-        elif len(self._reply_frames) >= MOST_REPLY_FRAMES:
-            self._on_misuse(f"reply frame {mfa:#010x} was released: the IOP holds too many")
         else:
-            self._idle_replies.add(mfa)
-            self._reply_frames.append(mfa)
+            self._on_misuse(f"reply frame {mfa:#010x} was released: the IOP holds too many")
 
     def _take_static_post(self, mfa: int, generation: int) -> None:
-        if generation != self._generation:
+        if generation != self._table.generation:
             return
         left = self._static.get(mfa, 0)
         if left:
             self._static[mfa] = left - 1
-            self.posted.append(mfa)
+            self._table.add_post(mfa)
         else:
             self._on_misuse(f"MFA {mfa:#010x} was posted, but is no static frame any more")
 
@@ -340,6 +327,7 @@ class ShmUnit:
                 space.uncover(address)
         except RemoteFrameError as error:
             self._on_misuse(str(error))
+        self._table.set_near(0, 0)  # it may be the one that is no more
 
     def _tell(self, word: int, value: int = 0, more: int = 0) -> None:
-        self._outbox += _pack_record(word, value, more)
+        self._table.tell(word, value, more)

@@ -21,8 +21,9 @@ from i2o.transport.fabric.endpoint import Message
 from i2o.transport.fabric.errors import ErrorAvailable, FabricErrno, FabricError, TryAgain
 from i2o.transport.fabric.flags import ADDR_UNSPEC, Bind, Flag
 from i2o.transport.ofi.completion_queue import OfiCompletionQueue
-from i2o.transport.ofi.library import _load_books, load
+from i2o.transport.ofi.library import load
 from i2o.transport.ofi.operation import NO_FLAGS, RECV_MSG, RECV_TAGGED, SEND_MSG, SEND_TAGGED
+from i2o.transport.second_module import second_module
 
 pytestmark = pytest.mark.libfabric
 both = pytest.mark.parametrize("uri", [RXM, SHM], ids=["rxm", "shm"])
@@ -481,7 +482,7 @@ def test_the_books_take_what_they_are_for() -> None:
     with pytest.raises(TypeError):
         books.Operation()
     with pytest.raises(ImportError):
-        _load_books(None)
+        second_module("i2o.transport.ofi._others", None)
     poster = books.Poster(0, {}, (1, 2, 3, 4), 1, 1, 1, 0, 0, is_tagged=True, takes_masks=True)
     for call in (poster.send, poster.tsend, poster.recv, poster.trecv):
         with pytest.raises(TypeError, match="buffer"):

@@ -156,7 +156,7 @@ def test_reply_frames_that_come_back_do_not_run_the_iop(serving):
         serving.iop.soft_iop.run = lambda *of: (ran.append(of), run(*of))[1]
         frame = port.memory.allocate(128)
         port.release(frame.bus_address)
-        _until(lambda: frame.bus_address in serving.iop.unit._idle_replies)
+        _until(lambda: serving.iop.unit._table.has_reply_frame(frame.bus_address))
         assert not ran
         host.post(bsa.BSA_STATUS_CHECK.build(target_address=0x010))
         _until(lambda: ran)
