@@ -5,9 +5,9 @@ Both have a second process, over loopback, that keeps the bytes in memory: one i
 `i2o emulate --serve tcp://127.0.0.1:0`, one a loop of `recv` and `sendall`. The host reads into one
 buffer: `BlockDevice.readinto` here, `recv_into` there. It copies the whole disk with one call, for
 which a remote IOP gets as many requests as that takes, several in flight; and it reads 1 MiB and
-then the next one, where every microsecond of a request counts. The host is pinned to one core and both servers to
-another. Both ways take turns in one run; figures are medians of all reads, as means would say how
-often something else had the processor.
+then the next one, where every microsecond of a request counts. The host is pinned to one core and
+both servers to another. Both ways take turns in one run; figures are medians of all reads, as means
+would say how often something else had the processor.
 Run: python tests/bench/remote_block.py
 """
 
