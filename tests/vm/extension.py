@@ -27,10 +27,12 @@ def build_for_i686(folder: Path, headers: Path) -> Path:
         pytest.skip(f"{COMPILER} is missing: install gcc-i686-linux-gnu")
     source, module = folder / "_native.c", folder / "_native.abi3.so"
     builder.emit_c_code(str(source))
+    _, _, _, options = builder._assigned_source
+    macros = [f"-D{name}={value}" for name, value in options["define_macros"]]
     (python,) = headers.glob("python3*")
     subprocess.run(
         [
-            *(compiler, "-O2", "-fPIC", "-shared", "-Wall", "-Werror"),
+            *(compiler, "-O2", "-fPIC", "-shared", "-Wall", "-Werror", *macros),
             *("-I", str(headers), "-I", str(python), "-o", str(module), str(source)),
         ],
         check=True,

@@ -313,11 +313,16 @@ class HostHalf:
                 if self._why_gone:
                     self._require_process()
                 return False
+            records = _records_of(rest)
             try:
-                for word, value, more in _records_of(rest):
+                for word, value, more in records:
                     self._take(word, value, more)
             finally:
-                self._table.resume()
+                try:  # an interrupt costs what it hit, and nothing behind that
+                    for word, value, more in records:
+                        self._take(word, value, more)
+                finally:
+                    self._table.resume()
             return True
 
     def _take_in_packets(self) -> memoryview | None:

@@ -41,6 +41,8 @@ from i2o.transport.usb.link_function import MAX_BYTES, MAX_FRAMES, News, NewsKin
 
 READ_MS: Final = 500
 """How long a read waits before it looks whether it is still wanted."""
+WRITE_MS: Final = 2000
+"""The same for a write. Some carriers of USB lose or double what is cancelled as it ends."""
 STALL_S: Final = 30.0
 """How long a device may take to take a frame."""
 LINGER_S: Final = 1.0
@@ -295,7 +297,7 @@ class Link:
             if self._clock.monotonic() > end_s:
                 raise TimeoutError(errno.ETIMEDOUT, "the device takes nothing")
             try:
-                count = device.write(left, READ_MS)
+                count = device.write(left, WRITE_MS)
             except OSError as error:
                 if error.errno == errno.ETIMEDOUT:
                     continue

@@ -136,6 +136,12 @@ class UsbDevice:
             queue = self._in.get(transfer.endpoint) or self._out.get(transfer.endpoint)
             return queue is not None and queue.cancel(transfer)
 
+    def take_back(self, transfer: Transfer) -> bool:
+        """Keep what a transfer gave to the host, which has not got it; see `InEndpoint`."""
+        with self.lock:
+            source = self._in.get(transfer.endpoint)
+            return source is not None and source.take_back(transfer)
+
     def unplug(self) -> None:
         """End everything: the bus was reset, or the cable pulled."""
         with self.lock:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from i2o.transport.usb_device.descriptors import EndpointSpec
 from i2o.transport.usb_device.transfers import Status, Transfer
+
+_MOST_GIVEN: Final = 16  # transfers to the host that may be taken back
 
 
 class _Endpoint(ABC):
@@ -67,6 +70,21 @@ class _Endpoint(ABC):
         """Move what can be moved now."""
 
 
+class _Piece:
+    """Some of what the device has for the host in one transfer.
+
+    Attributes:
+        place: which of the device's transfers, and where in it, so that pieces have an order.
+        data: the bytes.
+        is_told: the device was told that the host has taken them.
+    """
+
+    __slots__ = ("data", "is_told", "place")
+
+    def __init__(self, place: tuple[int, int], data: memoryview, *, is_told: bool) -> None:
+        self.place, self.data, self.is_told = place, data, is_told
+
+
 class InEndpoint(_Endpoint):
     """Data to the host.
 
@@ -78,7 +96,9 @@ class InEndpoint(_Endpoint):
     def __init__(self, spec: EndpointSpec, taken: Callable[[int], None]) -> None:
         super().__init__(spec)
         self._taken = taken
-        self._data: deque[memoryview] = deque()
+        self._data: deque[_Piece] = deque()
+        self._pushed = 0
+        self._given: deque[tuple[Transfer, _Piece]] = deque(maxlen=_MOST_GIVEN)
 
     @property
     def waiting(self) -> int:
@@ -87,32 +107,66 @@ class InEndpoint(_Endpoint):
 
     def push(self, data: bytes | memoryview) -> None:
         """Have one transfer for the host; an empty one is an empty packet."""
-        self._data.append(memoryview(data))
+        self._data.append(_Piece((self._pushed, 0), memoryview(data), is_told=False))
+        self._pushed += 1
         self.run()
 
     def drop(self) -> None:
         """Forget what the host has not taken."""
         self._data.clear()
+        self._given.clear()
 
     def run(self) -> None:
         """Give the host what there is."""
         packet, address = self.spec.packet_size, self.spec.address
         while self._submitted and self._data and not self.is_halted:
-            transfer, data = self._submitted.popleft(), self._data[0]
-            room = transfer.length
-            status = Status.OK
+            transfer, piece = self._submitted.popleft(), self._data.popleft()
+            room, size = transfer.length, len(piece.data)
+            given = _Piece(piece.place, piece.data[:room], is_told=True)
             # exactly filled by whole packets: the host cannot know yet that this was all
-            if len(data) > room and room % packet:
-                status = Status.OVERFLOW
-                self._data.popleft()
-            elif len(data) > room or (len(data) == room and room and room % packet == 0):
-                self._data[0] = data[room:]
-                transfer.end(Status.OK, data[:room])
-                continue
+            is_part = room % packet == 0 and (size > room or size == room > 0)
+            if is_part:
+                number, offset = piece.place
+                piece.place, piece.data = (number, offset + room), piece.data[room:]
+                given.is_told = piece.is_told
+                self._data.appendleft(piece)
+            self._given.append((transfer, given))
+            # what is longer, and not a part, has a packet that is larger than the room for it
+            is_whole = is_part or size <= room
+            transfer.end(Status.OK if is_whole else Status.OVERFLOW, given.data)
+            if not is_part and not piece.is_told:
+                self._taken(address)
+
+    def take_back(self, transfer: Transfer) -> bool:
+        """Keep what a transfer gave to the host for the next one: it has not got that.
+
+        Whoever carries transfers knows that, if the host took the transfer back before it heard
+        that it had ended. Pieces go back to where they were, whatever their order is.
+
+        Returns:
+            False if it is not known, as it was too long ago.
+        """
+        for known, piece in self._given:
+            if known is transfer:
+                self._given.remove((known, piece))
+                break
+        else:
+            return False
+        waiting = sorted((*self._data, piece), key=lambda each: each.place)
+        self._data.clear()
+        self._join(waiting)
+        self.run()
+        return True
+
+    def _join(self, pieces: list[_Piece]) -> None:
+        """Make one of pieces that were one."""
+        for piece in pieces:
+            last = self._data[-1] if self._data else None
+            if last is not None and (last.place[0], last.place[1] + len(last.data)) == piece.place:
+                last.data = memoryview(b"".join((last.data, piece.data)))
+                last.is_told = piece.is_told
             else:
-                self._data.popleft()
-            transfer.end(status, data[:room])
-            self._taken(address)
+                self._data.append(piece)
 
 
 class OutEndpoint(_Endpoint):

@@ -61,6 +61,7 @@ _STATUS: Final = {
     Status.GONE: PacketStatus.IO_ERROR,
 }
 _CONTROL_PACKET: Final = 64
+_MOST_ENDED: Final = 16
 
 
 class RedirSession(ByteSession):
@@ -77,6 +78,7 @@ class RedirSession(ByteSession):
         self._inbox = bytearray()
         self._is_greeted = False
         self._transfers: dict[int, Transfer] = {}
+        self._ended: dict[int, Transfer] = {}  # to the host, lately
         self._pending = 0
         self._rings: dict[int, Transfer] = {}  # what waits at interrupt endpoints
         self._next_ring = 0
@@ -154,9 +156,7 @@ class RedirSession(ByteSession):
         elif kind == PacketType.INTERRUPT_PACKET:
             raise RemoteFrameError("an interrupt packet for a device that takes none")
         elif kind == PacketType.CANCEL_DATA_PACKET:
-            transfer = self._transfers.get(number)
-            if transfer is not None:
-                device.cancel(transfer)
+            self._cancel(device, number)
         elif kind == PacketType.RESET:
             self._rings.clear()
             device.unplug()
@@ -282,11 +282,29 @@ class RedirSession(ByteSession):
             self._transfers.pop(number, None)
             self._pending -= size
             answer(transfer)
+            if endpoint & IN and transfer.status is Status.OK:
+                self._ended[number] = transfer
+                if len(self._ended) > _MOST_ENDED:
+                    del self._ended[next(iter(self._ended))]
 
         transfer = Transfer(endpoint, length=length, data=data, setup=setup, done=done)
         self._transfers[number] = transfer
         self._pending += size
         device.submit(transfer)
+
+    def _cancel(self, device: UsbDevice, number: int) -> None:
+        """End a transfer; or, if that was too late, keep what went to the client with it.
+
+        A client drops what comes for a transfer that it has cancelled, and tells its host that
+        nothing came.
+        """
+        transfer = self._transfers.get(number)
+        if transfer is not None:
+            device.cancel(transfer)
+            return
+        ended = self._ended.pop(number, None)
+        if ended is not None:
+            device.take_back(ended)
 
     # --- interrupt endpoints ---------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ import time
 import weakref
 from array import array
 from collections.abc import Callable
-from types import FrameType
 
 import pytest
 
@@ -22,6 +21,7 @@ from i2o.errors import DmaFault, IopDead, LocalFrameError
 from i2o.transport.device_unit import PostedFrame
 from i2o.transport.port import EMPTY
 from i2o.transport.shm import tables
+from i2o.transport.shm.host_half import HostHalf
 from i2o.transport.shm.port import ShmPort
 from i2o.transport.shm.records import PACKET, RECORD, Word
 from i2o.transport.shm.tables import PlainDeviceTable, PlainHostTable, native_tables
@@ -207,6 +207,17 @@ def test_what_a_table_cannot_be() -> None:
 
 @pytest.fixture
 def pair(monkeypatch):
+    """Whose host does what `on_entry` says when compiled code calls one of its long ways."""
+
+    def hooked(way: Callable[[HostHalf], int]) -> Callable[[HostHalf], int]:
+        def entered(half: HostHalf) -> int:
+            half.__dict__.pop("on_entry", lambda: None)()
+            return way(half)
+
+        return entered
+
+    for name in ("_alloc", "_reap"):
+        monkeypatch.setattr(HostHalf, name, hooked(getattr(HostHalf, name)))
     with ShmPair("rings", monkeypatch) as made:
         yield made
 
@@ -474,17 +485,6 @@ def fail(device: ShmUnit, mfa: int) -> None:
     device.flush()
 
 
-def on_entry(name: str, act: Callable[[], object]) -> Callable[..., None]:
-    """Return what does something when a function is entered, for `sys.settrace`."""
-
-    def trace(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code.co_name == name:
-            sys.settrace(None)
-            act()
-
-    return trace
-
-
 @pytest.mark.parametrize("way", ["reap", "alloc"])
 def test_a_rest_is_taken_although_another_thread_has_just_taken_one(answered, way: str) -> None:
     """Between a look in compiled code and the long way another thread may end its own."""
@@ -504,7 +504,7 @@ def test_a_rest_is_taken_although_another_thread_has_just_taken_one(answered, wa
         has_ended.set()
 
     def second() -> None:
-        sys.settrace(on_entry(f"_{way}", lambda: (has_looked.set(), has_ended.wait(20))))
+        host.on_entry = lambda: (has_looked.set(), has_ended.wait(20))
         found.append(getattr(host, way)())
 
     host._take_in = slow_take_in
@@ -530,7 +530,7 @@ def test_what_an_interrupted_call_left_is_found_by_who_waits(answered) -> None:
     port = ShmPort("shm:test", host, 128)
     poller = select.poll()
     answered.fail()
-    sys.settrace(on_entry("_reap", interrupt))
+    host.on_entry = interrupt
     with pytest.raises(KeyboardInterrupt):
         host.reap()
     assert host._table.is_held
@@ -539,7 +539,7 @@ def test_what_an_interrupted_call_left_is_found_by_who_waits(answered) -> None:
     host.release(answered.reply_at)
     answered.device.drain()
     answered.fail()
-    sys.settrace(on_entry("_reap", interrupt))
+    host.on_entry = interrupt
     with pytest.raises(KeyboardInterrupt):
         host.reap()
     poller.register(port.fileno(), select.POLLIN)
@@ -559,6 +559,23 @@ def test_an_end_is_noticed_although_a_record_could_not_be_taken(answered, monkey
     host._table.trusted_until_ns = 0
     with pytest.raises(IopDead):
         host.reap()
+
+
+def test_an_interrupt_costs_nothing_that_was_told_behind_it(answered, monkeypatch) -> None:
+    host, take = answered.host, answered.host._take
+    answered.device.starve(True)
+    answered.fail()
+    with monkeypatch.context() as patch:
+
+        def once(word: int, value: int, more: int) -> None:
+            patch.setattr(host, "_take", take)
+            interrupt()
+
+        patch.setattr(host, "_take", once)
+        with pytest.raises(KeyboardInterrupt):
+            host.reap()
+    assert host.reap() == answered.reply_at
+    assert not host._table.is_held
 
 
 @pytest.mark.parametrize("way", ["post", "release", "reap"])

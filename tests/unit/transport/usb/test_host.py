@@ -83,6 +83,7 @@ class Cable:
 @pytest.fixture
 def cable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cable]:
     monkeypatch.setattr(host_link, "READ_MS", 20)
+    monkeypatch.setattr(host_link, "WRITE_MS", 20)
     made = Cable()
     yield made
     made.close()
@@ -299,6 +300,7 @@ def test_a_full_device_makes_the_host_wait(cable: Cable) -> None:
 
 def test_a_device_that_takes_nothing_is_given_up(monkeypatch) -> None:
     monkeypatch.setattr(host_link, "READ_MS", 5)
+    monkeypatch.setattr(host_link, "WRITE_MS", 5)
     clock = ManualClock()
     cable = Cable(clock)
     try:

@@ -193,6 +193,50 @@ def test_room_that_is_no_whole_packet_overflows(device: UsbDevice, thing: Thing)
     assert device.source(IN).waiting == 0
 
 
+def test_what_the_host_has_not_got_is_given_once_more(device: UsbDevice, thing: Thing) -> None:
+    device.source(IN).push(b"first")
+    device.source(IN).push(b"second")
+    lost = begin(device, IN, length=512)
+    assert bytes(lost.answer) == b"first"
+    waits = [begin(device, IN, length=512) for _ in range(2)]
+    assert device.take_back(lost)
+    assert not device.take_back(lost), "once"
+    assert [bytes(each.answer) for each in waits] == [b"second", b"first"]
+    told = [entry for entry in thing.log if entry[0] == "taken"]
+    assert len(told) == 2, "whoever pushed it is told once"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_pieces_of_one_transfer_go_back_into_their_order(
+    device: UsbDevice, thing: Thing, order: tuple[int, ...]
+) -> None:
+    whole = bytes(range(256)) * 5
+    device.source(IN).push(whole)
+    device.source(IN).push(b"behind it")
+    pieces = [begin(device, IN, length=512) for _ in range(3)]
+    assert [each.actual for each in pieces] == [512, 512, 256]
+    for number in order:
+        assert device.take_back(pieces[number])
+    again = [begin(device, IN, length=512) for _ in range(4)]
+    assert [bytes(each.answer) for each in again] == [
+        whole[:512], whole[512:1024], whole[1024:], b"behind it",
+    ]  # fmt: skip
+    assert device.source(IN).waiting == 0
+    assert len([entry for entry in thing.log if entry[0] == "taken"]) == 2
+
+
+def test_only_what_was_given_lately_can_be_taken_back(device: UsbDevice, thing: Thing) -> None:
+    given = []
+    for number in range(20):
+        device.source(IN).push(bytes([number]))
+        given.append(begin(device, IN, length=512))
+    assert not device.take_back(given[0])
+    assert device.take_back(given[-1])
+    device.unplug()
+    assert not device.take_back(given[-2])
+    assert not device.take_back(begin(device, OUT, data=b"x"))
+
+
 def test_transfers_to_the_device(device: UsbDevice, thing: Thing) -> None:
     assert begin(device, OUT, data=bytes(512)).actual == 512
     assert begin(device, OUT, data=b"").status is Status.OK

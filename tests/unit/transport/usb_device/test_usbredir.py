@@ -149,6 +149,23 @@ def test_what_is_cancelled_says_so(client: RedirSession) -> None:
     assert (cancelled.number, cancelled.body[1]) == (10, 1)
 
 
+def test_what_crosses_a_cancellation_is_sent_once_more(
+    client: RedirSession, link: LinkFunction
+) -> None:
+    """QEMU drops what comes for a transfer that it has cancelled, and says that nothing came."""
+    client.receive(bulk(10, 0x81, length=512))
+    assert link.send(b"frame")
+    (lost,) = packets(drain(client))
+    client.receive(packet(21, 10) + bulk(11, 0x81, length=512) + packet(21, 10))
+    (again,) = packets(drain(client))
+    assert (lost.number, again.number) == (10, 11)
+    assert lost.body == again.body
+    assert link.send(b"next")
+    client.receive(bulk(12, 0x81, length=512))
+    (following,) = packets(drain(client))
+    assert following.body.endswith(b"next")
+
+
 def test_what_has_ended_counts_no_more(client: RedirSession) -> None:
     for number in range(20):
         client.receive(bulk(number, 0x81, length=1 << 20) + packet(21, number))
