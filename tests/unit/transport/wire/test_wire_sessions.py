@@ -273,7 +273,11 @@ def test_packets_that_are_lost_or_damaged_end_the_session(
         assert disk.read(0, 512) is not None
 
 
-def test_a_receive_that_failed_ends_the_session(station: WireStation) -> None:
+def test_a_receive_that_failed_ends_the_session(
+    station: WireStation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # else it may be noticed before there is a request, which is none of its business then
+    monkeypatch.setattr("i2o.transport.wire.wire_port._FRESH_NS", 10**12)
     with i2o.open(station.port()) as iop, iop.block() as disk:
         port = iop.layer.port(iop.number)
         assert isinstance(port, WirePort)
