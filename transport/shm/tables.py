@@ -25,8 +25,7 @@ from i2o.transport.shm.ring import native_rings
 
 HAS_REST: Final = 4
 LEFT_MORE: Final = 2
-TOOK: Final = 1
-"""Bits of what `take_in` returns, if it is not less than zero: then it is as of `Consumer.pop`."""
+"""Bits of what `take_in` of a compiled table returns; less than zero is as of `Consumer.pop`."""
 MOST_REPLIES: Final = 1 << 20
 """Replies that a host keeps; a device that tells of more does not mean it."""
 _MODULE: Final = "i2o.transport.shm._tables"
