@@ -61,9 +61,9 @@ def test_damaged_captures(seeds, tmp_path, capsys, form, kind):
     path = tmp_path / "damaged"
     for _ in range(ROUNDS):
         path.write_bytes(_mutated(rng, seeds[kind]))
-        start = time.perf_counter()
+        start = time.thread_time()
         code = main(["dump", "-r", str(path), *form])
-        assert time.perf_counter() - start < 10
+        assert time.thread_time() - start < 10
         err = capsys.readouterr().err
         assert code in (0, 1)
         assert "Traceback" not in err

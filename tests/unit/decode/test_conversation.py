@@ -401,10 +401,10 @@ def test_failures_of_requests_with_the_same_contexts_take_no_time(talk):
     mfas = [0x1000 + 64 * n for n in range(30_000)]
     for mfa in mfas:
         talk.ask(frame, mfa)
-    started = time.perf_counter()
+    started = time.thread_time()
     for mfa in reversed(mfas):
         assert talk.answer(failed(frame, mfa)).request.packet.mfa == mfa
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 10
     assert talk.conversation.unanswered() == 0
 
 
@@ -413,12 +413,12 @@ def test_pieces_of_a_request_with_many_ranges_take_no_time(talk):
     size = 8 + 2 * len(ranges)
     request = block_storage.BSA_BLOCK_READ.build(target_address=DISK, message_size=size)
     talk.ask(request + simple_sgl(ranges, out=False), 0x1000)
-    started = time.perf_counter()
+    started = time.thread_time()
     for n in range(20_000):
         address = ranges[n % 4096][0] + 4
         piece = talk.say(Channel.FROM_DEVICE, bytes(4), mfa=0x1000, address=address)
         assert (piece.buffer, piece.offset) == (0, 16 * (n % 4096) + 4)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_an_lct_that_comes_in_many_pieces_is_read_once(talk):
@@ -429,10 +429,10 @@ def test_an_lct_that_comes_in_many_pieces_is_read_once(talk):
         table[12 + 36 * n : 48 + 36 * n] = entry
     sgl = simple_sgl([(HOST, size)], out=False)
     talk.ask(executive.EXEC_LCT_NOTIFY.build(message_size=6 + len(sgl) // 4) + sgl, 0x1000)
-    started = time.perf_counter()
+    started = time.thread_time()
     for at in range(0, size, 7):
         talk.say(Channel.FROM_DEVICE, bytes(table[at : at + 7]), mfa=0x1000, address=HOST + at)
-    assert time.perf_counter() - started < 3
+    assert time.thread_time() - started < 3
     for tid in (8, 9, 500, 1007):
         assert talk.ask(utility.UTIL_NOP.build(target_address=tid)).device_class == 0x10
 

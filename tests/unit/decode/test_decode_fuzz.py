@@ -19,19 +19,20 @@ from i2o.frames.layout import MessageLayout
 from i2o.transport.capture.packet import Channel, Packet
 
 FRAMES = 20_000
-SLOWEST_S = 1.0
-"""Far above what any frame takes; only work without a bound gets there."""
+SLOWEST_S = 20.0
+"""In time of the processor, which other programs do not lengthen, and far above what any frame
+takes on a slow one under coverage: only work without a bound gets there."""
 
 
 def decode(traced: Traced) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for node in nodes_of(traced):
         node.json()
         assert all(leaf.value is not None for leaf in node.leaves())
         assert all(text for text in node.problems())
     if traced.kind == DMA:
         assert 0 < len(dma_summary(traced)) <= MAX_LENGTH
-    assert time.perf_counter() - started < SLOWEST_S
+    assert time.thread_time() - started < SLOWEST_S
 
 
 def frame(layout: MessageLayout, chance: random.Random) -> bytes:
