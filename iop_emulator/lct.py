@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from i2o.frames.functions import DeviceClass
@@ -36,6 +36,9 @@ class Lct:
     Claims change the UserTID of an entry but not the change indicator: a driver that looks at
     every change would otherwise answer its own claims for ever.
 
+    Args:
+        on_change: called whenever requests to a TID reach somebody else, or nobody.
+
     Attributes:
         devices: every device by TID.
         serving: those of this IOP that requests reach.
@@ -45,7 +48,8 @@ class Lct:
         indicator: CurrentChangeIndicator.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._on_change = on_change
         self.devices: dict[int, Ddm] = {}
         self.serving: dict[int, Ddm] = {}
         self.withheld: dict[int, int] = {}
@@ -67,11 +71,13 @@ class Lct:
             self.boot_tid = 0
         for known in (self.devices, self.serving, self.withheld, self.retired):
             known.pop(tid, None)
+        self._on_change()
 
     def withhold(self, tid: int, code: int) -> None:
         """Let requests to a device fail with a `FailureCode` from now on."""
         self.serving.pop(tid, None)
         self.withheld[tid] = code
+        self._on_change()
 
     def serve(self, tid: int) -> None:
         """Let requests reach a device again."""
@@ -79,6 +85,7 @@ class Lct:
         if not device.is_remote:
             self.serving[tid] = device
         self.withheld.pop(tid, None)
+        self._on_change()
 
     def retire(self, tid: int, code: int = FailureCode.SERVICE_TERMINATED.value) -> None:
         """Take a device out until `restore`; requests fail with a `FailureCode`."""

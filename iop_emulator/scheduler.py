@@ -23,7 +23,7 @@ class Scheduler:
 
     Attributes:
         timers: what is to be called when its time has come, a heap; for others to look whether
-            there is anything.
+            there is anything, and always the same object.
         jobs: long operations that are going on, alike.
     """
 
@@ -122,7 +122,7 @@ class Scheduler:
         """
         taken = [entry[2] for entry in sorted(self.timers) if matches(entry[2])]
         if taken:
-            self.timers = [entry for entry in self.timers if not matches(entry[2])]
+            self.timers[:] = [entry for entry in self.timers if not matches(entry[2])]
             heapq.heapify(self.timers)
         for request, job in tuple(self.jobs) if may_be_begun else ():
             if matches(request):

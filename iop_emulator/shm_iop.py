@@ -53,7 +53,10 @@ class ShmIop(Closing):
         complaints = Complaints()
         self.description = options.product
         self.unit = ShmUnit(shape, on_misuse=complaints.add)
-        self.soft_iop = SoftIop(tap(self.unit), options, disks, faults, complaints=complaints)
+        tapped = tap(self.unit)
+        self.soft_iop = SoftIop(tapped, options, disks, faults, complaints=complaints)
+        if tapped is self.unit:  # else somebody wants to see each request
+            self.unit.attend(self.soft_iop.let_answer())
         self._control, self._commanded = control, CommandedIop(self.soft_iop, control)
 
     @classmethod
@@ -93,6 +96,8 @@ class ShmIop(Closing):
             iop.power_cycle()
         if has_command:
             due = self._commanded.run(now_ns, has_command=True)
+        elif unit.answer(now_ns):
+            due = None
         elif unit.posted_inbound() or not iop.is_idle:
             due = iop.run(RUN_BUDGET, now_ns)
         else:

@@ -25,7 +25,7 @@ from i2o.iop_emulator.block_store import BlockStore
 from i2o.iop_emulator.complaints import Complaints
 from i2o.iop_emulator.counters import Counters
 from i2o.iop_emulator.ddm.alias import Alias
-from i2o.iop_emulator.ddm.base import Ddm
+from i2o.iop_emulator.ddm.base import Ddm, Handler
 from i2o.iop_emulator.ddm.network_message import NetworkMessageDdm
 from i2o.iop_emulator.disk_bay import DiskBay
 from i2o.iop_emulator.events import EventBook
@@ -40,6 +40,7 @@ from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
 from i2o.iop_emulator.static_frames import StaticFrame
 from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.plain_answers import PlainAnswers
 from i2o.transport.port import EMPTY, Remark
 
 RUN_BUDGET: Final = 64
@@ -118,7 +119,9 @@ class SoftIop:
         self.scheduler = Scheduler()
         self.replies = ReplyQueue(unit, self.counters, self.complain, self.options.backlog)
         self.events = EventBook(self._send_event)
-        self.lct = Lct()
+        self._may_answer = False  # somebody may, in place of `run`
+        self._handlers: dict[bytes, Handler] = {}  # of plain requests, by their first words
+        self.lct = Lct(on_change=self._handlers.clear)
         self._devices = self.lct.serving
         self._plain: dict[bytes, tuple[int, int]] = {}  # by their first words: word 1, and the size
         self.page_size = 4096
@@ -228,7 +231,39 @@ class SoftIop:
             and not (self._closed_until_ns or self._stuck or self._is_halted)
             and not (scheduler.timers or scheduler.jobs)
         )
+        if not self._is_calm:
+            self._handlers.clear()
         return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
+
+    def let_answer(self) -> PlainAnswers:
+        """Let plain requests be answered without `run`, as long as it would do nothing else.
+
+        Those are requests to devices, but not to the executive, like others that `run` has served
+        since something was different last: a fault plan, the state, devices, work that waits.
+        """
+        self._may_answer = not self._is_in_system
+        return PlainAnswers(
+            self._handlers,
+            (self.scheduler.timers, self.scheduler.jobs, self.replies.backlog, self._stuck),
+            Request,
+            self._answer_to_error,
+            self.replies,
+            self._count_answers,
+        )
+
+    def _answer_to_error(self, request: Request, error: Exception) -> bytes:
+        if not isinstance(error, RemoteFrameError):
+            raise error
+        return self._malformed(self.lct.devices[request.target], request, error)
+
+    def _count_answers(self, requests: int, replies: int) -> None:
+        self.counters.requests += requests
+        self.counters.replies += replies
+
+    def _disturb(self) -> None:
+        """Have everything looked at by the next run, before a request is answered."""
+        self._is_calm = False
+        self._handlers.clear()
 
     @property
     def now_ns(self) -> int:
@@ -357,6 +392,10 @@ class SoftIop:
         if handler is None:
             self.replies.send(device.unsupported(request))
             return
+        if self._may_answer and self._is_calm and route & 0xFFF:
+            if len(self._handlers) >= _MOST_PLAIN:
+                self._handlers.clear()
+            self._handlers[frame[:8]] = handler  # before it is called: what it does may undo that
         try:
             reply = handler(request)
         except RemoteFrameError as error:
@@ -448,7 +487,7 @@ class SoftIop:
     def serve_frameless(self, request: Request) -> None:
         """Serve a request without an inbound frame: a static one, or one from another IOP."""
         self._now_ns = max(self._now_ns, request.now_ns)
-        self._is_calm = False
+        self._disturb()
         if self._now_ns < self._stalled_until_ns:
             self.scheduler.at(self._stalled_until_ns, request, self._serve_late)
             return
@@ -484,7 +523,7 @@ class SoftIop:
         longer; requests that were hit stay hit.
         """
         self.faults, self._begin_ns = faults, None
-        self._is_calm = False
+        self._disturb()
         if self.state != IopState.INITIALIZING:
             self._closed_until_ns = 0
             self._close(False)
@@ -588,6 +627,7 @@ class SoftIop:
         """Change the state."""
         self.state = state
         self._devices = {} if state == IopState.FAILED else self.lct.serving
+        self._handlers.clear()
 
     def fail(self) -> None:
         """Go to FAILED: whoever registered for it is told, and what was going on is aborted.
@@ -643,7 +683,7 @@ class SoftIop:
         Args:
             hold_ns: how long the inbound port stays empty afterwards.
         """
-        self._is_calm = False
+        self._disturb()
         self.executive.static_frames.end_all()
         self._forget_requests()
         self.unit.drop_replies()
@@ -698,9 +738,11 @@ class SoftIop:
 
     def end_static(self, mfa: int) -> int:
         """Give a static frame home; return how many posts of it were not taken up."""
-        waiting = len(self._stuck)
-        self._stuck = deque(post for post in self._stuck if post[0] != mfa)
-        return waiting - len(self._stuck) + self.unit.end_static(mfa)
+        others = [post for post in self._stuck if post[0] != mfa]
+        lost = len(self._stuck) - len(others)
+        self._stuck.clear()
+        self._stuck.extend(others)
+        return lost + self.unit.end_static(mfa)
 
     def close(self) -> None:
         """Leave the system and close every disk; nothing is answered any more."""

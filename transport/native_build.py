@@ -439,12 +439,22 @@ static int i2o_is_quiet(int descriptor)
 
 builder = cffi.FFI()
 builder.cdef(_DECLARATIONS)
-# a build script is no module of a package, so it cannot import its neighbour
-_TABLES = run_path(str(Path(__file__).with_name("shm") / "native_tables.py"))["SOURCE"]
+
+
+def _tables() -> str:
+    """Return the second module; a build script is in no package, so it cannot import its parts."""
+    folder = Path(__file__).with_name("shm")
+    frame, *types = (
+        run_path(str(folder / f"native_{name}.py"))
+        for name in ("tables", "host_table", "device_table", "answers")
+    )
+    return "".join((frame["COMMON"], *(part["SOURCE"] for part in types), frame["MODULE"]))
+
+
 _HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 builder.set_source(
     "i2o.transport._native",
-    _SOURCE + _TABLES,
+    _SOURCE + _tables(),
     # the oldest Python that is supported: buffers are in its stable ABI, and not in older ones
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if _HAS_STABLE_ABI else [],
     optional=True,

@@ -22,7 +22,9 @@ COPIED = ("i2o", "transport", "iop_emulator", "tools", "tests")
 CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1")
 SHM = "tests/unit/transport/shm"
 MESSAGES = {
-    "transport/_native": [f"{SHM}/test_tables.py", f"{SHM}/test_halves.py", f"{SHM}/test_ring.py"],
+    "transport/_native": [
+        f"{SHM}/test_{name}.py" for name in ("tables", "halves", "ring", "plain_answers")
+    ],
     "transport/ofi/_libfabric": ["tests/unit/transport/ofi/test_ofi_books.py"],
 }
 """Which tests go through an extension."""

@@ -154,7 +154,7 @@ class ShmHost(Closing):
     def _serve(self, channel: Channel, now_ns: int) -> int | None:
         """Serve until there is nothing to do, or others should have their turn."""
         run, flush = self.device.run, self.device.unit.flush
-        clock_ns, spin_ns, spin = self._clock.monotonic_ns, self._spin_ns, channel.spin
+        clock_ns, spin_ns, spin = self._clock.monotonic_ns, self._spin_ns, self.device.unit.spin
         end_ns = now_ns + _TURN_NS
         while True:
             due = run(now_ns)
@@ -163,7 +163,7 @@ class ShmHost(Closing):
                 break
             if due is not None and due <= now_ns:
                 return due
-            if not spin(spin_ns if due is None else min(spin_ns, due - now_ns)):
+            if not spin(spin_ns if due is None else min(spin_ns, due - now_ns), end_ns):
                 break  # what is there already is seen at once
             now_ns = clock_ns()
             if now_ns >= end_ns:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
 from i2o.transport.device_unit import DmaSpace, PostedFrame
+from i2o.transport.plain_answers import PlainAnswers
 from i2o.transport.port import EMPTY
 from i2o.transport.shm.channel import Channel, PeerGone, RingChannel
 from i2o.transport.shm.records import PACKET, RECORD, Word
@@ -98,6 +99,7 @@ class ShmUnit:
         self._segment: Segment | None = None
         self._static: dict[int, int] = {}  # how often each static frame may still be posted
         self.must_power_cycle = False
+        self._answers: PlainAnswers | None = None
         self._native_table: Any = None
         self._ring_table: Any = None  # the same, while there are rings to take from
         frames, native = shape.mfas(), native_tables()
@@ -227,6 +229,53 @@ class ShmUnit:
         return 0
 
     # --- for whoever serves it -------------------------------------------------------------------
+
+    def attend(self, answers: PlainAnswers) -> None:
+        """Let plain requests be answered by `answer` and `spin`, if the tables are compiled."""
+        if self._native_table is not None:
+            self._native_table.attend(
+                answers.handlers,
+                answers.request,
+                answers.replies,
+                answers.failed,
+                answers.pending,
+            )
+            self._answers = answers
+
+    def answer(self, now_ns: int) -> bool:
+        """Have posted requests answered as far as they are plain.
+
+        Returns:
+            Whether that was all: the IOP need not be run for them.
+        """
+        if self._answers is None:
+            return False
+        try:
+            is_all: bool = self._native_table.answer(now_ns)
+        finally:
+            self._answers.count(*self._native_table.take_counts())
+        return is_all
+
+    def spin(self, nanoseconds: int, end_ns: int) -> bool:
+        """Look for something to do; plain requests are answered, and the host is told.
+
+        Args:
+            nanoseconds: how long to look without anything coming.
+            end_ns: when to return at the latest if there is always something.
+
+        Returns:
+            Whether there is something else to do, or the time is over.
+        """
+        channel = self._channel
+        if channel is None:
+            return False
+        if self._ring_table is None or self._answers is None:
+            return bool(channel.spin(nanoseconds))
+        try:
+            is_left: bool = self._ring_table.spin(nanoseconds, end_ns)
+        finally:
+            self._answers.count(*self._native_table.take_counts())
+        return is_left
 
     @property
     def has_outbox(self) -> bool:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which requests an IOP lets others have answered, and from when on not any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fakes.iop_rig import DISK, Rig
+from i2o.errors import DmaFault
+from i2o.frames import executive, utility
+from i2o.frames.block_storage import BSA_MEDIA_VERIFY, BSA_STATUS_CHECK
+from i2o.frames.functions import DeviceClass
+from i2o.iop_emulator.block_store import MemoryDisk
+from i2o.iop_emulator.ddm.base import Ddm
+from i2o.iop_emulator.faults import FaultPlan
+from i2o.iop_emulator.iop_system import IopSystem
+from i2o.iop_emulator.request import Request
+
+CHECK = BSA_STATUS_CHECK.build(target_address=DISK)
+LOCK = utility.UTIL_LOCK.build(target_address=DISK)
+
+
+def ready() -> tuple[Rig, dict[bytes, Callable[[Request], bytes | None]]]:
+    """Return an IOP that lets others have a StatusCheck answered, and who answers what."""
+    rig = Rig()
+    handlers = rig.iop.let_answer().handlers
+    rig.run()
+    assert not handlers
+    rig.call(CHECK)
+    assert list(handlers) == [CHECK[:8]]
+    return rig, handlers
+
+
+def test_a_request_that_was_served_once_may_be_answered() -> None:
+    rig, handlers = ready()
+    reply = handlers[CHECK[:8]](Request(CHECK, int.from_bytes(CHECK[4:8], "little"), 0))
+    assert reply == rig.call(CHECK).data
+    rig.call(LOCK)
+    assert set(handlers) == {CHECK[:8], LOCK[:8]}
+
+
+def test_not_if_nobody_asked_for_it() -> None:
+    rig = Rig()
+    rig.call(CHECK)
+    rig.call(CHECK)
+    assert not rig.iop.let_answer().handlers
+
+
+def test_the_executive_answers_for_itself() -> None:
+    rig, handlers = ready()
+    rig.call(executive.EXEC_SYS_ENABLE.build())
+    rig.call(executive.EXEC_SYS_ENABLE.build())
+    assert list(handlers) == [CHECK[:8]]
+
+
+def test_an_iop_of_a_system_answers_for_itself() -> None:
+    """Others may have sent it something."""
+    rig = Rig(system=IopSystem())
+    handlers = rig.iop.let_answer().handlers
+    rig.run()
+    for _ in range(3):
+        rig.call(CHECK)
+    assert not handlers
+
+
+def suspend(rig: Rig) -> None:
+    rig.post(executive.EXEC_DDM_SUSPEND.build(ddm_tid=8))
+    rig.run()
+
+
+def clear(rig: Rig) -> None:
+    rig.post(executive.EXEC_IOP_CLEAR.build())
+    rig.run()
+
+
+def begin_a_job(rig: Rig) -> None:
+    rig.post(BSA_MEDIA_VERIFY.build(target_address=DISK, byte_count=1 << 20))
+    rig.run(budget=2)
+    assert rig.iop.scheduler.has_jobs
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rig: rig.iop.misbehave(FaultPlan()),
+        lambda rig: rig.iop.reset(),
+        lambda rig: rig.iop.fail(),
+        lambda rig: rig.iop.crash(),
+        lambda rig: rig.iop.bay.add(MemoryDisk(1 << 20)),
+        lambda rig: rig.iop.bay.remove(DISK),
+        lambda rig: rig.iop.serve_frameless(Request(CHECK, 0x31000010, 0)),
+        lambda rig: rig.init_outbound(),
+        suspend,
+        clear,
+        begin_a_job,
+    ],
+)
+def test_whatever_else_happens_ends_it(change: Callable[[Rig], object]) -> None:
+    rig, handlers = ready()
+    change(rig)
+    assert not handlers
+
+
+def test_work_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    monkeypatch.setattr(rig.unit, "end_static", lambda mfa: 0)
+    pending = rig.iop.let_answer().pending
+    request = Request(CHECK, 0x31000010, 0)
+    scheduler, replies = rig.iop.scheduler, rig.iop.replies
+    for begin, end in (
+        (lambda: scheduler.at(5, request, print), lambda: scheduler.take_back(lambda one: True)),
+        (lambda: replies.backlog.append(b""), replies.clear),
+        (lambda: scheduler.at(5, request, print), scheduler.clear),
+        (lambda: rig.iop._stuck.append((0x7777, CHECK)), lambda: rig.iop.end_static(0x7777)),
+    ):
+        assert not any(map(len, pending))
+        begin()
+        assert any(map(len, pending))
+        end()
+        assert not any(map(len, pending))
+
+
+def test_handlers_are_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("i2o.iop_emulator.soft_iop._MOST_PLAIN", 3)
+    rig, handlers = ready()
+    for words in (5, 6, 7, 8, 9):
+        rig.call(utility.UTIL_LOCK.build(target_address=DISK).ljust(4 * words, b"\0"))
+        assert 1 <= len(handlers) <= 3
+
+
+def test_a_device_that_is_put_into_the_place_of_another_is_asked() -> None:
+    rig, handlers = ready()
+
+    class Other(Ddm):
+        device_class = DeviceClass.RANDOM_BLOCK_STORAGE.value
+
+    rig.iop.lct.remove(DISK)
+    rig.iop.lct.add(Other(rig.iop, DISK))
+    assert not handlers
+    assert rig.call(CHECK).status != (0, 0)
+
+
+def test_errors_of_the_other_side_are_answered_and_others_are_not() -> None:
+    rig, _ = ready()
+    failed = rig.iop.let_answer().failed
+    request = Request(CHECK, 0x31000010, 0)
+    before = rig.iop.counters.bad_requests
+    reply = failed(request, DmaFault(0x10, 4, "no host buffer covers it"))
+    assert reply[19]
+    assert rig.iop.counters.bad_requests == before + 1
+    with pytest.raises(ZeroDivisionError):
+        failed(request, ZeroDivisionError())
