@@ -441,8 +441,8 @@ builder = cffi.FFI()
 builder.cdef(_DECLARATIONS)
 
 
-def _tables() -> str:
-    """Return the second module; a build script is in no package, so it cannot import its parts."""
+def _second_module() -> str:
+    """Return it; a build script is in no package, so it cannot import the parts."""
     folder = Path(__file__).with_name("shm")
     frame, *types = (
         run_path(str(folder / f"native_{name}.py"))
@@ -454,7 +454,7 @@ def _tables() -> str:
 _HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 builder.set_source(
     "i2o.transport._native",
-    _SOURCE + _tables(),
+    _SOURCE + _second_module(),
     # the oldest Python that is supported: buffers are in its stable ABI, and not in older ones
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if _HAS_STABLE_ABI else [],
     optional=True,

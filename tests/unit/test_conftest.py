@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -155,3 +156,8 @@ def test_there_is_a_process_more_than_there_are_processors_but_not_hundreds(
             f"    assert conftest.pytest_xdist_auto_num_workers(pytestconfig) == {workers}\n"
         )
     assert "1 passed" in run(tmp_path, text)
+
+
+def test_what_was_collected_is_never_looked_through_again() -> None:
+    """Thousands of tests are: a test that collects garbage often would take minutes."""
+    assert gc.get_freeze_count() > 10_000

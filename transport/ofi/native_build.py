@@ -4,7 +4,7 @@
 libfabric exports hardly any function: what a program calls is inline in its headers and goes
 through tables of the opened object. So the headers must be compiled in, and this module names what
 of them is used, under libfabric's names. What is added begins with `i2o_`. The same file of machine
-code holds a second module, `_books`, whose source is in `native_books.py`.
+code holds a second module, `_books`, whose source is in `native_books.py` and `native_posters.py`.
 
 The extension is optional; `setup.py` builds it only where libfabric's headers are.
 """
@@ -240,12 +240,21 @@ def can_be_built() -> bool:
 
 builder = cffi.FFI()
 builder.cdef(_DECLARATIONS)
-# a build script is no module of a package, so it cannot import its neighbour
-_BOOKS = run_path(str(Path(__file__).with_name("native_books.py")))["SOURCE"]
+
+
+def _second_module() -> str:
+    """Return it; a build script is in no package, so it cannot import the parts."""
+    books, posters = (
+        run_path(str(Path(__file__).with_name(f"native_{name}.py")))
+        for name in ("books", "posters")
+    )
+    return "".join((books["BOOKS"], posters["SOURCE"], books["MODULE"]))
+
+
 _HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 builder.set_source(
     "i2o.transport.ofi._libfabric",
-    _SOURCE + _BOOKS,
+    _SOURCE + _second_module(),
     libraries=["fabric"],
     # the oldest Python that is supported: buffers are in its stable ABI, and not in older ones
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if _HAS_STABLE_ABI else [],
