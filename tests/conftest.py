@@ -35,6 +35,13 @@ _MOST_WORKERS = 8  # each collects all tests, and takes half a gigabyte
 _PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_no_garbage() -> None:
+    """Keep collections of garbage short: what thousands of tests leave is not looked through."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves a file descriptor or an `i2o-` thread behind."""
@@ -84,13 +91,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if any(config.getoption(name, None) for name in chosen):
         return 0
     return min(len(os.sched_getaffinity(0)) + 1, _MOST_WORKERS)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """Keep what was collected out of every collection of garbage, which thousands of tests slow."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

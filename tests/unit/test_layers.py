@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,13 @@ def modules() -> dict[str, Module]:
 @cache
 def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_trees() -> Iterator[None]:
+    """Most of a million objects would slow down every test behind these that collects garbage."""
+    yield
+    _parse.cache_clear()
 
 
 def _target(module: str, name: str) -> str:
