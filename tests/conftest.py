@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -104,6 +105,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             load_libfabric()
         except TransportUnavailable as error:
             pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Run what is marked `untraced` without coverage, which would make it much longer."""
+    module = sys.modules.get("coverage")
+    coverage = None if module is None else module.Coverage.current()
+    if coverage is None or item.get_closest_marker("untraced") is None:
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
 
 
 @pytest.hookimpl(wrapper=True)

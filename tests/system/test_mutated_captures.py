@@ -93,6 +93,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
     return bytes(spoilt)
 
 
+@pytest.mark.untraced
 def test_mutated_captures_are_read_as_far_as_they_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

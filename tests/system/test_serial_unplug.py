@@ -9,6 +9,8 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 import i2o
 from fakes.noisy_line import Noise
 from fakes.pty_cable import PtyCable
@@ -56,6 +58,7 @@ def test_unplugged_in_the_middle_of_100_requests(tmp_path: Path) -> None:
         assert ends == Counter(range(100)), "each once"
 
 
+@pytest.mark.untraced
 def test_a_disk_is_read_by_hash(tmp_path: Path) -> None:
     """16 MiB over a line with errors."""
     size = 16 << 20

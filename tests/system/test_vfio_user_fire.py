@@ -127,6 +127,7 @@ def assert_served(target: Target) -> None:
     assert not target.server.has_client
 
 
+@pytest.mark.untraced
 def test_mutated_messages(target, guest, capsys):
     """Each case is a conversation with one message that is wrong."""
     seed = int(os.environ.get("I2O_FUZZ_SEED", "7"))

@@ -161,3 +161,42 @@ def test_there_is_a_process_more_than_there_are_processors_but_not_hundreds(
 def test_what_was_collected_is_never_looked_through_again() -> None:
     """Thousands of tests are: a test that collects garbage often would take minutes."""
     assert gc.get_freeze_count() > 10_000
+
+
+TRACED = """
+import sys
+import pytest
+from coverage import Coverage
+
+def is_traced():
+    return sys.gettrace() is not None
+
+@pytest.fixture(autouse=True, scope="session")
+def _traced(tmp_path_factory):
+    coverage = Coverage(data_file=str(tmp_path_factory.mktemp("data") / "data"))
+    coverage.set_option("run:core", "ctrace")
+    coverage.start()
+    yield
+    coverage.stop()
+
+def test_first():
+    assert is_traced()
+
+@pytest.mark.untraced
+def test_long():
+    assert not is_traced()
+
+@pytest.mark.untraced
+def test_long_and_wrong():
+    assert is_traced(), "as it should be"
+
+def test_last():
+    assert is_traced()
+"""
+
+
+def test_coverage_does_not_look_at_what_is_long(tmp_path: Path) -> None:
+    said = run(tmp_path, TRACED)
+    assert "3 passed" in said
+    assert "as it should be" in said
+    assert "1 failed" in said
