@@ -195,8 +195,7 @@ static int answer_news(device_table *self, const struct answers *answers, long l
 {
     PyObject *now, *is_told;
     int outcome;
-    if (!self->table.in || self->table.rest < self->table.end
-        || self->outbox_size > self->most_outbox || !is_calm(answers))
+    if (!self->table.in || self->outbox_size > self->most_outbox || !is_calm(answers))
         return 0;
     outcome = table_take_in(&self->table, device_sift, self);
     if (outcome < 0 || outcome & HAS_REST)

@@ -103,6 +103,16 @@ def test_whatever_else_happens_ends_it(change: Callable[[Rig], object]) -> None:
     assert not handlers
 
 
+def test_what_a_run_did_not_come_to_the_end_of_is_looked_at_again() -> None:
+    rig, handlers = ready()
+    rig.iop.misbehave(FaultPlan())
+    rig.iop.lct.devices[DISK].dispatch[CHECK[7]] = lambda request: 1 // 0
+    rig.post(CHECK)
+    with pytest.raises(ZeroDivisionError):
+        rig.run()
+    assert not handlers
+
+
 def test_work_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
     monkeypatch.setattr(rig.unit, "end_static", lambda mfa: 0)

@@ -9,24 +9,30 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import astuple, replace
 from typing import NamedTuple
 
 import pytest
 
+import i2o
 from fakes.shm_pair import ShmPair, needs_rings
 from fakes.shm_serving import Serving
 from i2o.errors import RemoteFrameError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive, utility
+from i2o.frames.functions import Function
 from i2o.frames.header import FAILURE_REPLY, MsgFlags
 from i2o.frames.sgl import simple_sgl
+from i2o.iop_emulator.shm_iop import ShmIop
 from i2o.message_layer import MessageLayer
 from i2o.requester import Requester
+from i2o.transport.device_unit import PostedFrame
 from i2o.transport.plain_answers import PlainAnswers
 from i2o.transport.port import EMPTY
 from i2o.transport.registry import open_port
 from i2o.transport.shm import unit
 from i2o.transport.shm.channel import PeerGone
+from i2o.transport.shm.unit import ShmUnit
 
 pytestmark = needs_rings
 NOW_NS = 12345
@@ -238,6 +244,21 @@ def test_what_a_handler_raises_is_decided_about(ends: Ends) -> None:
     assert mfa in [ends.host.alloc() for _ in range(4)]
 
 
+def test_a_request_that_is_taken_while_it_is_made_is_not_answered_twice(ends: Ends) -> None:
+    ends.post()
+    answering, device = ends.answering, ends.device
+    fetched: list[object] = []
+
+    def make(frame: bytes, route: int, now_ns: int) -> Asked:
+        fetched.append(device.fetch())
+        return Asked(frame, route, now_ns)
+
+    handlers = answering.answers.handlers
+    device._native_table.attend(handlers, make, answering, answering.failed, ())
+    assert not ends.answer()
+    assert (len(fetched), answering.asked, device.posted_inbound()) == (1, [], 0)
+
+
 def test_a_host_that_goes_while_it_is_answered(ends: Ends) -> None:
     ends.answering.during = ends.device.disconnect
     ends.post()
@@ -309,6 +330,25 @@ def test_what_else_there_is_ends_a_spin(ends: Ends, what: str) -> None:
     assert ends.device.posted_inbound() == (what != "buffer")
 
 
+def test_who_is_not_listened_to_answers_nothing(ends: Ends) -> None:
+    """What could not be told is little at first, and then as much as may be."""
+    table, host = ends.device._native_table, ends.host
+    first, second = host.alloc(), host.alloc()
+    for mfa in (first, second):
+        host.write(mfa, FRAME)
+    while ends.device.flush():
+        for _ in range(100):
+            table.tell(99, 0, 0)
+    host.post(first)
+    assert ends.device.spin(0, FOR_EVER_NS), "the answer is not told"
+    assert len(ends.answering.asked) == 1
+    while table.outbox_size <= unit._MOST_OUTBOX:
+        table.tell(99, 0, 0)
+    host.post(second)
+    assert ends.device.spin(0, FOR_EVER_NS)
+    assert len(ends.answering.asked) == 1
+
+
 def test_a_ring_that_is_broken_ends_a_spin(ends: Ends) -> None:
     ends.post()
     ring = ends.device._channel._consumer.ring
@@ -323,6 +363,9 @@ def test_wrong_arguments(ends: Ends) -> None:
     for arguments in ((), (1,), ("1", 2), (1, None), (1, 2, 3)):
         with pytest.raises(TypeError):
             table.spin(*arguments)
+    ends.device.disconnect()
+    assert table.spin(0, FOR_EVER_NS) is False, "there is no ring any more"
+    assert table.answer(NOW_NS) is True, "nothing is posted"
     with pytest.raises(TypeError):
         table.attend([], Asked, ends.answering, ends.answering.failed, ())
     with pytest.raises(TypeError):
@@ -374,6 +417,7 @@ def talk(spin_s: float) -> tuple[list[bytes], tuple[int, ...], list[str]]:
             port = layer.port(iop)
             buffer = port.memory.allocate(4096)
             replies, preserved = [], EMPTY
+            before = replace(serving.iop.soft_iop.counters)
             for frame in requests(buffer.bus_address):
                 mfa = port.alloc() if preserved == EMPTY else preserved
                 assert mfa != EMPTY
@@ -390,7 +434,8 @@ def talk(spin_s: float) -> tuple[list[bytes], tuple[int, ...], list[str]]:
         finally:
             layer.close()
         soft = serving.iop.soft_iop
-        counted = soft.counters.bad_requests, soft.counters.fails
+        after = astuple(soft.counters)
+        counted = tuple(now - then for now, then in zip(after, astuple(before), strict=True))
         return replies, counted, list(soft.complaints)
 
 
@@ -417,3 +462,53 @@ def test_an_iop_answers_the_same_whoever_asks_it(monkeypatch: pytest.MonkeyPatch
     assert spun == slept == alone
     assert len(alone[0]) == 27
     assert [n for n, reply in enumerate(alone[0]) if reply[1] & MsgFlags.FAIL] == [7, 16, 25]
+
+
+class Seen(ShmUnit):
+    """Stands for a tap: whoever fetches through it is seen."""
+
+    def __init__(self, unit: ShmUnit) -> None:
+        self.__dict__ = dict(unit.__dict__)
+        self.fetched: list[PostedFrame] = []
+        self.fetch = self._look(unit.fetch)
+
+    def _look(self, fetch: Callable[[], PostedFrame | None]) -> Callable[[], PostedFrame | None]:
+        def look() -> PostedFrame | None:
+            posted = fetch()
+            if posted is not None:
+                self.fetched.append(posted)
+            return posted
+
+        return look
+
+
+def test_whoever_looks_at_the_traffic_sees_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    taps: list[Seen] = []
+
+    def tap(unit: ShmUnit) -> Seen:
+        taps.append(Seen(unit))
+        return taps[-1]
+
+    real = ShmIop.from_options
+    monkeypatch.setattr(ShmIop, "from_options", lambda options: real(options, tap))
+    checks = 10
+    with Serving(), i2o.open("shm:test") as iop:
+        requester = iop.requester
+        for _ in range(checks):
+            requester.call(bsa.BSA_STATUS_CHECK.build(target_address=0x010))
+    functions = [posted.data[7] for posted in taps[0].fetched]
+    assert functions.count(Function.BSA_STATUS_CHECK) == checks
+
+
+def test_who_sleeps_need_not_run_the_iop_either() -> None:
+    runs = []
+    check = bsa.BSA_STATUS_CHECK.build(target_address=0x010)
+    with Serving() as serving, i2o.open("shm:test") as iop:
+        iop.requester.call(check)
+        run = serving.iop.soft_iop.run
+        serving.iop.soft_iop.run = lambda *args: (runs.append(args), run(*args))[1]
+        for _ in range(10):
+            iop.requester.call(check)
+        assert not runs
+        iop.requester.call(utility.UTIL_LOCK.build(target_address=0x010))
+        assert len(runs) == 1
