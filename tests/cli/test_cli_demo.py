@@ -16,6 +16,7 @@ import zipfile
 import pytest
 
 import i2o
+from fakes.interrupted import INTERRUPTED
 from i2o import d3i2o
 from i2o.closing import Closing
 from i2o.errors import DmaFault, OutOfFrames, RequestFailed, RequestTimeout
@@ -145,7 +146,8 @@ def test_an_interrupted_demo_removes_its_image(program, environment, tmp_path):
         time.sleep(0.005)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=30)
-    assert (started.returncode, err) == (130, b"i2o: interrupted\n")
+    assert err == b"i2o: interrupted\n"
+    assert started.returncode in INTERRUPTED
     assert os.listdir(tmp_path) == []
 
 

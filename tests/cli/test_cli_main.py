@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.interrupted import INTERRUPTED
 from i2o.errors import I2OError, InvalidArgument, TransportUnavailable, UriError
 from i2o.tools import arguments, cli, failures, output
 
@@ -214,11 +215,11 @@ def _slow_plan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "text"),
-    [(signal.SIGINT, 130, "i2o: interrupted\n"), (signal.SIGTERM, 143, "")],
+    ("number", "codes", "text"),
+    [(signal.SIGINT, INTERRUPTED, "i2o: interrupted\n"), (signal.SIGTERM, (143,), "")],
 )
 def test_an_interrupted_read_leaves_no_file(
-    program, environment, image, tmp_path, number, code, text
+    program, environment, image, tmp_path, number, codes, text
 ):
     target = tmp_path / "out"
     target.mkdir()
@@ -240,7 +241,8 @@ def test_an_interrupted_read_leaves_no_file(
         pytest.fail(f"it did not end: {started.communicate()[1].decode()}")
     finally:
         started.kill()
-    assert (started.returncode, err.decode()) == (code, text)
+    assert err.decode() == text
+    assert started.returncode in codes
     assert list(target.iterdir()) == []
 
 
