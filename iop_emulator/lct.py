@@ -48,7 +48,7 @@ class Lct:
         indicator: CurrentChangeIndicator.
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self.devices: dict[int, Ddm] = {}
         self.serving: dict[int, Ddm] = {}

@@ -30,7 +30,8 @@ class ReplyQueue:
         limit: replies that may wait.
 
     Attributes:
-        backlog: replies that wait for a frame.
+        backlog: replies that wait for a frame; always the same object, so that others may look
+            whether there is any.
         frame_size: bytes of a reply frame, as the host said.
         is_congested: so many replies wait that requests have to.
     """

@@ -56,7 +56,7 @@ class ShmIop(Closing):
         tapped = tap(self.unit)
         self.soft_iop = SoftIop(tapped, options, disks, faults, complaints=complaints)
         if tapped is self.unit:  # else somebody wants to see each request
-            self.unit.attend(self.soft_iop.let_answer())
+            self.unit.use(self.soft_iop.fast_path())
         self._control, self._commanded = control, CommandedIop(self.soft_iop, control)
 
     @classmethod

@@ -40,7 +40,7 @@ from i2o.iop_emulator.request import Request, fail_reply
 from i2o.iop_emulator.scheduler import Scheduler
 from i2o.iop_emulator.static_frames import StaticFrame
 from i2o.transport.device_unit import DeviceUnit
-from i2o.transport.plain_answers import PlainAnswers
+from i2o.transport.fast_path import FastPath
 from i2o.transport.port import EMPTY, Remark
 
 RUN_BUDGET: Final = 64
@@ -57,9 +57,9 @@ _WORKS_IN_FAILED: Final = frozenset(
     }
 )
 _STATIC_MF_CREATE: Final = int(Function.EXEC_STATIC_MF_CREATE)
-_MOST_PLAIN: Final = 1024
+_MOST_KNOWN: Final = 1024
 _UNKNOWN: Final = -1, 0
-_NOT_PLAIN: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
+_UNUSUAL_BITS: Final = 0xFF0F  # every flag of word 0, and the version, which is 1
 
 
 class SoftIop:
@@ -119,14 +119,14 @@ class SoftIop:
         self.scheduler = Scheduler()
         self.replies = ReplyQueue(unit, self.counters, self.complain, self.options.backlog)
         self.events = EventBook(self._send_event)
-        self._may_answer = False  # somebody may, in place of `run`
-        self._handlers: dict[bytes, Handler] = {}  # of plain requests, by their first words
+        self._has_fast_path = False
+        self._handlers: dict[bytes, Handler] = {}  # of the fast path, by the first words of a frame
         self.lct = Lct(on_change=self._handlers.clear)
         self._devices = self.lct.serving
-        self._plain: dict[bytes, tuple[int, int]] = {}  # by their first words: word 1, and the size
+        self._known_headers: dict[bytes, tuple[int, int]] = {}  # by words 0 and 1: the latter, size
         self.page_size = 4096
         self.state = IopState.INITIALIZING
-        self._stuck: deque[tuple[int, bytes]] = deque()
+        self._stuck: deque[tuple[int, bytes]] = deque()  # always the same object, as others look
         self._begin_ns: int | None = None
         self._stalled_until_ns = 0
         self._is_closed = False
@@ -235,26 +235,28 @@ class SoftIop:
             self._handlers.clear()
         return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
 
-    def let_answer(self) -> PlainAnswers:
-        """Let plain requests be answered without `run`, as long as it would do nothing else.
+    def fast_path(self) -> FastPath:
+        """Let requests be answered without `run`, as long as it would do nothing else.
 
         Those are requests to devices, but not to the executive, like others that `run` has served
-        since something was different last: a fault plan, the state, devices, work that waits.
+        since something was different last: a fault plan, the state, devices, work that waits. An
+        IOP of a system has no fast path: others may have sent it something.
         """
-        self._may_answer = not self._is_in_system
-        return PlainAnswers(
-            self._handlers,
-            (self.scheduler.timers, self.scheduler.jobs, self.replies.backlog, self._stuck),
-            Request,
-            self._answer_to_error,
-            self.replies,
-            self._count_answers,
+        self._has_fast_path = not self._is_in_system
+        return FastPath(
+            handlers=self._handlers,
+            make_request=Request,
+            replies=self.replies,
+            on_error=self._answer_to_error,
+            pending=(self.scheduler.timers, self.scheduler.jobs, self.replies.backlog, self._stuck),
+            on_counted=self._count_answers,
         )
 
     def _answer_to_error(self, request: Request, error: Exception) -> bytes:
         if not isinstance(error, RemoteFrameError):
             raise error
-        return self._malformed(self.lct.devices[request.target], request, error)
+        device = self.lct.devices.get(request.target)
+        return request.refuse() if device is None else self._malformed(device, request, error)
 
     def _count_answers(self, requests: int, replies: int) -> None:
         self.counters.requests += requests
@@ -360,7 +362,7 @@ class SoftIop:
 
     def _serve(self, mfa: int, frame: bytes, now_ns: int) -> None:
         """Check a request, give its frame back, and do what it asks for."""
-        route, size = self._plain.get(frame[:8], _UNKNOWN)
+        route, size = self._known_headers.get(frame[:8], _UNKNOWN)
         if size != len(frame):
             route = self._look_at_header(frame)
         device = None if route < 0 else self._devices.get(route & 0xFFF)
@@ -392,8 +394,8 @@ class SoftIop:
         if handler is None:
             self.replies.send(device.unsupported(request))
             return
-        if self._may_answer and self._is_calm and route & 0xFFF:
-            if len(self._handlers) >= _MOST_PLAIN:
+        if self._has_fast_path and self._is_calm and route & 0xFFF:
+            if len(self._handlers) >= _MOST_KNOWN:
                 self._handlers.clear()
             self._handlers[frame[:8]] = handler  # before it is called: what it does may undo that
         try:
@@ -408,15 +410,15 @@ class SoftIop:
         route: int
         start, words, route = _read_header(frame)
         if (
-            start & _NOT_PLAIN != 1
+            start & _UNUSUAL_BITS != 1
             or 0x10 <= start < 0x40
             or route & 0xFFF000 != 0x001000
             or 4 * words != len(frame)
         ):
             return _UNKNOWN[0]
-        if len(self._plain) >= _MOST_PLAIN:
-            self._plain.clear()
-        self._plain[frame[:8]] = route, len(frame)
+        if len(self._known_headers) >= _MOST_KNOWN:
+            self._known_headers.clear()
+        self._known_headers[frame[:8]] = route, len(frame)
         return route
 
     def _answer(self, request: Request) -> bytes | None:
@@ -683,7 +685,7 @@ class SoftIop:
         Args:
             hold_ns: how long the inbound port stays empty afterwards.
         """
-        self._disturb()
+        self._is_calm = False
         self.executive.static_frames.end_all()
         self._forget_requests()
         self.unit.drop_replies()

@@ -37,7 +37,7 @@ _PATIENCE_S = 1.0  # a thread that was told to stop may need a moment
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _old_objects_are_no_garbage() -> None:
+def _exempt_old_objects_from_collection() -> None:
     """Keep collections of garbage short: what thousands of tests leave is not looked through."""
     gc.collect()
     gc.freeze()

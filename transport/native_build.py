@@ -446,7 +446,7 @@ def _second_module() -> str:
     folder = Path(__file__).with_name("shm")
     frame, *types = (
         run_path(str(folder / f"native_{name}.py"))
-        for name in ("tables", "host_table", "device_table", "answers")
+        for name in ("tables", "host_table", "device_table", "fast_path")
     )
     return "".join((frame["COMMON"], *(part["SOURCE"] for part in types), frame["MODULE"]))
 

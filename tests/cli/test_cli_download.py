@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.interrupted import INTERRUPTED
+from fakes.interrupted import ends_of_interrupt
 from i2o import opening
 from i2o.clock import ManualClock
 from i2o.errors import ParameterError
@@ -276,7 +276,7 @@ def test_an_interrupt_in_the_middle(program, environment, module, uri, tmp_path)
             shown += running.communicate(timeout=60)[1]
         finally:
             running.kill()  # if it did not end, the test does
-    assert running.returncode in INTERRUPTED
+    assert running.returncode in ends_of_interrupt()
     assert shown.endswith(b"i2o: interrupted\n")
     assert b"Traceback" not in shown
     assert not (tmp_path / "store").exists()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.interrupted import INTERRUPTED
+from fakes.interrupted import ends_of_interrupt
 from i2o.errors import I2OError, InvalidArgument, TransportUnavailable, UriError
 from i2o.tools import arguments, cli, failures, output
 
@@ -216,7 +216,7 @@ def _slow_plan(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "codes", "text"),
-    [(signal.SIGINT, INTERRUPTED, "i2o: interrupted\n"), (signal.SIGTERM, (143,), "")],
+    [(signal.SIGINT, ends_of_interrupt(), "i2o: interrupted\n"), (signal.SIGTERM, (143,), "")],
 )
 def test_an_interrupted_read_leaves_no_file(
     program, environment, image, tmp_path, number, codes, text

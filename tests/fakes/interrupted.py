@@ -5,6 +5,11 @@ from __future__ import annotations
 
 import signal
 
-INTERRUPTED = (130, -signal.SIGINT)
-"""What it returns. Shells show 130 for both: CPython ends by the signal after all, whoever caught
-the interrupt, if that struck in code given to `exec`, as when an import makes a dataclass."""
+
+def ends_of_interrupt(code: int = 130) -> tuple[int, int]:
+    """Return with what it may end that means to end with this code.
+
+    CPython ends by the signal all the same, whoever caught the interrupt, if that struck in code
+    given to `exec`, as when an import makes a dataclass. Shells show 130 for it.
+    """
+    return code, -signal.SIGINT

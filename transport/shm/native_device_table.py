@@ -11,7 +11,7 @@ from typing import Final
 SOURCE: Final = r"""
 /* --- the device's table ----------------------------------------------------------------------- */
 
-enum { HANDLERS, REQUEST, REPLIES, FAILED, PENDING, ANSWERING };
+enum { HANDLERS, MAKE_REQUEST, REPLIES, ON_ERROR, PENDING, FAST_PATH_PARTS };
 
 typedef struct {
     PyObject_HEAD
@@ -28,7 +28,7 @@ typedef struct {
     newfunc new_tuple;
     size_t most_outbox;        /* a host that does not listen is not listened to */
     PyObject *post_reply, *flush, *drain; /* what does the unusual */
-    PyObject *answering[ANSWERING]; /* who answers plain requests, NULL if nobody does */
+    PyObject *fast_path[FAST_PATH_PARTS]; /* NULL if there is none */
     unsigned long long answered, replied; /* that way, and not told yet */
 } device_table;
 
@@ -454,8 +454,8 @@ static int device_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->post_reply);
     Py_VISIT(self->flush);
     Py_VISIT(self->drain);
-    for (int number = 0; number < ANSWERING; number++)
-        Py_VISIT(self->answering[number]);
+    for (int number = 0; number < FAST_PATH_PARTS; number++)
+        Py_VISIT(self->fast_path[number]);
     return 0;
 }
 
@@ -463,8 +463,8 @@ static int device_clear(PyObject *object)
 {
     device_table *self = (device_table *)object;
     table_detach(&self->table);
-    for (int number = 0; number < ANSWERING; number++)
-        Py_CLEAR(self->answering[number]);
+    for (int number = 0; number < FAST_PATH_PARTS; number++)
+        Py_CLEAR(self->fast_path[number]);
     PyObject **ways[] = {&self->post_reply, &self->flush, &self->drain};
     for (size_t number = 0; number < sizeof ways / sizeof *ways; number++) {
         PyObject *old = *ways[number];
@@ -502,7 +502,7 @@ static PyGetSetDef device_properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyObject *device_attend(PyObject *object, PyObject *args);
+static PyObject *device_use(PyObject *object, PyObject *args);
 static PyObject *device_answer(PyObject *object, PyObject *now);
 static PyObject *device_spin(PyObject *object, PyObject *const *args, Py_ssize_t count);
 static PyObject *device_take_counts(PyObject *object, PyObject *unused);
@@ -532,7 +532,7 @@ static PyMethodDef device_methods[] = {
     {"posted_inbound", device_posted_inbound, METH_NOARGS, NULL},
     {"idle_inbound", device_idle_inbound, METH_NOARGS, NULL},
     {"idle_outbound", device_idle_outbound, METH_NOARGS, NULL},
-    {"attend", device_attend, METH_VARARGS, NULL},
+    {"use", device_use, METH_VARARGS, NULL},
     {"answer", device_answer, METH_O, NULL},
     {"spin", (PyCFunction)(void (*)(void))device_spin, METH_FASTCALL, NULL},
     {"take_counts", device_take_counts, METH_NOARGS, NULL},

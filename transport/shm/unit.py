@@ -16,7 +16,7 @@ from typing import Any, Final
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
 from i2o.transport.device_unit import DmaSpace, PostedFrame
-from i2o.transport.plain_answers import PlainAnswers
+from i2o.transport.fast_path import FastPath
 from i2o.transport.port import EMPTY
 from i2o.transport.shm.channel import Channel, PeerGone, RingChannel
 from i2o.transport.shm.records import PACKET, RECORD, Word
@@ -99,7 +99,7 @@ class ShmUnit:
         self._segment: Segment | None = None
         self._static: dict[int, int] = {}  # how often each static frame may still be posted
         self.must_power_cycle = False
-        self._answers: PlainAnswers | None = None
+        self._fast_path: FastPath | None = None
         self._native_table: Any = None
         self._ring_table: Any = None  # the same, while there are rings to take from
         frames, native = shape.mfas(), native_tables()
@@ -230,34 +230,30 @@ class ShmUnit:
 
     # --- for whoever serves it -------------------------------------------------------------------
 
-    def attend(self, answers: PlainAnswers) -> None:
-        """Let plain requests be answered by `answer` and `spin`, if the tables are compiled."""
+    def use(self, path: FastPath) -> None:
+        """Let `answer` and `spin` answer requests by a fast path, if the tables are compiled."""
         if self._native_table is not None:
-            self._native_table.attend(
-                answers.handlers,
-                answers.request,
-                answers.replies,
-                answers.failed,
-                answers.pending,
+            self._native_table.use(
+                path.handlers, path.make_request, path.replies, path.on_error, path.pending
             )
-            self._answers = answers
+            self._fast_path = path
 
     def answer(self, now_ns: int) -> bool:
-        """Have posted requests answered as far as they are plain.
+        """Answer posted requests, as far as there is a fast path for them.
 
         Returns:
             Whether that was all: the IOP need not be run for them.
         """
-        if self._answers is None:
+        if self._fast_path is None:
             return False
         try:
             is_all: bool = self._native_table.answer(now_ns)
         finally:
-            self._answers.count(*self._native_table.take_counts())
+            self._fast_path.on_counted(*self._native_table.take_counts())
         return is_all
 
     def spin(self, nanoseconds: int, end_ns: int) -> bool:
-        """Look for something to do; plain requests are answered, and the host is told.
+        """Look for something to do; what has a fast path is answered, and the host is told.
 
         Args:
             nanoseconds: how long to look without anything coming.
@@ -269,12 +265,12 @@ class ShmUnit:
         channel = self._channel
         if channel is None:
             return False
-        if self._ring_table is None or self._answers is None:
+        if self._ring_table is None or self._fast_path is None:
             return bool(channel.spin(nanoseconds))
         try:
             is_left: bool = self._ring_table.spin(nanoseconds, end_ns)
         finally:
-            self._answers.count(*self._native_table.take_counts())
+            self._fast_path.on_counted(*self._native_table.take_counts())
         return is_left
 
     @property

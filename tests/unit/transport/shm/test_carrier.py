@@ -25,11 +25,6 @@ from i2o.transport.shm.rendezvous import Meeting, listen, path_of
 from i2o.transport.shm.segment import TO_DEVICE, TO_HOST
 
 
-@pytest.fixture(autouse=True)
-def runtime_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-
-
 @pytest.fixture(params=CARRIED)
 def carried(request, monkeypatch):
     carry(request.param, monkeypatch)

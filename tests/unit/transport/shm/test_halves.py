@@ -211,7 +211,7 @@ def test_several_threads_may_wait(halves):
 
     def wait() -> None:
         try:
-            seen.append(host.wait(20))
+            seen.append(host.wait(600))
         except Exception as error:
             seen.append(error)
 
@@ -219,13 +219,11 @@ def test_several_threads_may_wait(halves):
     for thread in threads:
         thread.start()
     time.sleep(0.2)
-    start = time.monotonic()
     device.post_reply(device.take_reply_frame(), b"answer")
     device.flush()
     for thread in threads:
-        thread.join()
-    assert seen == [True] * 4
-    assert time.monotonic() - start < 10  # all of them, not only the one who took it in
+        thread.join(60)
+    assert seen == [True] * 4, "all of them, not only the one who took it in"
     assert host.reap() == frame.bus_address
 
 

@@ -34,11 +34,6 @@ from i2o.transport.shm.segment import Segment, Shape
 CHECK = bsa.BSA_STATUS_CHECK.build(target_address=0x010)
 
 
-@pytest.fixture(autouse=True)
-def runtime_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-
-
 @pytest.fixture(params=CARRIED)
 def carried(request, monkeypatch):
     carry(request.param, monkeypatch)

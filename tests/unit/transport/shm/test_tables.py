@@ -21,7 +21,7 @@ from i2o.errors import DmaFault, IopDead, LocalFrameError
 from i2o.transport import native_build
 from i2o.transport.device_unit import PostedFrame
 from i2o.transport.port import EMPTY
-from i2o.transport.shm import native_answers, native_device_table, native_host_table, tables
+from i2o.transport.shm import native_device_table, native_fast_path, native_host_table, tables
 from i2o.transport.shm import native_tables as native_tables_source
 from i2o.transport.shm.host_half import HostHalf
 from i2o.transport.shm.port import ShmPort
@@ -427,7 +427,7 @@ def test_a_table_goes_with_who_made_it(monkeypatch) -> None:
 
 
 def test_the_second_module_is_put_together_of_its_parts() -> None:
-    parts = native_host_table.SOURCE, native_device_table.SOURCE, native_answers.SOURCE
+    parts = native_host_table.SOURCE, native_device_table.SOURCE, native_fast_path.SOURCE
     whole = native_build._second_module()  # a build script cannot import the parts
     assert whole == "".join((native_tables_source.COMMON, *parts, native_tables_source.MODULE))
 

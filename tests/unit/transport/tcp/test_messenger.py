@@ -317,14 +317,14 @@ def test_only_who_works_without_threads_spins(
 def test_a_receiver_that_does_not_receive_stops_the_sender_and_is_not_taken_for_dead(
     office: Messengers,
 ) -> None:
-    peer = replace(QUICK, keepalive_idle_s=0.02, keepalive_timeout_s=0.2)
+    peer = replace(QUICK, keepalive_idle_s=0.02, keepalive_timeout_s=1.0)
     options = replace(OPTIONS, window=100_000, peer=peer)
     a, b = office.open(1, 0, options, loops=1), office.open(1, 1, options, loops=1)
     introduce(a, b)
     ends = Ends()
     for number in range(100):
         a.send_nb(b.name, [b"%04d" % number + bytes(9996)], 1, ends)
-    assert not a.flush(0.6)  # more than twice what a dead peer is given
+    assert not a.flush(2.5)  # more than twice what a dead peer is given
     kept = b.status()["kept"]
     assert 8 <= kept <= 10
     assert a.peers()[0].losses == 0
@@ -457,7 +457,7 @@ def test_a_peer_that_closes_every_link_it_accepts_is_given_up(office: Messengers
 
 
 def test_a_loss_that_nobody_waited_for_is_forgotten(office: Messengers) -> None:
-    a, raw = office.open(1, 0, replace(OPTIONS, come_back_s=0.2), loops=1), office.raw(1, 1)
+    a, raw = office.open(1, 0, replace(OPTIONS, come_back_s=1.0), loops=1), office.raw(1, 1)
     a.set_peer(raw.identity.name, [raw.address])
     a.connect(raw.identity.name)
     link, _ = raw.admit()

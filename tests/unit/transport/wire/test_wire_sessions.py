@@ -257,7 +257,7 @@ def test_packets_that_are_lost_or_damaged_end_the_session(
     assert isinstance(medium, MemoryMedium)
     medium.on_message = on_message
     port = station.port(clock=FastClock(), connect_s=100.0)
-    with i2o.open(port, timeout_s=1.0) as iop, iop.block() as disk:
+    with i2o.open(port, timeout_s=50.0) as iop, iop.block() as disk:
         disk.write(0, b"x" * 4096)
         armed.append(1)
         if change == "short" and to == "server":

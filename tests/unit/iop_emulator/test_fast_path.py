@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which requests an IOP lets others have answered, and from when on not any more."""
+"""Which requests have a fast path, and from when on not any more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 
@@ -19,13 +19,14 @@ from i2o.iop_emulator.iop_system import IopSystem
 from i2o.iop_emulator.request import Request
 
 CHECK = BSA_STATUS_CHECK.build(target_address=DISK)
+ROUTE = int.from_bytes(CHECK[4:8], "little")
 LOCK = utility.UTIL_LOCK.build(target_address=DISK)
 
 
 def ready() -> tuple[Rig, dict[bytes, Callable[[Request], bytes | None]]]:
     """Return an IOP that lets others have a StatusCheck answered, and who answers what."""
     rig = Rig()
-    handlers = rig.iop.let_answer().handlers
+    handlers = rig.iop.fast_path().handlers
     rig.run()
     assert not handlers
     rig.call(CHECK)
@@ -35,7 +36,7 @@ def ready() -> tuple[Rig, dict[bytes, Callable[[Request], bytes | None]]]:
 
 def test_a_request_that_was_served_once_may_be_answered() -> None:
     rig, handlers = ready()
-    reply = handlers[CHECK[:8]](Request(CHECK, int.from_bytes(CHECK[4:8], "little"), 0))
+    reply = handlers[CHECK[:8]](Request(CHECK, ROUTE, 0))
     assert reply == rig.call(CHECK).data
     rig.call(LOCK)
     assert set(handlers) == {CHECK[:8], LOCK[:8]}
@@ -45,7 +46,7 @@ def test_not_if_nobody_asked_for_it() -> None:
     rig = Rig()
     rig.call(CHECK)
     rig.call(CHECK)
-    assert not rig.iop.let_answer().handlers
+    assert not rig.iop.fast_path().handlers
 
 
 def test_the_executive_answers_for_itself() -> None:
@@ -58,7 +59,7 @@ def test_the_executive_answers_for_itself() -> None:
 def test_an_iop_of_a_system_answers_for_itself() -> None:
     """Others may have sent it something."""
     rig = Rig(system=IopSystem())
-    handlers = rig.iop.let_answer().handlers
+    handlers = rig.iop.fast_path().handlers
     rig.run()
     for _ in range(3):
         rig.call(CHECK)
@@ -84,17 +85,17 @@ def begin_a_job(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda rig: rig.iop.misbehave(FaultPlan()),
-        lambda rig: rig.iop.reset(),
-        lambda rig: rig.iop.fail(),
-        lambda rig: rig.iop.crash(),
-        lambda rig: rig.iop.bay.add(MemoryDisk(1 << 20)),
-        lambda rig: rig.iop.bay.remove(DISK),
-        lambda rig: rig.iop.serve_frameless(Request(CHECK, 0x31000010, 0)),
-        lambda rig: rig.init_outbound(),
-        suspend,
-        clear,
-        begin_a_job,
+        pytest.param(lambda rig: rig.iop.misbehave(FaultPlan()), id="faults"),
+        pytest.param(lambda rig: rig.iop.reset(), id="reset"),
+        pytest.param(lambda rig: rig.iop.fail(), id="failed"),
+        pytest.param(lambda rig: rig.iop.crash(), id="faulted"),
+        pytest.param(lambda rig: rig.iop.bay.add(MemoryDisk(1 << 20)), id="another disk"),
+        pytest.param(lambda rig: rig.iop.bay.remove(DISK), id="a disk less"),
+        pytest.param(lambda rig: rig.iop.serve_frameless(Request(CHECK, ROUTE, 0)), id="static"),
+        pytest.param(lambda rig: rig.init_outbound(), id="outbound init"),
+        pytest.param(suspend, id="suspended"),
+        pytest.param(clear, id="cleared"),
+        pytest.param(begin_a_job, id="a job"),
     ],
 )
 def test_whatever_else_happens_ends_it(change: Callable[[Rig], object]) -> None:
@@ -113,16 +114,22 @@ def test_what_a_run_did_not_come_to_the_end_of_is_looked_at_again() -> None:
     assert not handlers
 
 
+def a_job() -> Generator[bytes | None, None, bytes]:
+    yield None
+    return b""
+
+
 def test_work_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
     monkeypatch.setattr(rig.unit, "end_static", lambda mfa: 0)
-    pending = rig.iop.let_answer().pending
-    request = Request(CHECK, 0x31000010, 0)
+    pending = rig.iop.fast_path().pending
+    request = Request(CHECK, ROUTE, 0)
     scheduler, replies = rig.iop.scheduler, rig.iop.replies
     for begin, end in (
         (lambda: scheduler.at(5, request, print), lambda: scheduler.take_back(lambda one: True)),
         (lambda: replies.backlog.append(b""), replies.clear),
         (lambda: scheduler.at(5, request, print), scheduler.clear),
+        (lambda: scheduler.start(request, a_job()), scheduler.clear),
         (lambda: rig.iop._stuck.append((0x7777, CHECK)), lambda: rig.iop.end_static(0x7777)),
     ):
         assert not any(map(len, pending))
@@ -133,7 +140,7 @@ def test_work_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_handlers_are_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("i2o.iop_emulator.soft_iop._MOST_PLAIN", 3)
+    monkeypatch.setattr("i2o.iop_emulator.soft_iop._MOST_KNOWN", 3)
     rig, handlers = ready()
     for words in (5, 6, 7, 8, 9):
         rig.call(utility.UTIL_LOCK.build(target_address=DISK).ljust(4 * words, b"\0"))
@@ -154,8 +161,8 @@ def test_a_device_that_is_put_into_the_place_of_another_is_asked() -> None:
 
 def test_errors_of_the_other_side_are_answered_and_others_are_not() -> None:
     rig, _ = ready()
-    failed = rig.iop.let_answer().failed
-    request = Request(CHECK, 0x31000010, 0)
+    failed = rig.iop.fast_path().on_error
+    request = Request(CHECK, ROUTE, 0)
     before = rig.iop.counters.bad_requests
     reply = failed(request, DmaFault(0x10, 4, "no host buffer covers it"))
     assert reply[19]
