@@ -19,6 +19,7 @@ from i2o.iop_emulator.faults import FaultPlan
 from i2o.iop_emulator.options import EmuOptions, IopOptions
 from i2o.iop_emulator.soft_iop import RUN_BUDGET, SoftIop
 from i2o.transport.device_unit import DeviceUnit
+from i2o.transport.fast_path import Answered
 from i2o.transport.shm.segment import Shape, shape_for
 from i2o.transport.shm.unit import ShmUnit
 
@@ -55,7 +56,8 @@ class ShmIop(Closing):
         self.unit = ShmUnit(shape, on_misuse=complaints.add)
         tapped = tap(self.unit)
         self.soft_iop = SoftIop(tapped, options, disks, faults, complaints=complaints)
-        if tapped is self.unit:  # else somebody wants to see each request
+        # else somebody wants to see each request
+        if tapped is self.unit and self.unit.may_have_fast_path:
             self.unit.use(self.soft_iop.fast_path())
         self._control, self._commanded = control, CommandedIop(self.soft_iop, control)
 
@@ -96,9 +98,9 @@ class ShmIop(Closing):
             iop.power_cycle()
         if has_command:
             due = self._commanded.run(now_ns, has_command=True)
-        elif unit.answer(now_ns):
-            due = None
-        elif unit.posted_inbound() or not iop.is_idle:
+        elif (answered := unit.answer(now_ns)) is Answered.SO_FAR:
+            due = now_ns
+        elif answered is not Answered.ALL and (unit.posted_inbound() or not iop.is_idle):
             due = iop.run(RUN_BUDGET, now_ns)
         else:
             due = None  # reply frames came back, or buffers were made known

@@ -224,8 +224,7 @@ class SoftIop:
             self._peers.run_others(RUN_BUDGET, now_ns)
             is_waiting = self._peers.is_waiting
         self._is_calm = (
-            budget > 0
-            and self.faults is None
+            self.faults is None
             and self._begin_ns is not None
             and not is_waiting
             and not (self._closed_until_ns or self._stuck or self._is_halted)
@@ -233,7 +232,8 @@ class SoftIop:
         )
         if not self._is_calm:
             self._handlers.clear()
-        return None if self._is_calm and not replies.backlog else self.next_deadline_ns(now_ns)
+        is_done = self._is_calm and budget > 0 and not replies.backlog
+        return None if is_done else self.next_deadline_ns(now_ns)
 
     def fast_path(self) -> FastPath:
         """Let requests be answered without `run`, as long as it would do nothing else.
@@ -248,7 +248,13 @@ class SoftIop:
             make_request=Request,
             replies=self.replies,
             on_error=self._answer_to_error,
-            pending=(self.scheduler.timers, self.scheduler.jobs, self.replies.backlog, self._stuck),
+            pending=(
+                self.scheduler.timers,
+                self.scheduler.jobs,
+                self.replies.backlog,
+                self._stuck,
+                self._statics,
+            ),
             on_counted=self._count_answers,
         )
 
@@ -275,7 +281,7 @@ class SoftIop:
     @property
     def is_idle(self) -> bool:
         """Whether `run` has nothing to do, now or later, until a request is posted."""
-        return self._is_calm and not self.replies.backlog
+        return self._is_calm and not self.replies.backlog and self.scheduler.is_empty
 
     @property
     def work_pending(self) -> bool:
@@ -365,12 +371,12 @@ class SoftIop:
         route, size = self._known_headers.get(frame[:8], _UNKNOWN)
         if size != len(frame):
             route = self._look_at_header(frame)
+        if self._statics and (static := self._statics.get(mfa)) is not None:
+            self._serve_static(mfa, frame, static)  # whatever stands there now
+            return
         device = None if route < 0 else self._devices.get(route & 0xFFF)
+        is_usual = device is not None
         if device is None:
-            static = self._statics.get(mfa)
-            if static is not None:
-                self._serve_static(mfa, frame, static)
-                return
             if self._refuse(mfa, frame):
                 return
             route = int.from_bytes(frame[4:8], "little")
@@ -394,7 +400,7 @@ class SoftIop:
         if handler is None:
             self.replies.send(device.unsupported(request))
             return
-        if self._has_fast_path and self._is_calm and route & 0xFFF:
+        if self._has_fast_path and self._is_calm and is_usual and route & 0xFFF:
             if len(self._handlers) >= _MOST_KNOWN:
                 self._handlers.clear()
             self._handlers[frame[:8]] = handler  # before it is called: what it does may undo that

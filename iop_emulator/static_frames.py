@@ -50,7 +50,7 @@ class StaticFrames:
         iop: the IOP.
 
     Attributes:
-        by_mfa: every static frame.
+        by_mfa: every static frame; always the same object, so that others may look.
     """
 
     def __init__(self, iop: IopControl) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol
+
+
+class Answered(IntEnum):
+    """What is left of the requests that were posted."""
+
+    NOT_ALL = 0
+    """Some have no fast path, or there is something else to do: the IOP is to be run."""
+    ALL = 1
+    """Nothing: the IOP need not be run."""
+    SO_FAR = 2
+    """More with a fast path: others may have their turn first."""
 
 
 class Replies(Protocol):

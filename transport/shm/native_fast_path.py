@@ -13,8 +13,11 @@ from typing import Final
 SOURCE: Final = r"""
 /* --- the fast path ---------------------------------------------------------------------------- */
 
-/* What became of it. LEFT: there is something that Python has to see to. */
-enum outcome { NOTHING_CAME, RAISED, LEFT, DONE };
+#define BATCH 64 /* requests, before others may have their turn and the host is told */
+
+/* What became of it. LEFT: there is something that Python has to see to. MORE: there is more to be
+   answered; `Answered` has the last three. */
+enum outcome { NOTHING_CAME = -2, RAISED, LEFT, DONE, MORE };
 
 /* Who answers, kept for as long as something is being answered. */
 struct fast_path {
@@ -87,6 +90,8 @@ static enum outcome path_send(device_table *self, const struct fast_path *path, 
 static PyObject *path_on_error(const struct fast_path *path, PyObject *request)
 {
     PyObject *type, *value, *trace, *reply;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) /* an interrupt is nobody's to answer */
+        return NULL;
     PyErr_Fetch(&type, &value, &trace);
     PyErr_NormalizeException(&type, &value, &trace);
     if (trace)
@@ -157,10 +162,12 @@ static enum outcome answer_next(device_table *self, const struct fast_path *path
 /* Answer what is posted. */
 static enum outcome answer_posted(device_table *self, const struct fast_path *path, PyObject *now)
 {
-    while (is_calm(path)) {
+    for (int left = BATCH; is_calm(path); left--) {
         enum outcome outcome;
         if (!self->posted.used || !self->table.memory.buf)
             return DONE;
+        if (!left)
+            return MORE;
         outcome = answer_next(self, path, now);
         if (outcome != DONE)
             return outcome;
@@ -177,15 +184,18 @@ static PyObject *device_answer(PyObject *object, PyObject *now)
         outcome = answer_posted(self, &path, now);
         path_end(&path);
     }
-    return outcome == RAISED ? NULL : PyBool_FromLong(outcome == DONE);
+    return outcome == RAISED ? NULL : PyLong_FromLong(outcome);
 }
 
 /* Look at the ring until there is something in it, without the interpreter's lock. */
 static int look_for(struct table *table, long long wait_ns)
 {
     i2o_ring *ring = table->in;
-    PyObject *keeper = Py_NewRef(table->keeper); /* whoever closes it meanwhile does not free it */
+    PyObject *keeper;
     int found;
+    if (!ring)
+        return 0;
+    keeper = Py_NewRef(table->keeper); /* whoever closes it meanwhile does not free it */
     Py_BEGIN_ALLOW_THREADS
     found = i2o_ring_spin(ring, wait_ns);
     Py_END_ALLOW_THREADS
@@ -202,19 +212,22 @@ static enum outcome answer_news(device_table *self, const struct fast_path *path
     if (!self->table.in || self->outbox_size > self->most_outbox)
         return LEFT;
     code = table_take_in(&self->table, device_sift, self);
-    if (code < 0 || code & HAS_REST)
-        return code == -3 ? RAISED : LEFT;
+    if (code == -3)
+        return RAISED;
+    if (code != EMPTY_RING && (code < 0 || code & HAS_REST))
+        return LEFT;
     now = PyLong_FromLongLong(now_ns);
     if (!now)
         return RAISED;
     outcome = answer_posted(self, path, now);
     Py_DECREF(now);
-    if (outcome != DONE)
+    if (outcome < DONE)
         return outcome;
     is_told = device_flush((PyObject *)self, NULL);
     if (!is_told)
         return RAISED;
-    outcome = is_told == Py_True ? DONE : LEFT;
+    if (is_told != Py_True)
+        outcome = LEFT;
     Py_DECREF(is_told);
     return outcome;
 }
@@ -235,21 +248,19 @@ static PyObject *device_spin(PyObject *object, PyObject *const *args, Py_ssize_t
     end_ns = PyLong_AsLongLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
-    if (!self->table.in)
-        Py_RETURN_FALSE;
     outcome = path_begin(self, &path);
     if (outcome == LEFT)
         return PyBool_FromLong(look_for(&self->table, wait_ns));
     if (outcome == RAISED)
         return NULL;
     do {
-        if (!look_for(&self->table, wait_ns))
+        if (outcome != MORE && !look_for(&self->table, wait_ns))
             outcome = NOTHING_CAME;
         else if ((now_ns = now_in_ns()) >= end_ns)
             outcome = LEFT;
         else
             outcome = answer_news(self, &path, now_ns);
-    } while (outcome == DONE && self->table.in);
+    } while (outcome >= DONE);
     path_end(&path);
     return outcome == RAISED ? NULL : PyBool_FromLong(outcome != NOTHING_CAME);
 }

@@ -156,6 +156,7 @@ class ShmHost(Closing):
         run, flush = self.device.run, self.device.unit.flush
         clock_ns, spin_ns, spin = self._clock.monotonic_ns, self._spin_ns, self.device.unit.spin
         end_ns = now_ns + _TURN_NS
+        answer_until_ns = end_ns if self._clock is SYSTEM_CLOCK else None
         while True:
             due = run(now_ns)
             is_told = flush()
@@ -163,7 +164,7 @@ class ShmHost(Closing):
                 break
             if due is not None and due <= now_ns:
                 return due
-            if not spin(spin_ns if due is None else min(spin_ns, due - now_ns), end_ns):
+            if not spin(spin_ns if due is None else min(spin_ns, due - now_ns), answer_until_ns):
                 break  # what is there already is seen at once
             now_ns = clock_ns()
             if now_ns >= end_ns:

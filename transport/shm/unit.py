@@ -16,7 +16,7 @@ from typing import Any, Final
 from i2o.errors import DmaFault, RemoteFrameError
 from i2o.transport.arena_space import ARENA_BASE, ArenaSpace
 from i2o.transport.device_unit import DmaSpace, PostedFrame
-from i2o.transport.fast_path import FastPath
+from i2o.transport.fast_path import Answered, FastPath
 from i2o.transport.port import EMPTY
 from i2o.transport.shm.channel import Channel, PeerGone, RingChannel
 from i2o.transport.shm.records import PACKET, RECORD, Word
@@ -230,34 +230,35 @@ class ShmUnit:
 
     # --- for whoever serves it -------------------------------------------------------------------
 
+    @property
+    def may_have_fast_path(self) -> bool:
+        """Whether the tables are compiled."""
+        return self._native_table is not None
+
     def use(self, path: FastPath) -> None:
-        """Let `answer` and `spin` answer requests by a fast path, if the tables are compiled."""
-        if self._native_table is not None:
-            self._native_table.use(
-                path.handlers, path.make_request, path.replies, path.on_error, path.pending
-            )
-            self._fast_path = path
+        """Let `answer` and `spin` answer requests by a fast path."""
+        self._native_table.use(
+            path.handlers, path.make_request, path.replies, path.on_error, path.pending
+        )
+        self._fast_path = path
 
-    def answer(self, now_ns: int) -> bool:
-        """Answer posted requests, as far as there is a fast path for them.
-
-        Returns:
-            Whether that was all: the IOP need not be run for them.
-        """
+    def answer(self, now_ns: int) -> Answered:
+        """Answer posted requests, as far as there is a fast path for them, some 64 at most."""
         if self._fast_path is None:
-            return False
+            return Answered.NOT_ALL
         try:
-            is_all: bool = self._native_table.answer(now_ns)
+            code: int = self._native_table.answer(now_ns)
         finally:
             self._fast_path.on_counted(*self._native_table.take_counts())
-        return is_all
+        return Answered(code)
 
-    def spin(self, nanoseconds: int, end_ns: int) -> bool:
+    def spin(self, nanoseconds: int, end_ns: int | None) -> bool:
         """Look for something to do; what has a fast path is answered, and the host is told.
 
         Args:
             nanoseconds: how long to look without anything coming.
-            end_ns: when to return at the latest if there is always something.
+            end_ns: when to return if there is always something, by the system's monotonic clock;
+                None to answer nothing.
 
         Returns:
             Whether there is something else to do, or the time is over.
@@ -265,7 +266,7 @@ class ShmUnit:
         channel = self._channel
         if channel is None:
             return False
-        if self._ring_table is None or self._fast_path is None:
+        if self._ring_table is None or self._fast_path is None or end_ns is None:
             return bool(channel.spin(nanoseconds))
         try:
             is_left: bool = self._ring_table.spin(nanoseconds, end_ns)

@@ -12,6 +12,7 @@ from i2o.errors import DmaFault
 from i2o.frames import executive, utility
 from i2o.frames.block_storage import BSA_MEDIA_VERIFY, BSA_STATUS_CHECK
 from i2o.frames.functions import DeviceClass
+from i2o.frames.header import MsgFlags
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.ddm.base import Ddm
 from i2o.iop_emulator.faults import FaultPlan
@@ -80,6 +81,51 @@ def begin_a_job(rig: Rig) -> None:
     rig.post(BSA_MEDIA_VERIFY.build(target_address=DISK, byte_count=1 << 20))
     rig.run(budget=2)
     assert rig.iop.scheduler.has_jobs
+
+
+def test_more_requests_than_are_served_at_once_end_nothing() -> None:
+    rig, handlers = ready()
+    for _ in range(10):
+        rig.post(LOCK)
+    assert rig.run(budget=5) == rig.now_ns, "there are more"
+    assert set(handlers) == {CHECK[:8], LOCK[:8]}
+    rig.run()
+    assert rig.iop.is_idle
+
+
+def test_an_operation_that_goes_on_is_no_idleness() -> None:
+    rig, _ = ready()
+    assert rig.iop.is_idle
+    rig.iop.scheduler.start(Request(CHECK, ROUTE, 0), a_job())
+    assert not rig.iop.is_idle
+
+
+def test_an_unusual_header_is_looked_at_each_time() -> None:
+    rig, handlers = ready()
+    last = CHECK[:1] + bytes([MsgFlags.LAST]) + CHECK[2:]
+    assert rig.call(last).status == (0, 0)
+    assert list(handlers) == [CHECK[:8]]
+
+
+def test_a_static_frame_is_served_as_it_was_made_whatever_stands_there() -> None:
+    rig, _ = ready()
+    pending = rig.iop.fast_path().pending
+    created = rig.call(
+        executive.EXEC_STATIC_MF_CREATE.build(max_outstanding=3, static_message_frame=LOCK[:12])
+        + LOCK[12:]
+    )
+    assert created.status == (0, 0)
+    assert any(map(len, pending)), "no fast path while there are static frames"
+    mfa = created.words[5]
+    statics = rig.unit._static
+    before = dict(statics)
+    rig.iop._serve(mfa, CHECK.replace(b"\0\0", b"\x04\0", 1), 0)  # as it is fetched then
+    [reply] = rig.replies()
+    assert reply.data[7] == LOCK[7]
+    assert mfa in statics
+    assert statics[mfa] == before[mfa] + 1, "its post is renewed"
+    rig.iop.executive.static_frames.end_all()
+    assert not any(map(len, pending))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +212,9 @@ def test_errors_of_the_other_side_are_answered_and_others_are_not() -> None:
     before = rig.iop.counters.bad_requests
     reply = failed(request, DmaFault(0x10, 4, "no host buffer covers it"))
     assert reply[19]
+    assert rig.iop.counters.bad_requests == before + 1
+    rig.iop.lct.remove(DISK)  # as a handler may do before it fails
+    assert failed(request, DmaFault(0x10, 4, "")) == request.refuse()
     assert rig.iop.counters.bad_requests == before + 1
     with pytest.raises(ZeroDivisionError):
         failed(request, ZeroDivisionError())

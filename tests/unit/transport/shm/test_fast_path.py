@@ -10,12 +10,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 
 import i2o
-from fakes.shm_pair import ShmPair, needs_rings
+from fakes.shm_pair import SMALL, ShmPair, needs_rings
 from fakes.shm_serving import Serving
 from i2o.errors import RemoteFrameError
 from i2o.frames import block_storage as bsa
@@ -28,11 +28,13 @@ from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.message_layer import MessageLayer
 from i2o.requester import Requester
 from i2o.transport.device_unit import PostedFrame
-from i2o.transport.fast_path import FastPath
+from i2o.transport.fast_path import Answered, FastPath
 from i2o.transport.port import EMPTY
 from i2o.transport.registry import open_port
 from i2o.transport.shm import unit
 from i2o.transport.shm.channel import PeerGone
+from i2o.transport.shm.segment import Shape
+from i2o.transport.shm.server import ShmHost
 from i2o.transport.shm.unit import ShmUnit
 
 pytestmark = needs_rings
@@ -95,15 +97,19 @@ class Answering:
 class Ends(ShmPair):
     """A pair whose device answers plain requests, and that has reply frames."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, replies: int = 3) -> None:
-        super().__init__("rings", monkeypatch)
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, replies: int = 3, shape: Shape = SMALL
+    ) -> None:
+        super().__init__("rings", monkeypatch, shape)
         self.answering = Answering()
         self.device.use(self.answering.path)
-        self.buffer = self.host.memory.allocate(4096)
+        self.buffer = self.host.memory.allocate(1 << 20)
         self.device.drain()
-        self.device.post_reply(self.buffer.bus_address + 4000, b"first")  # they go there, then
+        self.device.post_reply(
+            self.buffer.bus_address + (1 << 20) - 128, b"first"
+        )  # they go there, then
         self.device.flush()
-        assert self.host.reap() == self.buffer.bus_address + 4000
+        assert self.host.reap() == self.buffer.bus_address + (1 << 20) - 128
         self.frames = [self.buffer.bus_address + 128 * number for number in range(replies)]
         for frame in self.frames:
             self.host.release(frame)
@@ -115,9 +121,12 @@ class Ends(ShmPair):
         self.host.post(mfa)
         return mfa
 
-    def answer(self) -> bool:
+    def take(self) -> Answered:
         self.device.drain()
         return self.device.answer(NOW_NS)
+
+    def answer(self) -> bool:
+        return self.take() is Answered.ALL
 
     def replies(self) -> list[bytes]:
         self.device.flush()
@@ -129,12 +138,8 @@ class Ends(ShmPair):
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    with ends_of(monkeypatch) as made:
+    with Ends(monkeypatch) as made:
         yield made
-
-
-def ends_of(monkeypatch: pytest.MonkeyPatch, replies: int = 3) -> Ends:
-    return Ends(monkeypatch, replies)
 
 
 def test_plain_requests_are_answered_in_order(ends: Ends) -> None:
@@ -228,7 +233,7 @@ def test_replies_that_go_the_long_way(ends: Ends, reply: bytes) -> None:
 
 
 def test_replies_without_a_frame_go_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ends_of(monkeypatch, replies=1) as ends:
+    with Ends(monkeypatch, replies=1) as ends:
         ends.post()
         ends.post()
         assert ends.answer()
@@ -239,7 +244,7 @@ def test_replies_without_a_frame_go_the_long_way(monkeypatch: pytest.MonkeyPatch
 def test_a_reply_frame_that_is_somewhere_else_goes_the_long_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with ends_of(monkeypatch, replies=0) as ends:
+    with Ends(monkeypatch, replies=0) as ends:
         ends.host.release(0x10)
         ends.post()
         assert ends.answer()
@@ -261,6 +266,47 @@ def test_what_a_handler_raises_is_decided_about(ends: Ends) -> None:
     assert ends.answering.counted == [2, 1]
     assert (ends.device.posted_inbound(), ends.replies()) == (0, [])
     assert mfa in [ends.host.alloc() for _ in range(4)]
+
+
+MANY = Shape(200, 128, 1 << 16, 16 << 20)
+BATCH = 64
+
+
+def test_others_have_their_turn_between_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ends(monkeypatch, 200, MANY) as ends:
+        for _ in range(150):
+            ends.post()
+        seen = [(ends.take(), len(ends.answering.asked)) for _ in range(3)]
+        so_far = Answered.SO_FAR
+        assert seen == [(so_far, BATCH), (so_far, 2 * BATCH), (Answered.ALL, 150)]
+        assert ends.replies() == [b"r" * 20] * 150
+
+
+def test_who_spins_tells_the_host_between_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ends(monkeypatch, 200, MANY) as ends:
+        asked, told = ends.answering.asked, []
+
+        def look() -> None:
+            if len(asked) in (BATCH, BATCH + 1):
+                told.append(ends.host.reap() != EMPTY)
+
+        ends.answering.during = look
+        for _ in range(150):
+            ends.post()
+        assert not ends.device.spin(0, FOR_EVER_NS)
+        assert len(asked) == 150
+        assert told == [False, True]
+
+
+def test_an_interrupt_is_nobodys_to_answer(ends: Ends) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    ends.answering.during = interrupt
+    ends.post()
+    with pytest.raises(KeyboardInterrupt):
+        ends.answer()
+    assert not ends.answering.failures
 
 
 def test_a_request_that_is_taken_while_it_is_made_is_not_answered_twice(ends: Ends) -> None:
@@ -288,7 +334,7 @@ def test_a_host_that_goes_while_it_is_answered(ends: Ends, spins: bool) -> None:
     ends.post()
     ends.post()
     if spins:
-        assert ends.device.spin(0, FOR_EVER_NS), "others are to look what became of it"
+        assert not ends.device.spin(0, FOR_EVER_NS), "nothing comes any more"
     else:
         assert ends.answer(), "nothing is posted any more"
     assert ends.answering.sent == [b"r" * 20]
@@ -403,7 +449,7 @@ def test_wrong_arguments(ends: Ends) -> None:
             table.spin(*arguments)
     ends.device.disconnect()
     assert table.spin(0, FOR_EVER_NS) is False, "there is no ring any more"
-    assert table.answer(NOW_NS) is True, "nothing is posted"
+    assert table.answer(NOW_NS) == Answered.ALL, "nothing is posted"
     with pytest.raises(TypeError):
         table.use([], Asked, ends.answering, ends.answering.failed, ())
     with pytest.raises(TypeError):
@@ -432,8 +478,53 @@ class _Odd:
             setattr(self, name, name)
 
 
+def test_a_host_that_goes_just_before_it_is_looked_for(ends: Ends) -> None:
+    device, answering = ends.device, ends.answering
+
+    class Replies:
+        send = answering.send
+
+        @property
+        def frame_size(self) -> int:
+            device.disconnect()
+            return 128
+
+    path = answering.path
+    device._native_table.use(path.handlers, Asked, Replies(), answering.failed, ())
+    assert not device.spin(0, FOR_EVER_NS)
+
+
+def test_times_of_another_clock_are_not_compared(ends: Ends) -> None:
+    """Nor are requests given the time of this one."""
+    ends.post()
+    assert ends.device.spin(0, None)
+    assert not ends.answering.asked
+
+    class Device:
+        unit = ends.device
+        times: ClassVar[list[int]] = []
+
+        def run(self, now_ns: int) -> None:
+            if self.times:
+                self.unit.drain()
+            self.times.append(now_ns)
+
+    class Clock:
+        now_ns = FOR_EVER_NS
+
+        def monotonic_ns(self) -> int:
+            self.now_ns += 1
+            return self.now_ns
+
+    host = ShmHost(Device(), spin_s=1e-9, clock=Clock())  # type: ignore[arg-type]
+    host._serve(ends.device._channel, FOR_EVER_NS)
+    assert Device.times[0] == FOR_EVER_NS < Device.times[1]
+    assert ends.device.posted_inbound() == 1
+    assert not ends.answering.asked
+
+
 def test_who_answers_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ends_of(monkeypatch) as ends:
+    with Ends(monkeypatch) as ends:
         device, answering = ends.device, ends.answering
         answering.during = device.drain  # a circle
         gone = weakref.ref(device), weakref.ref(answering)
@@ -586,3 +677,35 @@ def test_who_spins_need_not_come_back_to_python(monkeypatch: pytest.MonkeyPatch)
         while not any(within) and time.monotonic() < deadline:
             iop.requester.call(check)
         assert any(within)
+
+
+def test_more_requests_than_are_answered_at_once() -> None:
+    check = bsa.BSA_STATUS_CHECK.build(target_address=0x010, message_size=4)
+    with Serving("frames=200") as serving, i2o.open("shm:test") as iop:
+        for _ in range(2):
+            iop.requester.call(check)
+        serving.vanish_from_loop()
+        port, counters = iop.layer.port(iop.number), serving.iop.soft_iop.counters
+        before = counters.requests
+        for _ in range(150):
+            mfa = port.alloc()
+            port.write(mfa, check)
+            port.post(mfa)
+        turns = 0
+        while serving.server.run(time.monotonic_ns()) is not None:
+            turns += 1
+        assert turns >= 150 // BATCH
+        assert counters.requests == before + 150
+        serving.server.host.close()  # so that the host does not wait for it
+
+
+@pytest.mark.parametrize("spin_s", [0.0, 0.01])
+def test_an_operation_that_is_begun_is_gone_on_with(spin_s: float) -> None:
+    """A short one ends within a run, so that the next like it has a fast path."""
+    verify = bsa.BSA_MEDIA_VERIFY.build(target_address=0x010, byte_count=512)
+    with Serving(spin_s=spin_s) as serving, i2o.open("shm:test") as iop:
+        counters = serving.iop.soft_iop.counters
+        before = counters.requests
+        for _ in range(5):
+            iop.requester.call(verify)
+        assert counters.requests == before + 5, "nobody had to ask what became of one"
