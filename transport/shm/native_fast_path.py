@@ -67,10 +67,13 @@ static int is_calm(const struct fast_path *path)
     return 1;
 }
 
-/* Send a reply the short way, if there is nothing before it and it has a frame to go to. */
+/* Send a reply the short way, if nothing is before it and it has a frame to go to. Returns LEFT if
+   nothing more is to be answered. */
 static enum outcome path_send(device_table *self, const struct fast_path *path, PyObject *reply)
 {
     PyObject *done;
+    if (reply == Py_None)
+        return is_calm(path) ? DONE : LEFT;
     if (PyBytes_Check(reply) && PyBytes_Size(reply) <= path->reply_size && self->replies.used
         && is_calm(path)) {
         uint32_t mfa = fifo_at(&self->replies, 0);
@@ -83,7 +86,7 @@ static enum outcome path_send(device_table *self, const struct fast_path *path, 
     }
     done = PyObject_CallFunctionObjArgs(path->send, reply, NULL);
     Py_XDECREF(done);
-    return done ? DONE : RAISED;
+    return !done ? RAISED : is_calm(path) ? DONE : LEFT;
 }
 
 /* Let somebody decide about what a handler raised: there may be a reply all the same. */
@@ -149,7 +152,7 @@ static enum outcome answer_next(device_table *self, const struct fast_path *path
                 reply = path_on_error(path, request);
         }
         if (reply)
-            outcome = reply == Py_None ? DONE : path_send(self, path, reply);
+            outcome = path_send(self, path, reply);
     } else if (request) {
         outcome = LEFT; /* it was taken by somebody else */
     }
@@ -162,17 +165,13 @@ static enum outcome answer_next(device_table *self, const struct fast_path *path
 /* Answer what is posted. */
 static enum outcome answer_posted(device_table *self, const struct fast_path *path, PyObject *now)
 {
-    for (int left = BATCH; is_calm(path); left--) {
-        enum outcome outcome;
-        if (!self->posted.used || !self->table.memory.buf)
-            return DONE;
+    enum outcome outcome = is_calm(path) ? DONE : LEFT;
+    for (int left = BATCH; outcome == DONE && self->posted.used && self->table.memory.buf; left--) {
         if (!left)
             return MORE;
         outcome = answer_next(self, path, now);
-        if (outcome != DONE)
-            return outcome;
     }
-    return LEFT;
+    return outcome;
 }
 
 static PyObject *device_answer(PyObject *object, PyObject *now)
