@@ -103,7 +103,9 @@ def test_frames_that_cannot_be_had(layer):
     assert d3i2o.OSMMsgGetReqBuf(iop, 0, 0) is None
     assert d3i2o.OSMMsgGetReqBuf(iop, 0, 0x10) is None
     assert d3i2o.OSMMsgFreeReqBuf(iop, frame) == d3i2o.SUCCESS
-    assert d3i2o.OSMMsgGetReqBuf(iop, 0, 0) is not None
+    frame = d3i2o.OSMMsgGetReqBuf(iop, 0, 0)
+    assert frame is not None
+    assert d3i2o.OSMMsgFreeReqBuf(iop, frame) == d3i2o.SUCCESS  # closing would wait for it
 
 
 def test_send_codes(layer, iop):
