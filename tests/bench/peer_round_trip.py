@@ -2,8 +2,9 @@
 """Request and reply of 128 bytes between two processes: peers over TCP beside plain sockets.
 
 `python tests/bench/peer_round_trip.py [--blocks 5] [--count 20000]` prints microseconds, and ratios
-to a raw blocking ping-pong measured in the same run. Each case runs in two fresh processes, pinned
-to a core each; cases take turns, and the medians are compared.
+to a raw blocking ping-pong measured in the same run; one that spins shows how much of that is
+sleeping and waking up, which differs from machine to machine. Each case runs in two fresh
+processes, pinned to a core each; cases take turns, and the medians are compared.
 """
 
 from __future__ import annotations
@@ -142,6 +143,39 @@ def raw_client(address: str, count: int, timeout_s: float) -> float:
         return measure(trip, count)
 
 
+def take(end: socket.socket) -> bytes:
+    """Look for a message again and again instead of sleeping."""
+    recv = end.recv
+    while True:
+        try:
+            return recv(SIZE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            continue
+
+
+def spinning_server(timeout_s: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        end, _ = listener.accept()
+        with end:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while data := take(end):
+                end.send(data)
+
+
+def spinning_client(address: str, count: int, timeout_s: float) -> float:
+    with socket.create_connection(("127.0.0.1", int(address))) as end:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def trip(rounds: int) -> None:
+            payload, send = bytes(SIZE), end.send
+            for _ in range(rounds):
+                send(payload)
+                take(end)
+
+        return measure(trip, count)
+
+
 def zmq_server(timeout_s: float) -> None:
     import zmq
 
@@ -178,6 +212,7 @@ def measure(trip: Callable[[int], None], count: int) -> float:
 
 CASES = {
     "raw": (raw_server, raw_client, 0.0),
+    "raw, spinning": (spinning_server, spinning_client, 0.0),
     "carrier, spinning": (carrier_server, carrier_client, 0.0),
     "carrier, default": (carrier_server, carrier_client, 1.0),
     "messenger, spinning": (messenger_server, messenger_client, 0.0),
