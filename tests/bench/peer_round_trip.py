@@ -120,58 +120,40 @@ def messenger_client(address: str, count: int, timeout_s: float, loops: int = 0)
         return result
 
 
-def raw_server(timeout_s: float) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
-        end, _ = listener.accept()
-        with end:
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while data := end.recv(SIZE):
-                end.sendall(data)
+Take = Callable[[socket.socket, int], bytes]
 
 
-def raw_client(address: str, count: int, timeout_s: float) -> float:
-    with socket.create_connection(("127.0.0.1", int(address))) as end:
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-        def trip(rounds: int) -> None:
-            payload, send, recv = bytes(SIZE), end.sendall, end.recv
-            for _ in range(rounds):
-                send(payload)
-                recv(SIZE)
-
-        return measure(trip, count)
-
-
-def take(end: socket.socket) -> bytes:
+def look_for(end: socket.socket, size: int) -> bytes:
     """Look for a message again and again instead of sleeping."""
     recv = end.recv
     while True:
         try:
-            return recv(SIZE, socket.MSG_DONTWAIT)
+            return recv(size, socket.MSG_DONTWAIT)
         except BlockingIOError:
             continue
 
 
-def spinning_server(timeout_s: float) -> None:
+def raw_server(timeout_s: float, take: Take = socket.socket.recv) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         end, _ = listener.accept()
         with end:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while data := take(end):
-                end.send(data)
+            while data := take(end, SIZE):
+                end.sendall(data)
 
 
-def spinning_client(address: str, count: int, timeout_s: float) -> float:
+def raw_client(
+    address: str, count: int, timeout_s: float, take: Take = socket.socket.recv
+) -> float:
     with socket.create_connection(("127.0.0.1", int(address))) as end:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def trip(rounds: int) -> None:
-            payload, send = bytes(SIZE), end.send
+            payload, send = bytes(SIZE), end.sendall
             for _ in range(rounds):
                 send(payload)
-                take(end)
+                take(end, SIZE)
 
         return measure(trip, count)
 
@@ -212,7 +194,7 @@ def measure(trip: Callable[[int], None], count: int) -> float:
 
 CASES = {
     "raw": (raw_server, raw_client, 0.0),
-    "raw, spinning": (spinning_server, spinning_client, 0.0),
+    "raw, spinning": (partial(raw_server, take=look_for), partial(raw_client, take=look_for), 0.0),
     "carrier, spinning": (carrier_server, carrier_client, 0.0),
     "carrier, default": (carrier_server, carrier_client, 1.0),
     "messenger, spinning": (messenger_server, messenger_client, 0.0),

@@ -8,12 +8,28 @@ import threading
 from types import TracebackType
 from typing import Self
 
+import pytest
+
 from i2o.iop_emulator.options import EmuOptions
 from i2o.iop_emulator.shm_iop import ShmIop
+from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.transport.serving import serve
 from i2o.transport.shm.rendezvous import Meeting, listen
 from i2o.transport.shm.server import ShmServer
 from i2o.transport.uri import Uri
+
+
+def count_fast_requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what grows by the numbers of requests that go the fast path from now on."""
+    fast: list[int] = []
+    count = SoftIop._count_answers
+
+    def note(iop: SoftIop, requests: int, replies: int) -> None:
+        fast.append(requests)
+        count(iop, requests, replies)
+
+    monkeypatch.setattr(SoftIop, "_count_answers", note)
+    return fast
 
 
 class Serving:

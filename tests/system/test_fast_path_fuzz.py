@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fakes.shm_pair import needs_rings
-from fakes.shm_serving import Serving
+from fakes.shm_serving import Serving, count_fast_requests
 from i2o.errors import LocalFrameError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive, utility
@@ -29,7 +29,6 @@ from i2o.frames.sgl import simple_sgl
 from i2o.frames.tables import IopState
 from i2o.iop_emulator.block_store import MemoryDisk
 from i2o.iop_emulator.faults import FaultPlan
-from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.message_layer import MessageLayer
 from i2o.requester import Requester
 from i2o.transport.port import EMPTY
@@ -245,14 +244,7 @@ def test_the_fast_path_leads_where_the_other_does(
     spin_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    fast: list[int] = []
-    count = SoftIop._count_answers
-
-    def note(iop: SoftIop, requests: int, replies: int) -> None:
-        fast.append(requests)
-        count(iop, requests, replies)
-
-    monkeypatch.setattr(SoftIop, "_count_answers", note)
+    fast = count_fast_requests(monkeypatch)
     for seed in range(CONVERSATIONS):
         with conversation(seed, spin_s, is_timed=not spin_s) as one:
             one.go()

@@ -16,7 +16,7 @@ import pytest
 
 import i2o
 from fakes.shm_pair import SMALL, ShmPair, needs_rings
-from fakes.shm_serving import Serving
+from fakes.shm_serving import Serving, count_fast_requests
 from i2o.errors import RemoteFrameError
 from i2o.frames import block_storage as bsa
 from i2o.frames import executive, utility
@@ -24,7 +24,6 @@ from i2o.frames.functions import Function
 from i2o.frames.header import FAILURE_REPLY, MsgFlags
 from i2o.frames.sgl import simple_sgl
 from i2o.iop_emulator.shm_iop import ShmIop
-from i2o.iop_emulator.soft_iop import SoftIop
 from i2o.message_layer import MessageLayer
 from i2o.requester import Requester
 from i2o.transport.device_unit import PostedFrame
@@ -586,14 +585,7 @@ def requests(address: int) -> Iterator[bytes]:
 
 
 def test_an_iop_answers_the_same_whoever_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast: list[int] = []
-    count = SoftIop._count_answers
-
-    def note(iop: SoftIop, requests: int, replies: int) -> None:
-        fast.append(requests)
-        count(iop, requests, replies)
-
-    monkeypatch.setattr(SoftIop, "_count_answers", note)
+    fast = count_fast_requests(monkeypatch)
     spun = talk(spin_s=0.01)
     assert sum(fast) >= 15, "those that came for the second time"
     fast.clear()
