@@ -243,7 +243,7 @@ class ShmUnit:
         self._fast_path = path
 
     def answer(self, now_ns: int) -> Answered:
-        """Answer posted requests, as far as there is a fast path for them, some 64 at most."""
+        """Answer posted requests, as far as there is a fast path for them, 64 at most."""
         if self._fast_path is None:
             return Answered.NOT_ALL
         try:
